@@ -1,0 +1,2 @@
+//! The one binary people install.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The control plane as a binary of its own.
+fn main() {}

@@ -1,0 +1,33 @@
+//! Wire types of Outrigger.
+//!
+//! # Layout
+//! - [`envoy`], [`xds_core`], [`udpa`], [`google`]: Envoy's xDS v3 messages and services, from the `envoy-types` package.
+//! - [`identity`], [`registry`]: our own protocols between sidecar and control plane (`proto/outrigger`).
+//! - [`json`]: YAML and JSON files in the canonical protobuf mapping, read into Envoy's messages and printed from them.
+//! - [`any`]: packing and unpacking of `google.protobuf.Any` by message name.
+//!
+//! This package holds the one heavy dependency (Envoy's generated types) so that it is built once.
+
+pub mod any;
+pub mod json;
+
+pub use envoy_types::pb::xds as xds_core;
+pub use envoy_types::pb::{envoy, google, udpa};
+
+/// How a sidecar gets its X.509 identity.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+pub mod identity {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("outrigger.identity.v1");
+    }
+}
+
+/// The live side of the mesh: leases, draining, observations.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+pub mod registry {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("outrigger.registry.v1");
+    }
+}

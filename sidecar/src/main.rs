@@ -1,0 +1,2 @@
+//! The sidecar as a binary of its own.
+fn main() {}
