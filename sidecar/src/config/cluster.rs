@@ -1,0 +1,204 @@
+//! Clusters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::{LoadAssignment, Locality, MetadataMatch};
+use super::http_connection_manager::Http2Options;
+use super::tls::UpstreamTls;
+
+/// A validated `envoy.config.cluster.v3.Cluster`.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// What stands in statistics instead of the name.
+    pub alt_stat_name: Option<Box<str>>,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// How one is chosen.
+    pub load_balancer: LoadBalancer,
+    /// Priorities are healthy down to this share, in percent. Default 50; 0 turns panic off.
+    pub healthy_panic_threshold: u8,
+    /// In a panic, fail instead of using every host.
+    pub fail_traffic_on_panic: bool,
+    /// Longest time for a connection to be made, TLS included. Default 5 s.
+    pub connect_timeout: Duration,
+    /// Soft limit of the bytes held for one connection, per direction. Default 1 MiB.
+    pub per_connection_buffer_limit: usize,
+    /// TLS and other settings of connections; `None`: plaintext.
+    pub transport: Option<Arc<UpstreamTls>>,
+    /// Other transports for endpoints whose metadata match; first match wins.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
+    /// Which HTTP is spoken upstream.
+    pub protocol: UpstreamProtocol,
+    /// HTTP/2 settings.
+    pub http2: Http2Options,
+    /// An upstream connection without a request for so long is closed; `None` never. Default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// Requests on one connection, after which it closes; `None` for no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// Longest life of a connection.
+    pub max_connection_duration: Option<Duration>,
+    /// Most headers of a response. Default 100.
+    pub max_response_headers_count: usize,
+    /// Limits, by routing priority: default, high.
+    pub circuit_breakers: [CircuitBreakers; 2],
+    /// Ejection of endpoints that fail.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// TCP keep-alive of connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Set the server name of TLS from the `Host` of the request that opens the connection.
+    pub auto_sni: bool,
+    /// Close connections when their endpoint becomes unhealthy.
+    pub close_connections_on_host_health_failure: bool,
+    /// Hash of the encoded proto: a cluster that comes again unchanged is left alone.
+    pub fingerprint: u64,
+}
+
+/// One entry of `transport_socket_matches`.
+#[derive(Debug, Clone)]
+pub struct TransportSocketMatch {
+    /// Its name, for statistics.
+    pub name: Box<str>,
+    /// What the metadata `envoy.transport_socket_match` of an endpoint must hold.
+    pub matches: MetadataMatch,
+    /// The transport; `None`: plaintext.
+    pub transport: Option<Arc<UpstreamTls>>,
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone)]
+pub enum Discovery {
+    /// They stand in the cluster.
+    Static(Arc<LoadAssignment>),
+    /// Their host names are resolved, and every address is an endpoint.
+    StrictDns {
+        /// Host names instead of addresses.
+        assignment: Arc<LoadAssignment>,
+        /// Between two lookups. Default 5 s.
+        refresh_rate: Duration,
+        /// Refresh when the record's own time to live is over instead.
+        respect_ttl: bool,
+        /// Which addresses count.
+        family: DnsFamily,
+        /// Between two lookups after a failure: base and maximum of the back-off.
+        failure_refresh: Option<(Duration, Duration)>,
+    },
+    /// They are discovered.
+    Eds {
+        /// Name of the load assignment.
+        service_name: Arc<str>,
+        /// Longest wait for it before the cluster starts without; `None` for ever. Default 15 s.
+        initial_fetch_timeout: Option<Duration>,
+    },
+}
+
+/// Envoy's `DnsLookupFamily`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum DnsFamily {
+    Auto,
+    V4Only,
+    V6Only,
+    V4Preferred,
+    All,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LoadBalancer {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The least loaded of `choice_count` chosen at random; by weight where weights differ.
+    LeastRequest {
+        /// Default 2, at least 2.
+        choice_count: u32,
+        /// How much active requests count against the weight. Default 1, at least 0.
+        active_request_bias: f64,
+    },
+    /// At random; weights do not count.
+    Random,
+}
+
+/// Which HTTP is spoken upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// As the client speaks.
+    Downstream,
+    /// By ALPN: HTTP/2 if the endpoint takes it.
+    Auto,
+}
+
+/// Thresholds of one routing priority. Defaults 1024, 1024, 1024, 3.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CircuitBreakers {
+    /// Connections.
+    pub max_connections: u32,
+    /// Requests that wait for a connection.
+    pub max_pending_requests: u32,
+    /// Requests under way.
+    pub max_requests: u32,
+    /// Retries under way.
+    pub max_retries: u32,
+    /// Instead of `max_retries`: a share of the active requests in percent, and the least number always allowed.
+    pub retry_budget: Option<(f64, u32)>,
+    /// Publish `remaining_…` gauges.
+    pub track_remaining: bool,
+}
+
+/// A validated `OutlierDetection`: the consecutive variants. Defaults: reference of Envoy's proto.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutlierDetection {
+    /// Default 5; `None`: off.
+    pub consecutive_5xx: u32,
+    /// Share of detections that eject, in percent. Default 100.
+    pub enforcing_consecutive_5xx: u32,
+    /// Default 5.
+    pub consecutive_gateway_failure: u32,
+    /// Default 0.
+    pub enforcing_consecutive_gateway_failure: u32,
+    /// Local failures (connect, reset, timeout) are counted apart from what the endpoint answers.
+    pub split_external_local_origin_errors: bool,
+    /// Default 5.
+    pub consecutive_local_origin_failure: u32,
+    /// Default 100.
+    pub enforcing_consecutive_local_origin_failure: u32,
+    /// Between two looks at ejections. Default 10 s.
+    pub interval: Duration,
+    /// Default 30 s.
+    pub base_ejection_time: Duration,
+    /// Default: the larger of 300 s and the base.
+    pub max_ejection_time: Duration,
+    /// Default 0.
+    pub max_ejection_time_jitter: Duration,
+    /// Default 10.
+    pub max_ejection_percent: u32,
+    /// Default false.
+    pub always_eject_one_host: bool,
+}
+
+/// TCP keep-alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes without an answer before the connection is dropped.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Between two probes.
+    pub interval: Option<Duration>,
+}
+
+/// An endpoint's address with where it is: what discovery of any kind ends in.
+#[derive(Debug, Clone)]
+pub struct ResolvedEndpoint {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Its locality.
+    pub locality: Arc<Locality>,
+}

@@ -1,0 +1,98 @@
+//! Load assignments: endpoints by locality and priority.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A validated `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+#[derive(Debug, Clone)]
+pub struct LoadAssignment {
+    /// Name of the cluster or EDS service.
+    pub cluster_name: Arc<str>,
+    /// Groups of endpoints. Priorities are without a gap.
+    pub localities: Vec<LocalityEndpoints>,
+    /// Percent. Default 140.
+    pub overprovisioning_factor: u32,
+}
+
+/// The endpoints of one locality at one priority.
+#[derive(Debug, Clone)]
+pub struct LocalityEndpoints {
+    /// Which.
+    pub locality: Arc<Locality>,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Weight of the locality; `None` if not set.
+    pub weight: Option<u32>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Locality {
+    /// Region, or empty.
+    pub region: Box<str>,
+    /// Zone, or empty.
+    pub zone: Box<str>,
+    /// Sub-zone, or empty.
+    pub sub_zone: Box<str>,
+}
+
+/// A validated `LbEndpoint`.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: EndpointAddress,
+    /// Its host name, or empty. `auto_host_rewrite` and health checks use it.
+    pub hostname: Arc<str>,
+    /// From 1. Default 1.
+    pub weight: u32,
+    /// What discovery says of its health.
+    pub health: HealthStatus,
+    /// Its metadata.
+    pub metadata: Arc<Metadata>,
+}
+
+/// Where to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// An IP address.
+    Ip(SocketAddr),
+    /// A host name to resolve (STRICT_DNS only).
+    Name {
+        /// The name.
+        host: Box<str>,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Envoy's `HealthStatus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum HealthStatus {
+    Unknown,
+    Healthy,
+    Unhealthy,
+    Draining,
+    Timeout,
+    Degraded,
+}
+
+/// Filter metadata, `filter name -> object`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metadata(pub serde_json::Map<String, serde_json::Value>);
+
+/// Key and value pairs that metadata must hold; empty matches everything.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MetadataMatch(pub serde_json::Map<String, serde_json::Value>);
+
+impl MetadataMatch {
+    /// Whether the object under `filter` holds every pair.
+    pub fn matches(&self, metadata: &Metadata, filter: &str) -> bool {
+        self.0.is_empty()
+            || metadata.0.get(filter).and_then(serde_json::Value::as_object).is_some_and(|object| {
+                self.0.iter().all(|(key, value)| object.get(key) == Some(value))
+            })
+    }
+}

@@ -1,0 +1,110 @@
+//! Listeners and their filter chains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_log::AccessLog;
+use super::http_connection_manager::HttpConnectionManager;
+use super::tcp_proxy::TcpProxy;
+use super::tls::DownstreamTls;
+
+/// A validated `envoy.config.listener.v3.Listener`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Address to bind. Port 0 binds a free one, as in Envoy.
+    pub address: SocketAddr,
+    /// What stands in statistics instead of the address, `listener.STAT_PREFIX.…`.
+    pub stat_prefix: Option<Box<str>>,
+    /// Chains in the order of the configuration. No two match the same connections.
+    pub filter_chains: Vec<FilterChain>,
+    /// Chain for a connection that no other chain matches.
+    pub default_filter_chain: Option<FilterChain>,
+    /// The tls_inspector listener filter is on: server name, ALPN and transport protocol are read before a chain is chosen.
+    pub tls_inspector: bool,
+    /// Longest time that listener filters may take; `None` for no limit. Default 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Go on with what is known when the time is over, instead of closing.
+    pub continue_on_listener_filters_timeout: bool,
+    /// Soft limit of the bytes held for one connection, per direction. Default 1 MiB.
+    pub per_connection_buffer_limit: usize,
+    /// Length of the kernel's accept queue; `None` for our default.
+    pub tcp_backlog: Option<u32>,
+    /// One socket for each worker (SO_REUSEPORT). Default true.
+    pub enable_reuse_port: bool,
+    /// Inbound or outbound, where the configuration says so.
+    pub traffic_direction: TrafficDirection,
+    /// Logs of connections.
+    pub access_logs: Vec<AccessLog>,
+}
+
+/// Envoy's `TrafficDirection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrafficDirection {
+    /// Not said.
+    #[default]
+    Unspecified,
+    /// To the application behind this proxy.
+    Inbound,
+    /// From it.
+    Outbound,
+}
+
+/// A validated `FilterChain`.
+#[derive(Debug, Clone)]
+pub struct FilterChain {
+    /// Name, or empty.
+    pub name: Arc<str>,
+    /// Which connections it takes; all criteria empty: every connection.
+    pub matches: FilterChainMatch,
+    /// TLS towards the client.
+    pub tls: Option<Arc<DownstreamTls>>,
+    /// Longest time for the TLS handshake; `None` for no limit.
+    pub transport_socket_connect_timeout: Option<Duration>,
+    /// What takes the connection at the end.
+    pub terminal: TerminalFilter,
+    /// Hash of the encoded proto: a chain with the same fingerprint is kept across listener updates, connections included.
+    pub fingerprint: u64,
+}
+
+/// A validated `FilterChainMatch`: the criteria we support, each of which must hold if it is not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FilterChainMatch {
+    /// Port the client connected to.
+    pub destination_port: Option<u16>,
+    /// Server names of TLS, lower case.
+    pub server_names: Vec<ServerNamePattern>,
+    /// `raw_buffer` or `tls`, as the tls_inspector found it.
+    pub transport_protocol: Option<TransportProtocol>,
+    /// ALPN protocols, any of which the client must offer.
+    pub application_protocols: Vec<Box<[u8]>>,
+}
+
+/// A server name of a [`FilterChainMatch`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerNamePattern {
+    /// The whole name.
+    Exact(Box<str>),
+    /// `*.example.com` is kept as `.example.com`.
+    Suffix(Box<str>),
+}
+
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TransportProtocol {
+    /// Not TLS.
+    RawBuffer,
+    /// A TLS ClientHello.
+    Tls,
+}
+
+/// The network filter that ends a chain.
+#[derive(Debug, Clone)]
+pub enum TerminalFilter {
+    /// `envoy.filters.network.http_connection_manager`
+    Http(Arc<HttpConnectionManager>),
+    /// `envoy.filters.network.tcp_proxy`
+    Tcp(Arc<TcpProxy>),
+}

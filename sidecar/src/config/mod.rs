@@ -1,0 +1,27 @@
+//! Configuration: Envoy's protos converted into our validated types.
+//!
+//! "Parse, don't validate": a value of a type in this module is right. A proto that is not becomes a list of
+//! [`Rejected`], each with the path of the field and the reason; what we do not support is rejected by name and
+//! never ignored.
+//!
+//! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
+//! [`route`] with [`matcher`], [`cluster`], [`endpoint`], [`tls`], [`secret`].
+//!
+//! Names stay names here. They become ids when a snapshot is built.
+
+pub mod access_log;
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
+pub mod header;
+pub mod http_connection_manager;
+pub mod listener;
+pub mod matcher;
+pub mod problem;
+pub mod rbac;
+pub mod route;
+pub mod secret;
+pub mod tcp_proxy;
+pub mod tls;
+
+pub use problem::{Problems, Rejected};

@@ -1,0 +1,80 @@
+//! Role-based access control.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::matcher::{HeaderMatcher, PathMatcher, StringMatcher};
+
+/// A validated `envoy.extensions.filters.http.rbac.v3.RBAC`.
+#[derive(Debug, Clone)]
+pub struct Rbac {
+    /// `None`: the filter enforces nothing.
+    pub rules: Option<Rules>,
+    /// Rules that are only counted and logged.
+    pub shadow_rules: Option<Rules>,
+}
+
+/// A list of policies with their action.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// What a match means.
+    pub action: Action,
+    /// Policies sorted by name, as Envoy walks them; the first that matches decides.
+    pub policies: Vec<Policy>,
+}
+
+/// Envoy's `RBAC.Action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Only what some policy matches is allowed.
+    Allow,
+    /// What some policy matches is denied.
+    Deny,
+    /// Nothing is denied.
+    Log,
+}
+
+/// One policy: any of its permissions and any of its principals.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Its name, which stands in the denial.
+    pub name: Arc<str>,
+    /// What is done.
+    pub permissions: Vec<Permission>,
+    /// Who does it.
+    pub principals: Vec<Principal>,
+}
+
+/// What is done.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // named as in the proto
+pub enum Permission {
+    Any,
+    And(Vec<Permission>),
+    Or(Vec<Permission>),
+    Not(Box<Permission>),
+    Header(HeaderMatcher),
+    UrlPath(PathMatcher),
+    DestinationIp(IpNet),
+    DestinationPort(u16),
+    /// `[start, end)`
+    DestinationPortRange(u16, u16),
+    RequestedServerName(StringMatcher),
+}
+
+/// Who does it.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // named as in the proto
+pub enum Principal {
+    Any,
+    And(Vec<Principal>),
+    Or(Vec<Principal>),
+    Not(Box<Principal>),
+    /// The peer has a verified certificate; with a matcher: one of its URI SANs, else DNS SANs, else its subject, matches.
+    Authenticated(Option<StringMatcher>),
+    DirectRemoteIp(IpNet),
+    RemoteIp(IpNet),
+    Header(HeaderMatcher),
+    UrlPath(PathMatcher),
+}

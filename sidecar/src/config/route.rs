@@ -1,0 +1,366 @@
+//! Route configurations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use regex::bytes::Regex;
+
+use super::header::HeaderMutations;
+use super::matcher::{HeaderMatcher, QueryParameterMatcher};
+use super::rbac::Rbac;
+
+/// A validated `envoy.config.route.v3.RouteConfiguration`.
+#[derive(Debug, Clone)]
+pub struct RouteConfiguration {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Virtual hosts. No domain stands twice in them.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Mutations at the outermost level.
+    pub request_headers: HeaderMutations,
+    /// Mutations at the outermost level.
+    pub response_headers: HeaderMutations,
+    /// Refuse the configuration if it names an unknown cluster.
+    pub validate_clusters: bool,
+    /// Mutations of the outermost level are done last, so that it wins.
+    pub most_specific_header_mutations_wins: bool,
+    /// `Host` is matched without its port.
+    pub ignore_port_in_host_matching: bool,
+    /// Most bytes of a direct response. Default 4096.
+    pub max_direct_response_body_size: u32,
+    /// Headers to treat as internal only (`internal_only_headers`): removed from external requests.
+    pub internal_only_headers: Vec<HeaderName>,
+}
+
+/// A validated `VirtualHost`.
+#[derive(Debug, Clone)]
+pub struct VirtualHost {
+    /// Name, for statistics.
+    pub name: Arc<str>,
+    /// Which `Host` values it takes.
+    pub domains: Vec<Domain>,
+    /// First match wins.
+    pub routes: Vec<Arc<Route>>,
+    /// Plaintext requests are redirected.
+    pub require_tls: RequireTls,
+    /// Mutations.
+    pub request_headers: HeaderMutations,
+    /// Mutations.
+    pub response_headers: HeaderMutations,
+    /// Retries where a route says nothing.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Put `x-envoy-attempt-count` into the upstream request.
+    pub include_request_attempt_count: bool,
+    /// Put `x-envoy-attempt-count` into the response.
+    pub include_attempt_count_in_response: bool,
+    /// Most bytes of a request body that are kept for a retry; `None`: the listener's buffer limit.
+    pub per_request_buffer_limit: Option<u32>,
+    /// Overrides of filters.
+    pub filters: FilterOverrides,
+}
+
+/// A domain of a virtual host, lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Domain {
+    /// The whole host.
+    Exact(Box<str>),
+    /// `*.example.com` or `*-x.example.com`, kept without the star. Longest wins.
+    Suffix(Box<str>),
+    /// `example.*`, kept without the star. Longest wins, after suffixes.
+    Prefix(Box<str>),
+    /// `*`
+    Any,
+}
+
+/// Envoy's `TlsRequirementType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum RequireTls {
+    None,
+    ExternalOnly,
+    All,
+}
+
+/// Overrides of filters at one level, by the name of the filter instance.
+#[derive(Debug, Clone, Default)]
+pub struct FilterOverrides {
+    /// `RBACPerRoute`: `None` turns the filter off here.
+    pub rbac: Vec<(Arc<str>, Option<Arc<Rbac>>)>,
+}
+
+/// A validated `Route`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Name, for logs.
+    pub name: Arc<str>,
+    /// When it applies.
+    pub matches: RouteMatch,
+    /// What it does.
+    pub action: RouteAction,
+    /// Mutations.
+    pub request_headers: HeaderMutations,
+    /// Mutations.
+    pub response_headers: HeaderMutations,
+    /// Most bytes of a request body that are kept for a retry; `None`: as the virtual host says.
+    pub per_request_buffer_limit: Option<u32>,
+    /// Overrides of filters.
+    pub filters: FilterOverrides,
+}
+
+/// A validated `RouteMatch`: every criterion must hold.
+#[derive(Debug, Clone)]
+pub struct RouteMatch {
+    /// The path, without the query.
+    pub path: PathSpecifier,
+    /// Compare the path with case. Default true; does not apply to a regex.
+    pub case_sensitive: bool,
+    /// Headers. The method is one of them, `:method`.
+    pub headers: Vec<HeaderMatcher>,
+    /// Query parameters.
+    pub query_parameters: Vec<QueryParameterMatcher>,
+    /// Only gRPC requests (`content-type: application/grpc`, `application/grpc+…`).
+    pub grpc: bool,
+    /// The share of requests that match, as a numerator over a denominator; `None`: all.
+    pub runtime_fraction: Option<(u32, u32)>,
+}
+
+/// How the path is compared.
+#[derive(Debug, Clone)]
+pub enum PathSpecifier {
+    /// It begins so.
+    Prefix(Box<str>),
+    /// It is so.
+    Path(Box<str>),
+    /// It is so, or begins so followed by `/`. Kept without a trailing slash.
+    PathSeparatedPrefix(Box<str>),
+    /// The whole of it matches.
+    Regex(Regex),
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum RouteAction {
+    /// Forward.
+    Forward(Box<Forward>),
+    /// Answer with a redirect.
+    Redirect(Box<Redirect>),
+    /// Answer with a fixed response.
+    DirectResponse {
+        /// Its status.
+        status: StatusCode,
+        /// Its body; empty for none.
+        body: Bytes,
+    },
+}
+
+/// A validated `RouteAction`: how a request is forwarded.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// Where to.
+    pub cluster: ClusterSpecifier,
+    /// Status for an unknown cluster. Default 503.
+    pub cluster_not_found_status: StatusCode,
+    /// From the end of the request to the end of the response, retries included; `None` for no limit. Default 15 s.
+    pub timeout: Option<Duration>,
+    /// Idle time of the stream; `None`: as the connection manager says. Zero is kept and means no limit.
+    pub idle_timeout: Option<Duration>,
+    /// Longest life of the stream, and how `grpc-timeout` counts.
+    pub max_stream_duration: Option<MaxStreamDuration>,
+    /// Retries.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// What happens to the path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// What happens to `Host`.
+    pub host_rewrite: Option<HostRewrite>,
+    /// Put the old `Host` into `x-forwarded-host`.
+    pub append_x_forwarded_host: bool,
+    /// Circuit breakers of which priority apply.
+    pub priority: RoutingPriority,
+    /// Upgrades that this route turns on or off, by lower-case token.
+    pub upgrades: Vec<(Box<str>, bool)>,
+}
+
+/// Envoy's `RouteAction.MaxStreamDuration`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxStreamDuration {
+    /// Longest life of the stream; `None`: as the connection manager says.
+    pub max_stream_duration: Option<Duration>,
+    /// `grpc-timeout` counts, up to so much; zero: without a bound.
+    pub grpc_timeout_header_max: Option<Duration>,
+    /// Subtracted from `grpc-timeout`.
+    pub grpc_timeout_header_offset: Option<Duration>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub enum ClusterSpecifier {
+    /// One cluster.
+    Cluster(Arc<str>),
+    /// Several, by weight.
+    Weighted(Vec<WeightedCluster>),
+}
+
+/// One of several clusters.
+#[derive(Debug, Clone)]
+pub struct WeightedCluster {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its share; the sum over all is more than 0.
+    pub weight: u32,
+    /// Mutations.
+    pub request_headers: HeaderMutations,
+    /// Mutations.
+    pub response_headers: HeaderMutations,
+    /// `Host` for this cluster.
+    pub host_rewrite: Option<HeaderValue>,
+    /// Overrides of filters.
+    pub filters: FilterOverrides,
+}
+
+/// Envoy's `RoutingPriority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoutingPriority {
+    /// `DEFAULT`
+    #[default]
+    Default,
+    /// `HIGH`
+    High,
+}
+
+/// What happens to the path of a forwarded or redirected request.
+#[derive(Debug, Clone)]
+pub enum PathRewrite {
+    /// The matched prefix or path is replaced.
+    Prefix(Box<str>),
+    /// Matches of a regex in the path (without query) are replaced; `\1` in the substitution is a group.
+    Regex {
+        /// What is replaced.
+        pattern: Regex,
+        /// By what.
+        substitution: Box<str>,
+    },
+    /// The whole path is replaced (redirects).
+    Full(Box<str>),
+}
+
+/// What happens to `Host`.
+#[derive(Debug, Clone)]
+pub enum HostRewrite {
+    /// It is set.
+    Literal(HeaderValue),
+    /// It is the host name of the endpoint.
+    Auto,
+    /// It is the value of a header, if there is one.
+    Header(HeaderName),
+    /// It comes from the path, by regex.
+    PathRegex {
+        /// What is replaced in the path.
+        pattern: Regex,
+        /// By what.
+        substitution: Box<str>,
+    },
+}
+
+/// A validated `RedirectAction`.
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// Status. Default 301.
+    pub status: StatusCode,
+    /// New scheme; `https_redirect` is `https`.
+    pub scheme: Option<Box<str>>,
+    /// New host.
+    pub host: Option<Box<str>>,
+    /// New port.
+    pub port: Option<u16>,
+    /// New path.
+    pub path: Option<PathRewrite>,
+    /// Drop the query.
+    pub strip_query: bool,
+}
+
+/// A validated `RetryPolicy`.
+#[derive(Debug, Clone)]
+pub struct RetryPolicy {
+    /// When.
+    pub on: RetryOn,
+    /// Retries, without the first attempt. Default 1.
+    pub num_retries: u32,
+    /// For one attempt; `None`: only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// One attempt without a byte from upstream for so long is given up.
+    pub per_try_idle_timeout: Option<Duration>,
+    /// Statuses for [`RetryOn::RETRIABLE_STATUS_CODES`].
+    pub retriable_status_codes: Vec<StatusCode>,
+    /// Response headers for [`RetryOn::RETRIABLE_HEADERS`].
+    pub retriable_headers: Vec<HeaderMatcher>,
+    /// Only requests with one of these headers are retried; empty: all.
+    pub retriable_request_headers: Vec<HeaderMatcher>,
+    /// Never the host that was tried (`envoy.retry_host_predicates.previous_hosts`).
+    pub avoid_previous_hosts: bool,
+    /// Picks until one passes the predicate. Default 1.
+    pub host_selection_retry_max_attempts: u32,
+    /// Upper bound of the first delay. Default 25 ms.
+    pub base_interval: Duration,
+    /// Upper bound of any delay. Default ten times the base.
+    pub max_interval: Duration,
+}
+
+/// A set of retry conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn(pub u32);
+
+#[allow(missing_docs)] // named as in the header x-envoy-retry-on
+impl RetryOn {
+    pub const FIVE_XX: Self = Self(1);
+    pub const GATEWAY_ERROR: Self = Self(1 << 1);
+    pub const RESET: Self = Self(1 << 2);
+    pub const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
+    pub const CONNECT_FAILURE: Self = Self(1 << 4);
+    pub const ENVOY_RATELIMITED: Self = Self(1 << 5);
+    pub const RETRIABLE_4XX: Self = Self(1 << 6);
+    pub const REFUSED_STREAM: Self = Self(1 << 7);
+    pub const RETRIABLE_STATUS_CODES: Self = Self(1 << 8);
+    pub const RETRIABLE_HEADERS: Self = Self(1 << 9);
+    pub const GRPC_CANCELLED: Self = Self(1 << 10);
+    pub const GRPC_DEADLINE_EXCEEDED: Self = Self(1 << 11);
+    pub const GRPC_INTERNAL: Self = Self(1 << 12);
+    pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 13);
+    pub const GRPC_UNAVAILABLE: Self = Self(1 << 14);
+    pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 15);
+
+    /// Whether every condition of `other` is in here.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The condition of this name, as in `retry_on` and `x-envoy-retry-on` / `x-envoy-retry-grpc-on`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "5xx" => Self::FIVE_XX,
+            "gateway-error" => Self::GATEWAY_ERROR,
+            "reset" => Self::RESET,
+            "reset-before-request" => Self::RESET_BEFORE_REQUEST,
+            "connect-failure" => Self::CONNECT_FAILURE,
+            "envoy-ratelimited" => Self::ENVOY_RATELIMITED,
+            "retriable-4xx" => Self::RETRIABLE_4XX,
+            "refused-stream" => Self::REFUSED_STREAM,
+            "retriable-status-codes" => Self::RETRIABLE_STATUS_CODES,
+            "retriable-headers" => Self::RETRIABLE_HEADERS,
+            "cancelled" => Self::GRPC_CANCELLED,
+            "deadline-exceeded" => Self::GRPC_DEADLINE_EXCEEDED,
+            "internal" => Self::GRPC_INTERNAL,
+            "resource-exhausted" => Self::GRPC_RESOURCE_EXHAUSTED,
+            "unavailable" => Self::GRPC_UNAVAILABLE,
+            "http3-post-connect-failure" => Self::HTTP3_POST_CONNECT_FAILURE,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! The TCP proxy filter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access_log::AccessLog;
+
+/// A validated `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+#[derive(Debug, Clone)]
+pub struct TcpProxy {
+    /// `tcp.STAT_PREFIX.…` in statistics.
+    pub stat_prefix: Box<str>,
+    /// Where connections go: one cluster, or several by weight. Never empty; the weights sum up to more than 0.
+    pub clusters: Vec<(Arc<str>, u32)>,
+    /// A connection without a byte in either direction for so long is closed; `None` never. Default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// Attempts to connect, the first included. Default 1.
+    pub max_connect_attempts: u32,
+    /// Logs of connections.
+    pub access_logs: Vec<AccessLog>,
+}
