@@ -1,0 +1,27 @@
+//! The kinds of the mesh.
+//!
+//! Reading order:
+//! - [`mesh`], [`service`], [`route`], [`policy`], [`gateway`], [`endpoint`]: one kind a file, as typed values. A value of
+//!   these types is valid in itself; what it refers to is checked when a [`Config`] is made of it.
+//! - [`object`]: [`Kind`], and [`Object`], any of them.
+//! - [`config`]: [`Config`], every object at one revision. Immutable, cheap to clone; what `translate` works from.
+//! - [`duration`]: `500ms`, `30s`, `5m`, `24h`.
+
+pub mod config;
+pub mod duration;
+pub mod endpoint;
+pub mod gateway;
+pub mod mesh;
+pub mod object;
+pub mod policy;
+pub mod route;
+pub mod service;
+
+pub use config::Config;
+pub use endpoint::Endpoint;
+pub use gateway::Gateway;
+pub use mesh::Mesh;
+pub use object::{Kind, Labels, Object};
+pub use policy::Policy;
+pub use route::Route;
+pub use service::Service;

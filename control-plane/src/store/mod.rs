@@ -1,0 +1,1 @@
+//! Where the mesh is kept: transactions, revisions, history, watching.
