@@ -1,1 +1,29 @@
-//! Harness.
+//! The harness of the end-to-end tests: it starts real processes on loopback addresses and looks at them from outside.
+//!
+//! # Layout
+//!
+//! In the order a test needs them:
+//!
+//! - [`peers`] installs what we did not write (Envoy, grpcio) under `target/peers`;
+//! - [`address`] hands out loopback addresses that nobody else uses;
+//! - [`pki`] makes certificate authorities and leaves for a test;
+//! - [`process`] is a child process: its output is kept, it is killed by its id when dropped;
+//! - [`bootstrap`] fills addresses and files into the text of an Envoy bootstrap;
+//! - [`proxy`] runs Envoy or our sidecar from such a text, and reads its admin interface;
+//! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
+//! - [`tcp`] is the same for bare TCP;
+//! - [`client`] sends one request and reports everything that came back;
+//! - [`differential`] gives the same requests to Envoy and to us and compares.
+//!
+//! `tests/` holds one feature a file, `benches/` what is measured beside Envoy, `fixtures/` the Python programs.
+
+pub mod address;
+pub mod bootstrap;
+pub mod client;
+pub mod differential;
+pub mod peers;
+pub mod pki;
+pub mod process;
+pub mod proxy;
+pub mod tcp;
+pub mod upstream;

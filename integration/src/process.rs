@@ -1,0 +1,181 @@
+//! A child process: output kept line by line, killed by its id when dropped, its log shown when the test fails.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How much of a log is shown when a test fails.
+const LAST_LINES: usize = 120;
+
+/// Envoy quotes whole configurations; the beginning of such a line tells enough.
+const LINE_LENGTH: usize = 1000;
+
+/// A running child process.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts `command` without standard input; both outputs are captured.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(name: &str, mut command: Command) -> Result<Process> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {name}: {command:?}"))?;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        if let Some(out) = child.stdout.take() {
+            collect(out, &log);
+        }
+        if let Some(err) = child.stderr.take() {
+            collect(err, &log);
+        }
+        Ok(Process { name: name.to_owned(), child, log })
+    }
+
+    /// The id the system knows it by.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The name given at start.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Every line written so far to standard output and standard error, as they came in.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The process has ended and was waited for.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.child.id())?;
+        let pid = Pid::from_raw(id).context("process id 0")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The system does not know the process.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// It still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exit_status()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} still runs after {limit:?}", self.name);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for a line of output that contains `text` and returns it.
+    ///
+    /// # Errors
+    /// The process ends, or `limit` passes, without it.
+    pub fn wait_for_line(&mut self, text: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            // The order matters: lines written just before the end count.
+            let ended = self.exit_status()?;
+            if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
+                return Ok(line);
+            }
+            if let Some(status) = ended {
+                bail!(
+                    "{} ended with {status} before it said {text:?}:\n{}",
+                    self.name,
+                    self.tail()
+                );
+            }
+            if Instant::now() > deadline {
+                bail!("{} has not said {text:?} in {limit:?}:\n{}", self.name, self.tail());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The end of its log, for messages.
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let first = log.len().saturating_sub(LAST_LINES);
+        let cut = |line: &String| line.chars().take(LINE_LENGTH).collect::<String>();
+        log.get(first..).unwrap_or_default().iter().map(cut).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only this very child can be hit: its id is not free for reuse before it was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- end of the log of {} ---\n{}\n---", self.name, self.tail());
+        }
+    }
+}
+
+fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) {
+    let into = Arc::clone(into);
+    thread::spawn(move || {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            into.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            line.clear();
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::spawn("sh", command).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_found_and_an_early_end_is_an_error_with_the_log() {
+        let mut process = shell("echo one; echo two >&2; exit 3");
+        assert_eq!(process.wait_for_line("two", Duration::from_secs(10)).unwrap(), "two");
+        let error = process.wait_for_line("three", Duration::from_secs(10)).unwrap_err();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn dropping_it_ends_the_process() {
+        let process = shell("exec sleep 600");
+        let id = process.id();
+        drop(process);
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+}

@@ -1,0 +1,119 @@
+//! The same bootstrap and the same requests, through real Envoy 1.40 and through our sidecar: equal in status, body,
+//! response headers and in what the upstream received. Each module is one group of cases; a kept difference stands in
+//! `tests/accepted_differences.yaml` with its reason. How it works: `outrigger_integration::differential`.
+
+mod matching;
+
+use outrigger_integration::differential::{self, Accepted, Group};
+
+macro_rules! groups {
+    ($($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Err(error) = differential::run($name::group()).await {
+                    panic!("{error:#}");
+                }
+            }
+        )*
+
+        fn all() -> Vec<Group> {
+            vec![$($name::group()),*]
+        }
+    };
+}
+
+groups! { matching }
+
+#[test]
+fn accepted_differences_name_groups_that_exist() {
+    let known: Vec<&str> = all().iter().map(|group| group.name).collect();
+    for group in Accepted::groups().unwrap() {
+        assert!(known.contains(&group.as_str()), "no group {group}");
+    }
+}
+
+#[test]
+fn names_of_cases_are_unique_in_their_group() {
+    for group in all() {
+        let mut names: Vec<&str> = group.cases.iter().map(|case| case.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name stands twice in {}", group.name);
+    }
+}
+
+/// Parts of a bootstrap that most groups need; what a group is about stays visible in its own text.
+mod parts {
+    /// The whole: these listeners and clusters, as YAML list items.
+    pub(crate) fn bootstrap(listeners: &[String], clusters: &[String]) -> String {
+        format!(
+            "node: {{id: test, cluster: test}}\nstatic_resources:\n  listeners:\n{}\n  clusters:\n{}\n",
+            indent(&listeners.concat(), 2),
+            indent(&clusters.concat(), 2),
+        )
+    }
+
+    /// A listener at `${place}` with one connection manager, to which `more` is added.
+    pub(crate) fn http_listener(place: &str, more: &str) -> String {
+        let chain = http_chain(more);
+        format!("- name: {place}\n  address: ${{{place}}}\n  filter_chains:\n{}", indent(&chain, 2))
+    }
+
+    /// A filter chain with one connection manager, to which `more` is added, as a YAML list item.
+    pub(crate) fn http_chain(more: &str) -> String {
+        let router = "{name: envoy.filters.http.router, typed_config: {'@type': \
+                      type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+        let filters = if more.contains("http_filters:") {
+            more.replace("ROUTER", router)
+        } else {
+            format!("{more}\nhttp_filters: [{router}]")
+        };
+        format!(
+            "- filters:
+  - name: envoy.filters.network.http_connection_manager
+    typed_config:
+      '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: test
+{}",
+            indent(&filters, 6)
+        )
+    }
+
+    /// A route configuration with one virtual host for every domain.
+    pub(crate) fn routes(routes: &str) -> String {
+        let routes = indent(routes, 4);
+        format!(
+            "route_config:\n  name: test\n  virtual_hosts:\n  - name: all\n    domains: ['*']\n    routes:\n{routes}"
+        )
+    }
+
+    /// A static cluster over these upstreams, to which `more` is added.
+    pub(crate) fn cluster(name: &str, upstreams: &[&str], more: &str) -> String {
+        let endpoints: Vec<String> = upstreams
+            .iter()
+            .map(|name| format!("{{endpoint: {{address: ${{{name}}}}}}}"))
+            .collect();
+        format!(
+            "- name: {name}
+  type: STATIC
+  connect_timeout: 2s
+  load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}
+{}",
+            endpoints.join(", "),
+            indent(more, 2)
+        )
+    }
+
+    /// Every non-empty line further to the right.
+    pub(crate) fn indent(text: &str, by: usize) -> String {
+        let mut out = String::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            out.push_str(&" ".repeat(by));
+            out.push_str(line);
+            out.push('\n');
+        }
+        out
+    }
+}
