@@ -1,5 +1,7 @@
 //! Clusters.
 
+pub use super::convert::cluster as from_proto;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Load assignments: endpoints by locality and priority.
 
+pub use super::convert::load_assignment as from_proto;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

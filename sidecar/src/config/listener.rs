@@ -1,5 +1,7 @@
 //! Listeners and their filter chains.
 
+pub use super::convert::listener as from_proto;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,6 +9,8 @@
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
+mod convert;
+
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;

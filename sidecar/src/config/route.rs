@@ -1,5 +1,7 @@
 //! Route configurations.
 
+pub use super::convert::route_configuration as from_proto;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Secrets: certificates with their keys, and what peers are verified by.
 
+pub use super::convert::secret as from_proto;
+
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
