@@ -1,4 +1,12 @@
 //! The data plane.
+pub mod cli;
 pub mod config;
+#[allow(dead_code)] // until the server calls it
+mod logging;
+mod server;
+#[allow(dead_code)] // until the workers read it
+mod snapshot;
 #[allow(dead_code, unused_imports)] // until the listener and the connection pools use it
 mod tls;
+#[allow(dead_code, unused_imports)] // until the server starts it
+mod xds;

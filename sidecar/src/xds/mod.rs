@@ -1,0 +1,13 @@
+//! Discovery: one aggregated stream to a control plane, and what is made of its answers.
+//!
+//! Reading order:
+//! - [`kind`]: the types of resources;
+//! - [`subscription`]: one type on one stream: names, versions, nonces, ACK and NACK. A pure state machine;
+//! - [`warming`]: what is complete, and may take effect. A pure state machine;
+//! - [`publish`]: how it takes effect.
+
+mod kind;
+mod publish;
+
+pub(crate) use kind::Kind;
+pub(crate) use publish::{Changes, Publish, Refusal};
