@@ -16,8 +16,11 @@ use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 /// Our own protocols.
-const OURS: &[&str] =
-    &["outrigger/identity/v1/identity.proto", "outrigger/registry/v1/registry.proto"];
+const OURS: &[&str] = &[
+    "outrigger/identity/v1/identity.proto",
+    "outrigger/registry/v1/registry.proto",
+    "outrigger/demo/v1/ledger.proto",
+];
 
 /// Every file that defines a message which may be the root of a file or stand in a `google.protobuf.Any`.
 /// What these import comes along.

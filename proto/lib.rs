@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`envoy`], [`xds_core`], [`udpa`], [`google`]: Envoy's xDS v3 messages and services, from the `envoy-types` package.
 //! - [`identity`], [`registry`]: our own protocols between sidecar and control plane (`proto/outrigger`).
+//! - [`demo`]: the gRPC service that the demo's applications speak.
 //! - [`json`]: YAML and JSON files in the canonical protobuf mapping, read into Envoy's messages and printed from them.
 //! - [`any`]: packing and unpacking of `google.protobuf.Any` by message name.
 //!
@@ -29,5 +30,14 @@ pub mod registry {
     /// Version 1.
     pub mod v1 {
         tonic::include_proto!("outrigger.registry.v1");
+    }
+}
+
+/// The gRPC service of the demo's innermost application.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+pub mod demo {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("outrigger.demo.v1");
     }
 }

@@ -1,0 +1,59 @@
+//! The command tree.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::apply::{ApplyArgs, DiffArgs};
+use crate::commands::completion::CompletionArgs;
+use crate::commands::delete::DeleteArgs;
+use crate::commands::endpoints::EndpointsArgs;
+use crate::commands::export::ExportArgs;
+use crate::commands::get::GetArgs;
+use crate::commands::history::HistoryArgs;
+use crate::commands::rollback::RollbackArgs;
+use crate::commands::status::StatusArgs;
+use crate::commands::token::TokenCommand;
+use crate::demo_app::DemoAppArgs;
+
+/// A service mesh: the sidecar, the control plane, and the commands to work with them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "outrigger",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 ok, 1 error, 2 usage, 3 check failed or drift, 4 rejected by validation, 5 timeout."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Apply resources, all or none of them
+    Apply(ApplyArgs),
+    /// Say what an apply would change; exit code 3 if anything
+    Diff(DiffArgs),
+    /// Show resources
+    Get(GetArgs),
+    /// Delete a resource
+    Delete(DeleteArgs),
+    /// Show the revisions
+    History(HistoryArgs),
+    /// Return to the resources of an earlier revision
+    Rollback(RollbackArgs),
+    /// Print every resource, in a form that apply takes back
+    Export(ExportArgs),
+    /// Show which sidecars serve what, and what they rejected
+    Status(StatusArgs),
+    /// Show the instances of services, who is ejected and why
+    Endpoints(EndpointsArgs),
+    /// Let sidecars join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print a shell's completion script
+    Completion(CompletionArgs),
+    /// The application of the demo's services
+    #[command(hide = true)]
+    DemoApp(DemoAppArgs),
+}
