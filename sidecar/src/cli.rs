@@ -107,6 +107,10 @@ pub struct Args {
     #[arg(long = "app-port", value_name = "P[:PROTOCOL]", help_heading = "Mesh")]
     pub app_ports: Vec<AppPort>,
 
+    /// Address at which the application listens, for all of its ports
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", help_heading = "Mesh")]
+    pub app_address: IpAddr,
+
     /// Label of this instance, `KEY=VALUE`; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", help_heading = "Mesh")]
     pub labels: Vec<Label>,
@@ -185,7 +189,7 @@ pub enum DrainStrategy {
 /// `P[:PROTOCOL]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppPort {
-    /// Port of the service, at which the application listens on loopback.
+    /// Port of the service, at which the application listens (at [`Args::app_address`]).
     pub port: u16,
     /// http, http2, grpc, tcp or tls; `None`: what the Service says.
     pub protocol: Option<Box<str>>,
