@@ -6,6 +6,8 @@ mod logging;
 mod server;
 #[allow(dead_code)] // until the workers read it
 mod snapshot;
+#[allow(dead_code, unused_imports)] // until clusters and workers count with it
+mod stats;
 #[allow(dead_code, unused_imports)] // until the listener and the connection pools use it
 mod tls;
 #[allow(dead_code, unused_imports)] // until the server starts it

@@ -1,0 +1,522 @@
+//! Every struct of cells, by the scope that owns it. Names and meanings are Envoy's.
+
+use super::cell::{Counter, Gauge, ResponseCodes};
+use super::histogram::Histogram;
+use super::registry::{Cells, Metric, MetricKind, Name, Reading, Sink};
+
+/// Declares structs of cells. A field is named in Envoy's statistics as in Rust, or as the string behind its `=`.
+macro_rules! cells {
+    ($(
+        $(#[$meta:meta])*
+        pub(crate) struct $struct:ident $(, derived by $derived:path)? {
+            counters: { $($counter:ident $(= $counter_name:literal)?),* $(,)? }
+            gauges: { $($gauge:ident $(= $gauge_name:literal)?),* $(,)? }
+            histograms: { $($histogram:ident $(= $histogram_name:literal)?),* $(,)? }
+            $(hidden: { $($hidden:ident: $hidden_type:ty),* $(,)? })?
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $struct {
+            $(pub(crate) $counter: Counter,)*
+            $(pub(crate) $gauge: Gauge,)*
+            $(pub(crate) $histogram: Histogram,)*
+            $($(pub(crate) $hidden: $hidden_type,)*)?
+        }
+
+        impl Cells for $struct {
+            const METRICS: &'static [Metric<Self>] = &[
+                $(Metric {
+                    name: cells!(@name $counter $($counter_name)?),
+                    kind: MetricKind::Counter(|cells| &cells.$counter),
+                },)*
+                $(Metric {
+                    name: cells!(@name $gauge $($gauge_name)?),
+                    kind: MetricKind::Gauge(|cells| &cells.$gauge),
+                },)*
+                $(Metric {
+                    name: cells!(@name $histogram $($histogram_name)?),
+                    kind: MetricKind::Histogram(|cells| &cells.$histogram),
+                },)*
+            ];
+
+            $(fn derived(shards: &[&Self], sink: &mut Sink<'_>) {
+                $derived(shards, sink);
+            })?
+        }
+    )*};
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:literal) => { $name };
+}
+
+cells! {
+    /// `cluster.NAME`: what requests and connections do there.
+    ///
+    /// Responses are counted in `responses_external` or `responses_internal` and times in the two histograms beside
+    /// them; `upstream_rq_<code>`, `upstream_rq_<class>xx`, `upstream_rq_completed` and `upstream_rq_time` are their sums.
+    pub(crate) struct ClusterCells, derived by cluster_responses {
+        counters: {
+            upstream_cx_total,
+            upstream_cx_http1_total,
+            upstream_cx_http2_total,
+            upstream_cx_connect_fail,
+            upstream_cx_connect_timeout,
+            upstream_cx_connect_attempts_exceeded,
+            upstream_cx_overflow,
+            upstream_cx_idle_timeout,
+            upstream_cx_max_duration_reached,
+            upstream_cx_max_requests,
+            upstream_cx_close_notify,
+            upstream_cx_destroy,
+            upstream_cx_destroy_local,
+            upstream_cx_destroy_remote,
+            upstream_cx_destroy_with_active_rq,
+            upstream_cx_destroy_local_with_active_rq,
+            upstream_cx_destroy_remote_with_active_rq,
+            upstream_cx_none_healthy,
+            upstream_cx_protocol_error,
+            upstream_cx_rx_bytes_total,
+            upstream_cx_tx_bytes_total,
+            upstream_flow_control_paused_reading_total,
+            upstream_flow_control_resumed_reading_total,
+            upstream_flow_control_backed_up_total,
+            upstream_flow_control_drained_total,
+            upstream_rq_total,
+            upstream_rq_cancelled,
+            upstream_rq_maintenance_mode,
+            upstream_rq_timeout,
+            upstream_rq_per_try_timeout,
+            upstream_rq_per_try_idle_timeout,
+            upstream_rq_max_duration_reached,
+            upstream_rq_rx_reset,
+            upstream_rq_rx_reset_no_error,
+            upstream_rq_tx_reset,
+            upstream_rq_pending_total,
+            upstream_rq_pending_overflow,
+            upstream_rq_pending_failure_eject,
+            upstream_rq_active_overflow,
+            upstream_rq_retry,
+            upstream_rq_retry_backoff_exponential,
+            upstream_rq_retry_backoff_ratelimited,
+            upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_overflow,
+            upstream_rq_retry_success,
+            retry_or_shadow_abandoned,
+            lb_healthy_panic,
+            http1_dropped_headers_with_underscores = "http1.dropped_headers_with_underscores",
+            http2_goaway_sent = "http2.goaway_sent",
+            http2_header_overflow = "http2.header_overflow",
+            http2_keepalive_timeout = "http2.keepalive_timeout",
+            http2_rx_messaging_error = "http2.rx_messaging_error",
+            http2_rx_reset = "http2.rx_reset",
+            http2_tx_reset = "http2.tx_reset",
+            http2_stream_refused_errors = "http2.stream_refused_errors",
+        }
+        gauges: {
+            upstream_cx_active,
+            upstream_cx_rx_bytes_buffered,
+            upstream_cx_tx_bytes_buffered,
+            upstream_rq_active,
+            upstream_rq_pending_active,
+            http2_streams_active = "http2.streams_active",
+        }
+        histograms: {
+            upstream_cx_connect_ms,
+            upstream_cx_length_ms,
+            upstream_rq_per_cx,
+        }
+        hidden: {
+            responses_external: ResponseCodes,
+            responses_internal: ResponseCodes,
+            upstream_rq_time_external: Histogram,
+            upstream_rq_time_internal: Histogram,
+        }
+    }
+
+    /// `cluster.NAME`: where its endpoints come from. Written by the control thread only.
+    pub(crate) struct ClusterUpdateCells {
+        counters: {
+            membership_change,
+            update_attempt,
+            update_success,
+            update_failure,
+            update_rejected,
+            update_empty,
+            update_no_rebuild,
+            init_fetch_timeout,
+            assignment_stale,
+            assignment_timeout_received,
+            assignment_use_cached,
+        }
+        gauges: { version, warming_state }
+        histograms: {}
+    }
+
+    /// `cluster.NAME.outlier_detection`. Written by the control thread only; the gauge of active ejections is read
+    /// from the endpoints.
+    pub(crate) struct OutlierCells {
+        counters: {
+            ejections_total = "outlier_detection.ejections_total",
+            ejections_overflow = "outlier_detection.ejections_overflow",
+            ejections_consecutive_5xx = "outlier_detection.ejections_consecutive_5xx",
+            ejections_enforced_total = "outlier_detection.ejections_enforced_total",
+            ejections_detected_consecutive_5xx = "outlier_detection.ejections_detected_consecutive_5xx",
+            ejections_enforced_consecutive_5xx = "outlier_detection.ejections_enforced_consecutive_5xx",
+            ejections_detected_consecutive_gateway_failure = "outlier_detection.ejections_detected_consecutive_gateway_failure",
+            ejections_enforced_consecutive_gateway_failure = "outlier_detection.ejections_enforced_consecutive_gateway_failure",
+            ejections_detected_consecutive_local_origin_failure = "outlier_detection.ejections_detected_consecutive_local_origin_failure",
+            ejections_enforced_consecutive_local_origin_failure = "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// One endpoint: what `/clusters` prints of it. Not a scope of its own in `/stats`.
+    pub(crate) struct EndpointCells {
+        counters: { cx_total, cx_connect_fail, rq_total, rq_success, rq_error, rq_timeout }
+        gauges: { cx_active, rq_active }
+        histograms: {}
+    }
+
+    /// `listener.ADDRESS`
+    pub(crate) struct ListenerCells {
+        counters: {
+            downstream_cx_total,
+            downstream_cx_destroy,
+            downstream_cx_overflow,
+            downstream_cx_overload_reject,
+            downstream_global_cx_overflow,
+            downstream_cx_transport_socket_connect_timeout,
+            downstream_pre_cx_timeout,
+            downstream_listener_filter_error,
+            downstream_listener_filter_remote_close,
+            no_filter_chain_match,
+        }
+        gauges: { downstream_cx_active, downstream_pre_cx_active }
+        histograms: { downstream_cx_length_ms }
+    }
+
+    /// `listener.ADDRESS.worker_INDEX`
+    pub(crate) struct ListenerWorkerCells {
+        counters: { downstream_cx_total }
+        gauges: { downstream_cx_active }
+        histograms: {}
+    }
+
+    /// `listener.ADDRESS.http.STAT_PREFIX`: responses of one connection manager, by listener.
+    pub(crate) struct HttpListenerCells, derived by listener_responses {
+        counters: {}
+        gauges: {}
+        histograms: {}
+        hidden: { responses: ResponseCodes }
+    }
+
+    /// `http.STAT_PREFIX`: an HTTP connection manager and its router.
+    ///
+    /// `downstream_rq_<class>xx` and `downstream_rq_completed` are sums of `responses`.
+    pub(crate) struct HttpCells, derived by http_responses {
+        counters: {
+            downstream_cx_total,
+            downstream_cx_ssl_total,
+            downstream_cx_http1_total,
+            downstream_cx_http2_total,
+            downstream_cx_upgrades_total,
+            downstream_cx_delayed_close_timeout,
+            downstream_cx_destroy,
+            downstream_cx_destroy_active_rq,
+            downstream_cx_destroy_local,
+            downstream_cx_destroy_local_active_rq,
+            downstream_cx_destroy_remote,
+            downstream_cx_destroy_remote_active_rq,
+            downstream_cx_drain_close,
+            downstream_cx_idle_timeout,
+            downstream_cx_max_duration_reached,
+            downstream_cx_max_requests_reached,
+            downstream_cx_overload_disable_keepalive,
+            downstream_cx_protocol_error,
+            downstream_cx_rx_bytes_total,
+            downstream_cx_tx_bytes_total,
+            downstream_flow_control_paused_reading_total,
+            downstream_flow_control_resumed_reading_total,
+            downstream_rq_total,
+            downstream_rq_http1_total,
+            downstream_rq_http2_total,
+            downstream_rq_failed_path_normalization,
+            downstream_rq_header_timeout,
+            downstream_rq_idle_timeout,
+            downstream_rq_max_duration_reached,
+            downstream_rq_non_relative_path,
+            downstream_rq_overload_close,
+            downstream_rq_redirected_with_normalized_path,
+            downstream_rq_response_before_rq_complete,
+            downstream_rq_rx_reset,
+            downstream_rq_tx_reset,
+            downstream_rq_timeout,
+            downstream_rq_too_large,
+            downstream_rq_too_many_premature_resets,
+            downstream_rq_ws_on_non_ws_route,
+            rs_too_large,
+            no_cluster,
+            no_route,
+            rq_direct_response,
+            rq_redirect,
+            rq_reset_after_downstream_response_started,
+            rq_total,
+        }
+        gauges: {
+            downstream_cx_active,
+            downstream_cx_ssl_active,
+            downstream_cx_http1_active,
+            downstream_cx_http2_active,
+            downstream_cx_upgrades_active,
+            downstream_cx_rx_bytes_buffered,
+            downstream_cx_tx_bytes_buffered,
+            downstream_rq_active,
+        }
+        histograms: { downstream_cx_length_ms, downstream_rq_time }
+        hidden: { responses: ResponseCodes }
+    }
+
+    /// `http.STAT_PREFIX`: the RBAC filters of a connection manager.
+    pub(crate) struct RbacCells {
+        counters: {
+            allowed = "rbac.allowed",
+            denied = "rbac.denied",
+            shadow_allowed = "rbac.shadow_allowed",
+            shadow_denied = "rbac.shadow_denied",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `tcp.STAT_PREFIX`
+    pub(crate) struct TcpCells {
+        counters: {
+            downstream_cx_total,
+            downstream_cx_no_route,
+            downstream_cx_rx_bytes_total,
+            downstream_cx_tx_bytes_total,
+            downstream_flow_control_paused_reading_total,
+            downstream_flow_control_resumed_reading_total,
+            downstream_cx_drain_close,
+            idle_timeout,
+            max_downstream_connection_duration,
+            upstream_flush_total,
+        }
+        gauges: {
+            downstream_cx_rx_bytes_buffered,
+            downstream_cx_tx_bytes_buffered,
+            upstream_flush_active,
+        }
+        histograms: {}
+    }
+
+    /// `listener.ADDRESS.ssl` and `cluster.NAME.ssl`. Versions, ciphers and curves are named counters
+    /// ([`Registry::counter`](super::Registry::counter)): `ssl.versions.TLSv1.3`, `ssl.ciphers.…`, `ssl.curves.…`.
+    pub(crate) struct TlsCells {
+        counters: {
+            connection_error = "ssl.connection_error",
+            handshake = "ssl.handshake",
+            session_reused = "ssl.session_reused",
+            no_certificate = "ssl.no_certificate",
+            fail_verify_no_cert = "ssl.fail_verify_no_cert",
+            fail_verify_error = "ssl.fail_verify_error",
+            fail_verify_san = "ssl.fail_verify_san",
+            fail_verify_cert_hash = "ssl.fail_verify_cert_hash",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `tls_inspector`
+    pub(crate) struct TlsInspectorCells {
+        counters: {
+            client_hello_too_large,
+            tls_found,
+            tls_not_found,
+            alpn_found,
+            alpn_not_found,
+            sni_found,
+            sni_not_found,
+        }
+        gauges: {}
+        histograms: { bytes_processed }
+    }
+
+    /// `listener_manager`
+    pub(crate) struct ListenerManagerCells {
+        counters: {
+            listener_added,
+            listener_modified,
+            listener_removed,
+            listener_stopped,
+            listener_create_success,
+            listener_create_failure,
+            listener_in_place_updated,
+        }
+        gauges: {
+            total_listeners_warming,
+            total_listeners_active,
+            total_listeners_draining,
+            total_filter_chains_draining,
+            workers_started,
+        }
+        histograms: {}
+    }
+
+    /// `cluster_manager`
+    pub(crate) struct ClusterManagerCells {
+        counters: { cluster_added, cluster_modified, cluster_removed, cluster_updated }
+        gauges: { active_clusters, warming_clusters }
+        histograms: {}
+    }
+
+    /// One subscription: `cluster_manager.cds`, `listener_manager.lds`, `http.PREFIX.rds.NAME`, `sds.NAME`. (EDS counts in
+    /// [`ClusterUpdateCells`].)
+    pub(crate) struct SubscriptionCells {
+        counters: {
+            config_reload,
+            init_fetch_timeout,
+            update_attempt,
+            update_success,
+            update_failure,
+            update_rejected,
+        }
+        gauges: { config_reload_time_ms, update_time, version }
+        histograms: { update_duration }
+    }
+
+    /// `control_plane`
+    pub(crate) struct ControlPlaneCells {
+        counters: { rate_limit_enforced }
+        gauges: { connected_state, pending_requests }
+        histograms: {}
+    }
+
+    /// `server`
+    pub(crate) struct ServerCells {
+        counters: {
+            dynamic_unknown_fields,
+            static_unknown_fields,
+            worker_panics = "outrigger.panics",
+        }
+        gauges: {
+            concurrency,
+            days_until_first_cert_expiring,
+            hot_restart_epoch,
+            live,
+            memory_allocated,
+            memory_heap_size,
+            memory_physical_size,
+            parent_connections,
+            state,
+            total_connections,
+            uptime,
+            version,
+        }
+        histograms: { initialization_time_ms }
+    }
+
+    /// `dns`: lookups of STRICT_DNS clusters.
+    pub(crate) struct DnsCells {
+        counters: { resolve_total, resolve_failure, resolve_timeout }
+        gauges: { pending_resolutions }
+        histograms: {}
+    }
+
+    /// `filesystem`: access logs.
+    pub(crate) struct FilesystemCells {
+        counters: { flushed_by_timer, reopen_failed, write_buffered, write_completed, write_failed }
+        gauges: { write_total_buffered }
+        histograms: {}
+    }
+}
+
+fn cluster_responses(shards: &[&ClusterCells], sink: &mut Sink<'_>) {
+    let mut all = [0; 500];
+    for (prefix, responses) in [
+        ("external.", (|cells| &cells.responses_external) as fn(&ClusterCells) -> &ResponseCodes),
+        ("internal.", |cells| &cells.responses_internal),
+    ] {
+        let mut sums = [0; 500];
+        shards.iter().for_each(|cells| responses(cells).add_to(&mut sums));
+        responses_by_code(prefix, "upstream_rq", &sums, sink);
+        all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
+    }
+    responses_by_code("", "upstream_rq", &all, sink);
+
+    let mut all = super::histogram::Snapshot::default();
+    for (name, histogram) in [
+        (
+            "external.upstream_rq_time",
+            (|cells| &cells.upstream_rq_time_external) as fn(&ClusterCells) -> &Histogram,
+        ),
+        ("internal.upstream_rq_time", |cells| &cells.upstream_rq_time_internal),
+    ] {
+        let mut snapshot = super::histogram::Snapshot::default();
+        shards.iter().for_each(|cells| histogram(cells).add_to(&mut snapshot));
+        if !snapshot.is_empty() {
+            sink(Name::plain(name), Reading::Histogram(&snapshot));
+        }
+        shards.iter().for_each(|cells| histogram(cells).add_to(&mut all));
+    }
+    if !all.is_empty() {
+        sink(Name::plain("upstream_rq_time"), Reading::Histogram(&all));
+    }
+}
+
+fn http_responses(shards: &[&HttpCells], sink: &mut Sink<'_>) {
+    let mut sums = [0; 500];
+    shards.iter().for_each(|cells| cells.responses.add_to(&mut sums));
+    responses_by_class("downstream_rq", &sums, sink);
+}
+
+fn listener_responses(shards: &[&HttpListenerCells], sink: &mut Sink<'_>) {
+    let mut sums = [0; 500];
+    shards.iter().for_each(|cells| cells.responses.add_to(&mut sums));
+    responses_by_class("downstream_rq", &sums, sink);
+}
+
+/// `STEM_200`, `STEM_2xx` and `STEM_completed`, each only once something was counted.
+fn responses_by_code(prefix: &str, stem: &str, sums: &[u64; 500], sink: &mut Sink<'_>) {
+    let base = format!("{prefix}{stem}");
+    let class_base = format!("{base}_xx");
+    let mut completed = 0;
+    for (class, codes) in (1u16..).zip(sums.chunks_exact(100)) {
+        let mut in_class = 0;
+        for (code, &value) in (class * 100..).zip(codes).filter(|&(_, &value)| value > 0) {
+            let code = code.to_string();
+            let tags = [("envoy_response_code", code.as_str())];
+            let text = format!("{base}_{code}");
+            sink(Name { text: &text, stem: &base, tags: &tags }, counter(value));
+            in_class += value;
+        }
+        if in_class > 0 {
+            let digit = class.to_string();
+            let tags = [("envoy_response_code_class", digit.as_str())];
+            let text = format!("{base}_{class}xx");
+            sink(Name { text: &text, stem: &class_base, tags: &tags }, counter(in_class));
+        }
+        completed += in_class;
+    }
+    if completed > 0 {
+        sink(Name::plain(&format!("{base}_completed")), counter(completed));
+    }
+}
+
+/// `STEM_1xx` to `STEM_5xx` and `STEM_completed`, always.
+fn responses_by_class(stem: &str, sums: &[u64; 500], sink: &mut Sink<'_>) {
+    let class_base = format!("{stem}_xx");
+    for (class, codes) in (1u16..).zip(sums.chunks_exact(100)) {
+        let digit = class.to_string();
+        let tags = [("envoy_response_code_class", digit.as_str())];
+        let text = format!("{stem}_{class}xx");
+        let value = codes.iter().sum();
+        sink(Name { text: &text, stem: &class_base, tags: &tags }, counter(value));
+    }
+    sink(Name::plain(&format!("{stem}_completed")), counter(sums.iter().sum()));
+}
+
+fn counter(value: u64) -> Reading<'static> {
+    Reading::Counter { value, used: value != 0 }
+}

@@ -1,0 +1,28 @@
+//! Statistics: cells that workers write without a lock, named as Envoy names them.
+//!
+//! A cell belongs to one thread. Every scope (a cluster, a listener, an HTTP connection manager …) has a struct of
+//! cells, and one copy of that struct for each thread that uses it ([`Sharded`]); a scrape adds the copies up. So the
+//! request path pays a plain load and store for a count, and nothing else.
+//!
+//! Reading order: [`cell`] (counter, gauge, response codes), [`histogram`], [`sharded`], [`scope`] (what a scope is
+//! called), [`cells`] (every struct of cells), [`registry`] (the scopes that are alive), then the three ways to print
+//! them: [`text`], [`json`], [`prometheus`].
+
+pub(crate) mod cell;
+pub(crate) mod cells;
+pub(crate) mod histogram;
+pub(crate) mod registry;
+pub(crate) mod scope;
+pub(crate) mod sharded;
+
+pub(crate) use cell::{Counter, Gauge, ResponseCodes};
+pub(crate) use cells::{
+    ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, DnsCells,
+    EndpointCells, FilesystemCells, HttpCells, HttpListenerCells, ListenerCells,
+    ListenerManagerCells, ListenerWorkerCells, OutlierCells, RbacCells, ServerCells,
+    SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+};
+pub(crate) use histogram::Histogram;
+pub(crate) use registry::{NamedAs, NamedCounter, NamedText, Registry};
+pub(crate) use scope::Scope;
+pub(crate) use sharded::{Sharded, set_shard};

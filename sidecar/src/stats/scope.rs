@@ -1,0 +1,161 @@
+//! What a scope is called: the prefix of its names, and its tags in Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The owner of a group of statistics.
+///
+/// Envoy finds the tags of a Prometheus series by regular expressions over the full name; here they are known from the
+/// start, with the same result. The text of a scope is made when statistics are printed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// Names without a prefix; the string is a dotted stem such as `tls_inspector`, `http1`, `dns`, `filesystem`.
+    Root(&'static str),
+    /// `cluster.NAME`; the name is the cluster's `alt_stat_name` where it has one.
+    Cluster(Arc<str>),
+    /// `cluster_manager`
+    ClusterManager,
+    /// `cluster_manager.cds`
+    Cds,
+    /// `control_plane`
+    ControlPlane,
+    /// `http.STAT_PREFIX`
+    Http(Arc<str>),
+    /// `http.STAT_PREFIX.rds.ROUTE_CONFIG`
+    Rds(Arc<str>, Arc<str>),
+    /// `listener.ADDRESS`, or `listener.STAT_PREFIX` of a listener that has one
+    Listener(Arc<str>),
+    /// `listener.ADDRESS.http.STAT_PREFIX`
+    ListenerHttp(Arc<str>, Arc<str>),
+    /// `listener.ADDRESS.worker_INDEX`; indexes count from 0
+    ListenerWorker(Arc<str>, usize),
+    /// `listener_manager`
+    ListenerManager,
+    /// `listener_manager.lds`
+    Lds,
+    /// `sds.SECRET`
+    Sds(Arc<str>),
+    /// `server`
+    Server,
+    /// `tcp.STAT_PREFIX`
+    Tcp(Arc<str>),
+}
+
+/// A label of a Prometheus series.
+pub(crate) type Tag = (&'static str, String);
+
+impl Scope {
+    /// The prefix of full names, without a dot at its end. Empty for none.
+    pub(crate) fn prefix(&self) -> String {
+        match self {
+            Self::Root(stem) => (*stem).to_owned(),
+            Self::Cluster(name) => format!("cluster.{}", Segment(name)),
+            Self::ClusterManager => "cluster_manager".to_owned(),
+            Self::Cds => "cluster_manager.cds".to_owned(),
+            Self::ControlPlane => "control_plane".to_owned(),
+            Self::Http(prefix) => format!("http.{}", Segment(prefix)),
+            Self::Rds(prefix, route) => format!("http.{}.rds.{}", Segment(prefix), Segment(route)),
+            Self::Listener(address) => format!("listener.{}", Segment(address)),
+            Self::ListenerHttp(address, prefix) => {
+                format!("listener.{}.http.{}", Segment(address), Segment(prefix))
+            }
+            Self::ListenerWorker(address, index) => {
+                format!("listener.{}.worker_{index}", Segment(address))
+            }
+            Self::ListenerManager => "listener_manager".to_owned(),
+            Self::Lds => "listener_manager.lds".to_owned(),
+            Self::Sds(name) => format!("sds.{}", Segment(name)),
+            Self::Server => "server".to_owned(),
+            Self::Tcp(prefix) => format!("tcp.{}", Segment(prefix)),
+        }
+    }
+
+    /// The prefix with its variable parts taken out: what the name of a Prometheus metric begins with.
+    pub(crate) fn stem(&self) -> &'static str {
+        match self {
+            Self::Root(stem) => stem,
+            Self::Cluster(_) => "cluster",
+            Self::ClusterManager => "cluster_manager",
+            Self::Cds => "cluster_manager_cds",
+            Self::ControlPlane => "control_plane",
+            Self::Http(_) => "http",
+            Self::Rds(..) => "http_rds",
+            Self::Listener(_) => "listener",
+            Self::ListenerHttp(..) => "listener_http",
+            Self::ListenerWorker(..) => "listener_worker",
+            Self::ListenerManager => "listener_manager",
+            Self::Lds => "listener_manager_lds",
+            Self::Sds(_) => "sds",
+            Self::Server => "server",
+            Self::Tcp(_) => "tcp",
+        }
+    }
+
+    /// The variable parts, as labels.
+    pub(crate) fn tags(&self) -> Vec<Tag> {
+        let tag = |name: &'static str, value: &str| (name, Segment(value).to_string());
+        match self {
+            Self::Cluster(name) => vec![tag("envoy_cluster_name", name)],
+            Self::Http(prefix) => vec![tag("envoy_http_conn_manager_prefix", prefix)],
+            Self::Rds(prefix, route) => vec![
+                tag("envoy_http_conn_manager_prefix", prefix),
+                tag("envoy_rds_route_config", route),
+            ],
+            Self::Listener(address) => vec![tag("envoy_listener_address", address)],
+            Self::ListenerHttp(address, prefix) => vec![
+                tag("envoy_http_conn_manager_prefix", prefix),
+                tag("envoy_listener_address", address),
+            ],
+            Self::ListenerWorker(address, index) => {
+                vec![("envoy_worker_id", index.to_string()), tag("envoy_listener_address", address)]
+            }
+            Self::Sds(name) => vec![tag("envoy_xds_resource_name", name)],
+            Self::Tcp(prefix) => vec![tag("envoy_tcp_prefix", prefix)],
+            Self::Root(_)
+            | Self::ClusterManager
+            | Self::Cds
+            | Self::ControlPlane
+            | Self::ListenerManager
+            | Self::Lds
+            | Self::Server => Vec::new(),
+        }
+    }
+}
+
+/// A name inside of a dotted name: `://`, `:/`, `:` and NUL become `_`, as in Envoy's `sanitizeStatsName`.
+struct Segment<'a>(&'a str);
+
+impl std::fmt::Display for Segment<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find([':', '\0']) {
+            f.write_str(&rest[..at])?;
+            f.write_char('_')?;
+            rest = &rest[at..];
+            rest =
+                rest.strip_prefix("://").or_else(|| rest.strip_prefix(":/")).unwrap_or(&rest[1..]);
+        }
+        f.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colons_in_names_become_underscores_as_in_envoy() {
+        assert_eq!(Scope::Cluster("a:b".into()).prefix(), "cluster.a_b");
+        assert_eq!(Scope::Listener("[::1]:80".into()).prefix(), "listener.[__1]_80");
+        assert_eq!(Scope::Cluster("http://x:/y".into()).prefix(), "cluster.http_x_y");
+    }
+
+    #[test]
+    fn inner_tags_come_first() {
+        let scope = Scope::ListenerHttp("127.0.0.1:80".into(), "ingress".into());
+        assert_eq!(scope.prefix(), "listener.127.0.0.1_80.http.ingress");
+        assert_eq!(scope.stem(), "listener_http");
+        let tags: Vec<_> = scope.tags().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(tags, ["envoy_http_conn_manager_prefix", "envoy_listener_address"]);
+    }
+}
