@@ -1,6 +1,10 @@
 //! The data plane.
 pub mod cli;
 pub mod config;
+#[allow(dead_code)] // until the workers run it
+mod http;
+#[allow(dead_code)] // until the workers run it
+mod listener;
 #[allow(dead_code)] // until the server calls it
 mod logging;
 mod server;
@@ -10,5 +14,7 @@ mod snapshot;
 mod stats;
 #[allow(dead_code, unused_imports)] // until the listener and the connection pools use it
 mod tls;
+#[allow(dead_code)] // until the workers run it
+mod transport;
 #[allow(dead_code, unused_imports)] // until the server starts it
 mod xds;

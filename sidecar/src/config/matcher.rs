@@ -91,3 +91,28 @@ pub enum QueryValueMatcher {
 
 /// Envoy's `PathMatcher`, for RBAC: the path without the query.
 pub type PathMatcher = StringMatcher;
+
+impl StringMatcher {
+    /// Whether `value` is what the matcher asks for.
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match &self.pattern {
+            StringPattern::Exact(text) => self.equal(value, text.as_bytes()),
+            StringPattern::Prefix(text) => {
+                value.get(..text.len()).is_some_and(|head| self.equal(head, text.as_bytes()))
+            }
+            StringPattern::Suffix(text) => value
+                .len()
+                .checked_sub(text.len())
+                .and_then(|start| value.get(start..))
+                .is_some_and(|tail| self.equal(tail, text.as_bytes())),
+            StringPattern::Contains(text) => {
+                value.windows(text.len()).any(|window| self.equal(window, text.as_bytes()))
+            }
+            StringPattern::Regex(regex) => regex.is_match(value),
+        }
+    }
+
+    fn equal(&self, value: &[u8], text: &[u8]) -> bool {
+        if self.ignore_case { value.eq_ignore_ascii_case(text) } else { value == text }
+    }
+}

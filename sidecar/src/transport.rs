@@ -1,0 +1,246 @@
+//! A connection to a peer: TCP, in the clear or under TLS, with bytes that were read ahead put back in front.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// Counts the bytes of a connection as they pass through its socket. `Send`, because hyper asks for it on upgrades; it is
+/// only ever used on the worker that owns the connection.
+pub(crate) trait Meter: Send + Sync {
+    /// So many bytes came in.
+    fn received(&self, bytes: u64);
+    /// So many bytes went out.
+    fn sent(&self, bytes: u64);
+}
+
+/// A TCP socket whose first bytes may have been read already, to find out what the peer speaks.
+pub(crate) struct Socket {
+    tcp: TcpStream,
+    ahead: Bytes,
+    meter: Option<Arc<dyn Meter>>,
+}
+
+impl Socket {
+    /// `ahead` is what was read from `tcp` so far; it is read first.
+    pub(crate) fn new(tcp: TcpStream, ahead: Bytes) -> Self {
+        Self { tcp, ahead, meter: None }
+    }
+
+    /// Counts what passes from now on, and what was read ahead.
+    pub(crate) fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
+        if !self.ahead.is_empty() {
+            meter.received(self.ahead.len() as u64);
+        }
+        self.meter = Some(meter);
+        self
+    }
+
+    /// The socket itself.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Reads more in front of what was read ahead, until `enough` says so, `limit` bytes are there, or the peer is done.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub(crate) async fn read_ahead<T>(
+        &mut self,
+        limit: usize,
+        mut enough: impl FnMut(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut buffer = bytes::BytesMut::from(&*self.ahead);
+        loop {
+            if let Some(found) = enough(&buffer) {
+                self.ahead = buffer.freeze();
+                return Ok(Some(found));
+            }
+            if buffer.len() >= limit {
+                self.ahead = buffer.freeze();
+                return Ok(None);
+            }
+            buffer.reserve(2048);
+            let read = tokio::io::AsyncReadExt::read_buf(&mut self.tcp, &mut buffer).await;
+            // What is there stays there, also when the peer is done or the socket fails.
+            let done = !matches!(read, Ok(1..));
+            if let (Some(meter), Ok(read)) = (&self.meter, &read) {
+                meter.received(*read as u64);
+            }
+            if done {
+                self.ahead = buffer.freeze();
+                return read.map(|_| None);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        if let Some(meter) = &self.meter {
+            let read = buffer.filled().len() - before;
+            if read > 0 {
+                meter.received(read as u64);
+            }
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.tcp).poll_write(cx, buffer);
+        self.count_sent(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.tcp).poll_write_vectored(cx, buffers);
+        self.count_sent(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // TCP has nothing to flush
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl Socket {
+    fn count_sent(&self, result: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(sent)), Some(meter)) = (result, &self.meter) {
+            meter.sent(*sent as u64);
+        }
+    }
+}
+
+/// A connection, ready to carry bytes of an application.
+pub(crate) enum Transport {
+    /// In the clear.
+    Plain(Socket),
+    /// Under TLS. Boxed: most of it is cold.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Transport {
+    /// The socket underneath.
+    pub(crate) fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The state of TLS, if there is any.
+    pub(crate) fn tls(&self) -> Option<&rustls::CommonState> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.get_ref().1),
+        }
+    }
+
+    /// Makes the coming close a reset, so that the peer cannot take what it got for the whole.
+    pub(crate) fn reset_on_close(&self) {
+        // A socket that is gone already has nobody left to mislead.
+        let _ = self.socket().tcp().set_zero_linger();
+    }
+
+    /// Bytes of the application that have been read from the peer but not taken yet; empty under TLS.
+    pub(crate) async fn read_ahead<T>(
+        &mut self,
+        limit: usize,
+        enough: impl FnMut(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        match self {
+            Self::Plain(socket) => socket.read_ahead(limit, enough).await,
+            Self::Tls(_) => Ok(None),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buffer),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, buffers),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, buffers),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
+}
