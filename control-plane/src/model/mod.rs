@@ -5,6 +5,9 @@
 //!   these types is valid in itself; what it refers to is checked when a [`Config`] is made of it.
 //! - [`object`]: [`Kind`], and [`Object`], any of them.
 //! - [`config`]: [`Config`], every object at one revision. Immutable, cheap to clone; what `translate` works from.
+//! - [`read`]: documents to objects, with every problem at once; [`problem`], one of them.
+//! - [`plan`]: documents and a configuration, to the configuration that would result, if it is consistent;
+//!   [`references`], what refers to what.
 //! - [`duration`]: `500ms`, `30s`, `5m`, `24h`.
 
 pub mod config;
@@ -13,7 +16,11 @@ pub mod endpoint;
 pub mod gateway;
 pub mod mesh;
 pub mod object;
+pub mod plan;
 pub mod policy;
+pub mod problem;
+pub mod read;
+mod references;
 pub mod route;
 pub mod service;
 
@@ -23,5 +30,6 @@ pub use gateway::Gateway;
 pub use mesh::Mesh;
 pub use object::{Kind, Labels, Object};
 pub use policy::Policy;
+pub use problem::Problem;
 pub use route::Route;
 pub use service::Service;

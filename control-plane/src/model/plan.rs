@@ -1,0 +1,216 @@
+//! [`plan`]: what a set of documents would make of a configuration. All of them in one step, in any order.
+
+use super::config::Change;
+use super::problem::{Code, Problem};
+use super::read::{Content, Document};
+use super::references::{self, Broken};
+use super::service::Protocol;
+use super::{Config, Kind, Object};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+/// What would be done, if anything; consistent as a whole.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The configuration that results. Its revision is that of the base if nothing changes, else one more.
+    pub config: Config,
+    /// What changes; empty if nothing does.
+    pub changes: Vec<Change>,
+    /// What happens to the object of each document, in their order.
+    pub objects: Vec<PlannedObject>,
+    /// What works, but perhaps not as meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// What happens to one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedObject {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What happens to it.
+    pub action: PlannedAction,
+}
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlannedAction {
+    /// It did not exist.
+    Created,
+    /// It was another.
+    Updated,
+    /// It is as it was (or was not there already).
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+/// What `documents` make of `base`.
+///
+/// # Errors
+/// With every problem, if the result would not be consistent. If all of them are [`Code::InUse`], nothing is wrong with
+/// the documents themselves, only with their time.
+pub fn plan(base: &Config, documents: &[Document]) -> Result<Plan, Vec<Problem>> {
+    let mut by_name = HashMap::new();
+    let mut problems = Vec::new();
+    for document in documents {
+        if let Some(first) = by_name.insert((document.kind(), document.name()), document) {
+            problems.push(again(document, first));
+        }
+    }
+    let mut changes = Vec::new();
+    let mut objects = Vec::with_capacity(documents.len());
+    for document in documents {
+        let (kind, name) = (document.kind(), document.name());
+        let action = match (&document.content, base.object(kind, name)) {
+            (Content::Object(object), Some((current, _))) if current == *object => {
+                PlannedAction::Unchanged
+            }
+            (Content::Object(object), current) => {
+                changes.push(Change::Put(object.clone()));
+                if current.is_some() { PlannedAction::Updated } else { PlannedAction::Created }
+            }
+            (Content::Delete(..), Some(_)) => {
+                changes.push(Change::Delete(kind, name.to_owned()));
+                PlannedAction::Deleted
+            }
+            (Content::Delete(..), None) => PlannedAction::Unchanged,
+        };
+        objects.push(PlannedObject { kind, name: name.to_owned(), action });
+    }
+    let config =
+        if changes.is_empty() { base.clone() } else { base.with(&changes, base.revision() + 1) };
+    problems.extend(attribute(references::broken(&config), &by_name));
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        return Err(problems);
+    }
+    let warnings = warnings(&config, &by_name);
+    Ok(Plan { config, changes, objects, warnings })
+}
+
+type ByName<'a> = HashMap<(Kind, &'a str), &'a Document>;
+
+fn again(document: &Document, first: &Document) -> Problem {
+    let line = first.position_of("name").line;
+    Problem::new(
+        Code::Duplicate,
+        format!("the same object is in this input already, at line {line}"),
+    )
+    .of(document.kind(), document.name())
+    .field("name")
+    .at(Some(document.position_of("name")))
+}
+
+/// A broken reference is the fault of the document that refers, if there is one; else of the one that took away what others
+/// refer to, who are then all named in one problem.
+fn attribute(broken: Vec<Broken>, documents: &ByName<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut used: BTreeMap<(Kind, String, &'static str), Vec<String>> = BTreeMap::new();
+    for Broken { from, to, part, problem } in broken {
+        let (kind, name) = (from.0, from.1.as_str());
+        let document = documents.get(&(kind, name)).copied();
+        match document.filter(|document| matches!(document.content, Content::Object(_))) {
+            Some(document) => {
+                let position = document.position_of(problem.field.as_deref().unwrap_or_default());
+                problems.push(problem.of(kind, name).at(Some(position)));
+            }
+            None => {
+                let field = problem.field.unwrap_or_default();
+                let reason =
+                    if part.is_empty() { String::new() } else { format!(": {}", problem.reason) };
+                used.entry((to.0, to.1, part))
+                    .or_default()
+                    .push(format!("{kind} `{name}` ({field}{reason})"));
+            }
+        }
+    }
+    for ((kind, name, part), users) in used {
+        let position = documents
+            .get(&(kind, name.as_str()))
+            .map(|document| document.position_of(if part.is_empty() { "name" } else { part }));
+        let mut problem =
+            Problem::new(Code::InUse, format!("{kind} `{name}` is used by {}", users.join(", ")))
+                .of(kind, &name)
+                .at(position);
+        if !part.is_empty() {
+            problem = problem.field(part);
+        }
+        problems.push(problem);
+    }
+    problems
+}
+
+/// What works, but perhaps not as meant, as far as the documents are concerned.
+fn warnings(config: &Config, documents: &ByName<'_>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let mut owners: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for service in config.services() {
+        for port in &service.ports {
+            if matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
+                owners.entry(port.port).or_default().push(&service.name);
+            }
+        }
+    }
+    for document in documents.values() {
+        match &document.content {
+            Content::Object(Object::Service(service)) => {
+                for (index, port) in service.ports.iter().enumerate() {
+                    let others = owners.get(&port.port).map_or(&[][..], Vec::as_slice);
+                    let others: Vec<_> =
+                        others.iter().copied().filter(|name| *name != service.name).collect();
+                    if port.protocol.is_http() || others.is_empty() {
+                        continue;
+                    }
+                    let field = format!("spec.ports[{index}].port");
+                    let reason = format!(
+                        "TCP port {} is also a port of {}: callers need an explicit listener for each (`--outbound NAME:PORT=LISTEN`)",
+                        port.port,
+                        others.join(", "),
+                    );
+                    let warning = Problem::new(Code::Duplicate, reason);
+                    let position = document.position_of(&field);
+                    warnings.push(
+                        warning.of(Kind::Service, &service.name).at(Some(position)).field(field),
+                    );
+                }
+            }
+            Content::Object(Object::Route(route)) => {
+                let Some(gateway) = route.gateway.as_deref().and_then(|name| config.gateway(name))
+                else {
+                    continue;
+                };
+                for (index, host) in route.hosts.iter().enumerate() {
+                    if gateway.listeners.iter().any(|one| hosts_meet(&one.hostname, host)) {
+                        continue;
+                    }
+                    let field = format!("spec.hosts[{index}]");
+                    let reason =
+                        format!("no listener of Gateway `{}` has a hostname for it", gateway.name);
+                    let warning = Problem::new(Code::InvalidValue, reason);
+                    let position = document.position_of(&field);
+                    warnings
+                        .push(warning.of(Kind::Route, &route.name).at(Some(position)).field(field));
+                }
+            }
+            _ => {}
+        }
+    }
+    warnings.sort_by_key(|warning| (warning.line, warning.column));
+    warnings
+}
+
+/// Whether there is a host that both patterns match.
+fn hosts_meet(a: &str, b: &str) -> bool {
+    if a == "*" || b == "*" {
+        return true;
+    }
+    match (a.strip_prefix('*'), b.strip_prefix('*')) {
+        (None, None) => a == b,
+        (Some(suffix), None) => b.ends_with(suffix),
+        (None, Some(suffix)) => a.ends_with(suffix),
+        (Some(a), Some(b)) => a.ends_with(b) || b.ends_with(a),
+    }
+}

@@ -1,0 +1,184 @@
+//! Documents to typed objects, with every problem at once.
+//!
+//! Reading order: [`documents`] here; [`tree`], YAML and JSON with positions; [`fields`] and [`values`], how a mapping and a
+//! single value are read; then one file a kind.
+
+mod endpoint;
+mod fields;
+mod filter;
+mod gateway;
+mod mesh;
+mod policy;
+mod route;
+mod service;
+mod tree;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use values::check_name;
+
+use self::fields::{At, Fields, Scope};
+use self::tree::{Node, Value};
+use super::problem::{Code, Position, Problem};
+use super::{Kind, Labels, Object};
+use std::sync::Arc;
+
+/// One document that is valid in itself.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// What it asks for.
+    pub content: Content,
+    tree: Node,
+}
+
+/// What a document asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// This object shall exist.
+    Object(Object),
+    /// The object with this kind and name shall not exist (`delete: true`).
+    Delete(Kind, String),
+}
+
+impl Document {
+    /// The kind it is about.
+    pub fn kind(&self) -> Kind {
+        match &self.content {
+            Content::Object(object) => object.kind(),
+            Content::Delete(kind, _) => *kind,
+        }
+    }
+
+    /// The name it is about.
+    pub fn name(&self) -> &str {
+        match &self.content {
+            Content::Object(object) => object.name(),
+            Content::Delete(_, name) => name,
+        }
+    }
+
+    /// Where in the text the value at `path` begins, or what it is absent from.
+    pub fn position_of(&self, path: &str) -> Position {
+        self.tree.position_of(path)
+    }
+}
+
+/// Reads a stream of YAML documents, or JSON (which is YAML): objects, lists of objects, or `{items: [...]}` as lists of
+/// the API are. Gives what is valid in itself, and all problems.
+pub fn documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
+    let (trees, mut problems) = tree::parse(text);
+    let mut documents = Vec::new();
+    for tree in trees {
+        for tree in unlisted(tree) {
+            let mut scope = Scope::default();
+            let content = document(&mut scope, &tree);
+            if scope.problems.is_empty() {
+                documents.extend(content.map(|content| Document { content, tree }));
+            }
+            problems.append(&mut scope.problems);
+        }
+    }
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    (documents, problems)
+}
+
+/// The objects of a document that is a list of them, or the document itself.
+fn unlisted(tree: Node) -> Vec<Node> {
+    match tree.value {
+        Value::List(items) => items,
+        Value::Map(mut entries) if matches!(entries.as_slice(), [only] if only.key == "items") => {
+            match entries.pop().map(|entry| entry.node) {
+                Some(Node { value: Value::List(items), .. }) => items,
+                Some(other) => vec![other],
+                None => Vec::new(),
+            }
+        }
+        value => vec![Node { value, at: tree.at }],
+    }
+}
+
+fn document(scope: &mut Scope, tree: &Node) -> Option<Content> {
+    // Kind and name first: they are part of every problem, in whatever order the keys stand.
+    let word = |key| match tree.get(key) {
+        Some(Node { value: Value::Text(word), .. }) => Some(word.clone()),
+        _ => None,
+    };
+    scope.kind = word("kind").filter(|kind| Kind::from_document(kind).is_some());
+    scope.name = word("name");
+    scope.mapping(At { node: tree, path: "" }, |fields| {
+        let kind = fields.required("kind", kind);
+        let name = fields.required("name", values::name);
+        let delete = fields.optional("delete", values::boolean).unwrap_or(false);
+        let labels = fields.optional("labels", values::labels).unwrap_or_default();
+        // What the API adds to an object it answers with: read again, it means nothing.
+        fields.optional("revision", |_, _| Some(()));
+        fields.optional("status", |_, _| Some(()));
+        if delete {
+            fields.optional("spec", |_, _| Some(()));
+            return Some(Content::Delete(kind?, name?));
+        }
+        let Some(kind) = kind else {
+            // Without a kind nothing can be said about the spec.
+            fields.optional("spec", |_, _| Some(()));
+            return None;
+        };
+        let meta = Meta { name: name.unwrap_or_default(), labels };
+        match kind {
+            Kind::Mesh => match fields.has("spec") {
+                true => fields.optional("spec", |scope, at| mesh::read(scope, at, meta)),
+                false => fields.optional("spec", |_, _| None).or(Some(mesh::without_spec(meta))),
+            }
+            .map(|it| {
+                if it.name != super::mesh::NAME {
+                    wrong_mesh_name(fields);
+                }
+                Object::Mesh(Arc::new(it))
+            }),
+            Kind::Service => fields
+                .required("spec", |scope, at| service::read(scope, at, meta))
+                .map(|it| Object::Service(Arc::new(it))),
+            Kind::Route => fields
+                .required("spec", |scope, at| route::read(scope, at, meta))
+                .map(|it| Object::Route(Arc::new(it))),
+            Kind::Gateway => fields
+                .required("spec", |scope, at| gateway::read(scope, at, meta))
+                .map(|it| Object::Gateway(Arc::new(it))),
+            Kind::Policy => fields
+                .required("spec", |scope, at| policy::read(scope, at, meta))
+                .map(|it| Object::Policy(Arc::new(it))),
+            Kind::Endpoint => fields
+                .required("spec", |scope, at| endpoint::read(scope, at, meta))
+                .map(|it| Object::Endpoint(Arc::new(it))),
+        }
+        .map(Content::Object)
+    })
+}
+
+fn wrong_mesh_name(fields: &mut Fields<'_, '_>) {
+    fields.optional("name", |scope, at| -> Option<()> {
+        let problem =
+            Problem::new(Code::UnknownValue, "there is one Mesh, and its name is `default`")
+                .choices("", [super::mesh::NAME]);
+        scope.problem(problem, at.path, at.node.at);
+        None
+    });
+}
+
+/// What stands outside of `spec`.
+struct Meta {
+    name: String,
+    labels: Labels,
+}
+
+fn kind(scope: &mut Scope, at: At<'_>) -> Option<Kind> {
+    let text = values::text(scope, at)?;
+    if let Some(kind) = Kind::from_document(&text) {
+        return Some(kind);
+    }
+    let problem = Problem::new(Code::UnknownValue, format!("there is no kind `{text}`"))
+        .choices(&text, Kind::ALL.iter().map(|kind| kind.as_str()));
+    scope.problem(problem, at.path, at.node.at);
+    None
+}
