@@ -94,14 +94,12 @@ pub fn plan(base: &Config, documents: &[Document]) -> Result<Plan, Vec<Problem>>
 type ByName<'a> = HashMap<(Kind, &'a str), &'a Document>;
 
 fn again(document: &Document, first: &Document) -> Problem {
-    let line = first.position_of("name").line;
-    Problem::new(
-        Code::Duplicate,
-        format!("the same object is in this input already, at line {line}"),
-    )
-    .of(document.kind(), document.name())
-    .field("name")
-    .at(Some(document.position_of("name")))
+    let line =
+        first.position_of("name").map(|at| format!(", at line {}", at.line)).unwrap_or_default();
+    Problem::new(Code::Duplicate, format!("the same object is in this input already{line}"))
+        .of(document.kind(), document.name())
+        .field("name")
+        .at(document.position_of("name"))
 }
 
 /// A broken reference is the fault of the document that refers, if there is one; else of the one that took away what others
@@ -115,7 +113,7 @@ fn attribute(broken: Vec<Broken>, documents: &ByName<'_>) -> Vec<Problem> {
         match document.filter(|document| matches!(document.content, Content::Object(_))) {
             Some(document) => {
                 let position = document.position_of(problem.field.as_deref().unwrap_or_default());
-                problems.push(problem.of(kind, name).at(Some(position)));
+                problems.push(problem.of(kind, name).at(position));
             }
             None => {
                 let field = problem.field.unwrap_or_default();
@@ -130,7 +128,7 @@ fn attribute(broken: Vec<Broken>, documents: &ByName<'_>) -> Vec<Problem> {
     for ((kind, name, part), users) in used {
         let position = documents
             .get(&(kind, name.as_str()))
-            .map(|document| document.position_of(if part.is_empty() { "name" } else { part }));
+            .and_then(|document| document.position_of(if part.is_empty() { "name" } else { part }));
         let mut problem =
             Problem::new(Code::InUse, format!("{kind} `{name}` is used by {}", users.join(", ")))
                 .of(kind, &name)
@@ -172,9 +170,8 @@ fn warnings(config: &Config, documents: &ByName<'_>) -> Vec<Problem> {
                     );
                     let warning = Problem::new(Code::Duplicate, reason);
                     let position = document.position_of(&field);
-                    warnings.push(
-                        warning.of(Kind::Service, &service.name).at(Some(position)).field(field),
-                    );
+                    warnings
+                        .push(warning.of(Kind::Service, &service.name).at(position).field(field));
                 }
             }
             Content::Object(Object::Route(route)) => {
@@ -191,8 +188,7 @@ fn warnings(config: &Config, documents: &ByName<'_>) -> Vec<Problem> {
                         format!("no listener of Gateway `{}` has a hostname for it", gateway.name);
                     let warning = Problem::new(Code::InvalidValue, reason);
                     let position = document.position_of(&field);
-                    warnings
-                        .push(warning.of(Kind::Route, &route.name).at(Some(position)).field(field));
+                    warnings.push(warning.of(Kind::Route, &route.name).at(position).field(field));
                 }
             }
             _ => {}

@@ -1,18 +1,36 @@
 //! [`EmbeddedStore`]: one redb file in the data directory, readable by its owner only.
 
-use super::{Outcome, Records, Store, StoreError};
+use super::{Outcome, Records, Revision, Store, StoreError};
+use crate::model::config::Change;
+use crate::model::{Config, Kind, Object, read};
 use redb::backends::FileBackend;
-use redb::{Database, ReadableTable, Table, TableDefinition};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    WriteTransaction,
+};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// Format of the tables below. A file of a newer format is refused, never guessed at.
 const SCHEMA: u64 = 1;
 
-/// Numbers: [`SCHEMA_KEY`].
+/// Numbers: [`SCHEMA_KEY`] and [`REVISION_KEY`].
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const SCHEMA_KEY: &str = "schema";
+const REVISION_KEY: &str = "revision";
+
+/// Objects: (kind, name) to the revision that last changed it, and its document.
+const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &str)> = TableDefinition::new("objects");
+
+/// Revision to [`Revision`], as JSON.
+const HISTORY: TableDefinition<'_, u64, &str> = TableDefinition::new("history");
+
+/// So many revisions are remembered; older ones are forgotten, one with each new one.
+const REVISIONS_KEPT: u64 = 10_000;
 
 /// The small tables: (table, key) to bytes.
 const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("records");
@@ -20,6 +38,9 @@ const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("
 /// A store in one file.
 pub struct EmbeddedStore {
     database: Database,
+    current: watch::Sender<Config>,
+    /// From the check of the revision to the publication of the next one.
+    writing: Mutex<()>,
     /// Held for as long as the store is: two control planes on one directory would issue from one authority.
     _lock: File,
 }
@@ -66,10 +87,70 @@ impl EmbeddedStore {
                 None => drop(meta.insert(SCHEMA_KEY, SCHEMA)?),
             }
             transaction.open_table(RECORDS)?;
+            transaction.open_table(OBJECTS)?;
+            transaction.open_table(HISTORY)?;
         }
         transaction.commit()?;
-        Ok(Self { database, _lock: lock })
+        let config = restore(&database.begin_read()?)?;
+        Ok(Self {
+            database,
+            current: watch::Sender::new(config),
+            writing: Mutex::new(()),
+            _lock: lock,
+        })
     }
+}
+
+/// The configuration that was in force at the last commit.
+fn restore(transaction: &ReadTransaction) -> Result<Config, StoreError> {
+    let meta = transaction.open_table(META)?;
+    let revision = meta.get(REVISION_KEY)?.map_or(0, |value| value.value());
+    let mut objects = Vec::new();
+    for item in transaction.open_table(OBJECTS)?.iter()? {
+        let (key, value) = item?;
+        let (kind, name) = key.value();
+        let (changed, document) = value.value();
+        let object = read::object(document)
+            .map_err(|reason| StoreError::Corrupt { place: format!("{kind} {name}"), reason })?;
+        objects.push((object, changed));
+    }
+    Ok(Config::restored(revision, objects))
+}
+
+/// Writes a revision: every object it changes, and what is remembered of it.
+fn write(
+    transaction: &WriteTransaction,
+    changes: &[Change],
+    revision: &Revision,
+) -> Result<(), StoreError> {
+    let number = revision.revision;
+    let mut objects = transaction.open_table(OBJECTS)?;
+    for change in changes {
+        match change {
+            Change::Put(object) => {
+                let document = json(object)?;
+                let key = (object.kind().as_str(), object.name());
+                objects.insert(key, (number, document.as_str()))?;
+            }
+            Change::Delete(kind, name) => {
+                objects.remove((kind.as_str(), name.as_str()))?;
+            }
+        }
+    }
+    let mut history = transaction.open_table(HISTORY)?;
+    history.insert(number, json(revision)?.as_str())?;
+    if let Some(forgotten) = number.checked_sub(REVISIONS_KEPT) {
+        history.remove(forgotten)?;
+    }
+    transaction.open_table(META)?.insert(REVISION_KEY, number)?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt {
+        place: "what is written".to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// Objects are served from memory, so the database needs little of it.
@@ -89,6 +170,71 @@ fn private_file(path: &Path) -> std::io::Result<File> {
 }
 
 impl Store for EmbeddedStore {
+    fn current(&self) -> Config {
+        self.current.borrow().clone()
+    }
+
+    fn watch(&self) -> watch::Receiver<Config> {
+        self.current.subscribe()
+    }
+
+    fn transaction(
+        &self,
+        base: u64,
+        changes: &[Change],
+        author: &str,
+    ) -> Result<Config, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current();
+        if current.revision() != base {
+            return Err(StoreError::Conflict { base, current: current.revision() });
+        }
+        let revision = Revision::of(&current, changes, author);
+        let transaction = self.database.begin_write()?;
+        write(&transaction, changes, &revision)?;
+        transaction.commit()?;
+        let config = current.with(changes, revision.revision);
+        self.current.send_replace(config.clone());
+        Ok(config)
+    }
+
+    fn history(&self, after: u64, limit: usize) -> Result<Vec<Revision>, StoreError> {
+        let history = self.database.begin_read()?.open_table(HISTORY)?;
+        let from = after.saturating_add(1);
+        history.range(from..)?.take(limit).map(|item| revision(item?.1.value())).collect()
+    }
+
+    fn objects_at(&self, revision: u64) -> Result<Option<Vec<Object>>, StoreError> {
+        // One snapshot for both: objects and history of a revision between the two would not fit.
+        let transaction = self.database.begin_read()?;
+        let current = restore(&transaction)?;
+        let history = transaction.open_table(HISTORY)?;
+        let oldest = history.first()?.map_or(0, |(number, _)| number.value().saturating_sub(1));
+        if !(oldest..=current.revision()).contains(&revision) {
+            return Ok(None);
+        }
+        // What the later revisions did is undone, the last one first.
+        let mut documents: BTreeMap<(Kind, String), serde_json::Value> = BTreeMap::new();
+        for (object, _) in current.objects() {
+            let document = serde_json::to_value(&object).map_err(|error| unreadable(&error))?;
+            documents.insert((object.kind(), object.name().to_owned()), document);
+        }
+        for item in history.range(revision.saturating_add(1)..)?.rev() {
+            for change in self::revision(item?.1.value())?.changes {
+                let Some(kind) = change.kind() else { continue };
+                match change.before {
+                    Some(before) => documents.insert((kind, change.name), before),
+                    None => documents.remove(&(kind, change.name)),
+                };
+            }
+        }
+        let objects = documents.values().map(|document| {
+            read::object(&document.to_string())
+                .map_err(|reason| StoreError::Corrupt { place: "history".to_owned(), reason })
+        });
+        objects.collect::<Result<_, _>>().map(Some)
+    }
+
     fn record_transaction(
         &self,
         work: &mut dyn FnMut(&mut dyn Records) -> Outcome,
@@ -101,6 +247,14 @@ impl Store for EmbeddedStore {
         }
         Ok(())
     }
+}
+
+fn revision(text: &str) -> Result<Revision, StoreError> {
+    serde_json::from_str(text).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_json::Error) -> StoreError {
+    StoreError::Corrupt { place: "history".to_owned(), reason: error.to_string() }
 }
 
 struct EmbeddedRecords<'a> {
@@ -136,60 +290,19 @@ impl Records for EmbeddedRecords<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::store::records;
 
-    fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    /// What a process leaves behind that ends between writing and commit.
+    pub(in crate::store) fn write_without_commit(store: &EmbeddedStore, changes: &[Change]) {
+        let transaction = store.database.begin_write().unwrap();
+        write(&transaction, changes, &Revision::of(&store.current(), changes, "")).unwrap();
+        drop(transaction);
     }
 
-    #[test]
-    fn a_data_directory_is_made_for_its_owner_alone() {
-        let parent = tempfile::tempdir().unwrap();
-        let directory = parent.path().join("a/b");
-        let _store = EmbeddedStore::open(&directory).unwrap();
-        assert_eq!(mode(&directory), 0o700);
-        assert_eq!(mode(&directory.join("mesh.redb")), 0o600);
-        assert_eq!(mode(&directory.join("lock")), 0o600);
-    }
-
-    #[test]
-    fn a_data_directory_has_one_owner_at_a_time() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(directory.path()).unwrap();
-        let second = EmbeddedStore::open(directory.path());
-        assert!(matches!(second, Err(StoreError::InUse { .. })));
-        drop(store);
-        assert!(EmbeddedStore::open(directory.path()).is_ok());
-    }
-
-    #[test]
-    fn records_that_were_committed_are_there_after_a_reopen_and_others_are_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(directory.path()).unwrap();
-        let kept: Result<(), StoreError> = records(&store, |records| {
-            records.put("ca", "root", b"kept")?;
-            records.put("tokens", "t1", b"1")?;
-            records.put("tokens", "t2", b"2")
-        });
-        kept.unwrap();
-        let aborted: Result<(), StoreError> = records(&store, |records| {
-            records.put("ca", "root", b"lost")?;
-            assert!(records.remove("tokens", "t1")?);
-            Err(StoreError::Corrupt { place: String::new(), reason: String::new() })
-        });
-        aborted.unwrap_err();
-        drop(store);
-
-        let store = EmbeddedStore::open(directory.path()).unwrap();
-        let read: Result<_, StoreError> = records(&store, |records| {
-            assert!(!records.remove("tokens", "t3")?);
-            Ok((records.get("ca", "root")?, records.list("tokens")?, records.list("none")?))
-        });
-        let (root, tokens, none) = read.unwrap();
-        assert_eq!(root.unwrap(), b"kept");
-        assert_eq!(tokens, [("t1".to_owned(), b"1".to_vec()), ("t2".to_owned(), b"2".to_vec())]);
-        assert!(none.is_empty());
+    pub(in crate::store) fn write_schema(store: &EmbeddedStore, schema: u64) {
+        let transaction = store.database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert(SCHEMA_KEY, schema).unwrap();
+        transaction.commit().unwrap();
     }
 }

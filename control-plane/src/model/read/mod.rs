@@ -30,7 +30,8 @@ use std::sync::Arc;
 pub struct Document {
     /// What it asks for.
     pub content: Content,
-    tree: Node,
+    /// The text it was, if it was one.
+    tree: Option<Node>,
 }
 
 /// What a document asks for.
@@ -59,9 +60,31 @@ impl Document {
         }
     }
 
-    /// Where in the text the value at `path` begins, or what it is absent from.
-    pub fn position_of(&self, path: &str) -> Position {
-        self.tree.position_of(path)
+    /// Where in the text the value at `path` begins, or what it is absent from. `None` if there never was a text.
+    pub fn position_of(&self, path: &str) -> Option<Position> {
+        self.tree.as_ref().map(|tree| tree.position_of(path))
+    }
+}
+
+/// A document that was never a text.
+impl From<Content> for Document {
+    fn from(content: Content) -> Self {
+        Self { content, tree: None }
+    }
+}
+
+/// Reads one object that was printed.
+///
+/// # Errors
+/// With everything that is wrong with it, as one text.
+pub fn object(text: &str) -> Result<Object, String> {
+    let (mut documents, problems) = documents(text);
+    match (documents.pop().map(|document| document.content), documents.is_empty()) {
+        (Some(Content::Object(object)), true) if problems.is_empty() => Ok(object),
+        _ => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            Err(format!("not one object: {}", problems.join("; ")))
+        }
     }
 }
 
@@ -75,7 +98,7 @@ pub fn documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
             let mut scope = Scope::default();
             let content = document(&mut scope, &tree);
             if scope.problems.is_empty() {
-                documents.extend(content.map(|content| Document { content, tree }));
+                documents.extend(content.map(|content| Document { content, tree: Some(tree) }));
             }
             problems.append(&mut scope.problems);
         }
