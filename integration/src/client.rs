@@ -390,6 +390,32 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
+/// Sets up TLS and waits whether the server objects: with TLS 1.3 the handshake is over for the client before the server
+/// has looked at its certificate. Says what was agreed on, or why not.
+pub async fn handshake(address: SocketAddr, tls: &Tls) -> String {
+    match try_handshake(address, tls).await {
+        Ok(agreed) => agreed,
+        Err(error) => format!("refused: {}", cause(&error)),
+    }
+}
+
+async fn try_handshake(address: SocketAddr, tls: &Tls) -> Result<String> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(tls.server_name.clone())?;
+    let mut stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream).await?;
+    let mut byte = [0];
+    match tokio::time::timeout(Duration::from_millis(300), stream.read(&mut byte)).await {
+        // HTTP/2 servers speak first.
+        Err(_) | Ok(Ok(1)) => {}
+        Ok(Ok(_)) => anyhow::bail!("closed"),
+        Ok(Err(error)) => return Err(error.into()),
+    }
+    let session = stream.get_ref().1;
+    let alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let version = session.protocol_version().context("no version")?;
+    Ok(format!("{version:?}, ALPN {}", alpn.unwrap_or_else(|| "none".to_owned())))
+}
+
 /// The root cause in words that are the same whoever the peer is.
 pub fn cause(error: &anyhow::Error) -> String {
     for source in error.chain() {

@@ -83,6 +83,10 @@ impl Observation {
             let value = match name.as_str() {
                 "date" => "<date>".to_owned(),
                 "x-envoy-upstream-service-time" => digits(value),
+                // What is left of the time when a request is tried again.
+                "x-envoy-expected-rq-timeout-ms" if !prefix.starts_with("upstream[0]") => {
+                    digits(value)
+                }
                 _ => normal(value, values),
             };
             by_name.entry(name).or_default().push(value);

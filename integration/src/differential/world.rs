@@ -23,7 +23,8 @@ use crate::upstream::Upstream;
 ///
 /// `${DIR}` holds, each as `NAME.crt` and `NAME.key`: `server` (DNS `server.example`, `*.wild.example`), `other` (DNS
 /// `other.example`), `spiffe` (URI `spiffe://test/server`), `client` (URI `spiffe://test/client`), all of `ca.crt`; and
-/// `foreign` (URI `spiffe://test/client`) of `foreign-ca.crt`.
+/// `foreign` (URI `spiffe://test/client`) of `foreign-ca.crt`. `${PEM_NAME}` is the text of `NAME.crt` as a YAML string,
+/// `${KEY_NAME}` that of `NAME.key`.
 pub struct World {
     /// The proxy.
     pub proxy: Proxy,
@@ -53,6 +54,11 @@ impl World {
         let mut values = Values::new();
         let mut addresses = HashMap::new();
         values.text("DIR", &folder.path().display().to_string());
+        values.text("PEM_ca", &quoted(&authority.pem())?);
+        for (name, leaf) in &leaves {
+            values.text(&format!("PEM_{name}"), &quoted(&leaf.certificate)?);
+            values.text(&format!("KEY_{name}"), &quoted(&leaf.key)?);
+        }
         for name in places(&group.bootstrap) {
             let address = address::free()?;
             values.address(&name, address);
@@ -186,6 +192,11 @@ fn places(bootstrap: &str) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// A JSON string, which is a YAML string too.
+fn quoted(text: &str) -> Result<String> {
+    Ok(serde_json::to_string(text)?)
 }
 
 fn write_certificates(

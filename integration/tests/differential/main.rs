@@ -2,7 +2,24 @@
 //! response headers and in what the upstream received. Each module is one group of cases; a kept difference stands in
 //! `tests/accepted_differences.yaml` with its reason. How it works: `outrigger_integration::differential`.
 
+mod access_log;
+mod domains;
+mod forwarding;
+mod headers;
+mod internal;
+mod limits;
+mod local_replies;
 mod matching;
+mod protocols;
+mod rbac;
+mod redirects;
+mod retries;
+mod rewriting;
+mod tcp;
+mod timeouts;
+mod tls_downstream;
+mod tls_upstream;
+mod weights;
 
 use outrigger_integration::differential::{self, Accepted, Group};
 
@@ -23,7 +40,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching }
+groups! { matching domains rewriting redirects headers weights retries timeouts internal limits rbac protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {
