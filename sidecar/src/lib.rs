@@ -1,5 +1,7 @@
 //! The data plane.
 pub mod cli;
+#[allow(dead_code, unused_imports)] // until workers choose endpoints with it
+mod cluster;
 pub mod config;
 #[allow(dead_code)] // until the workers run it
 mod http;

@@ -1,0 +1,106 @@
+//! A cluster as a request sees it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::circuit_breaker::Breaker;
+use super::endpoint::{Endpoint, EndpointId};
+use super::host_set::HostSet;
+use super::load_balancer;
+use super::outlier_detection::{Detector, Outcome};
+use crate::config;
+use crate::stats::{ClusterCells, ClusterUpdateCells, Sharded, TlsCells};
+
+/// A cluster's number: the same for a name as long as the process lives, whether the cluster exists or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ClusterId(pub(crate) u32);
+
+impl ClusterId {
+    /// As an index.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Envoy's `RoutingPriority`: which circuit breakers a request counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum RoutingPriority {
+    /// `DEFAULT`
+    #[default]
+    Default,
+    /// `HIGH`
+    High,
+}
+
+/// A cluster.
+///
+/// An update of the cluster's configuration makes a new one, which shares everything but `config` with the one before:
+/// requests under way see the endpoints of this moment, and count where new ones count.
+pub(crate) struct Cluster {
+    /// Its number.
+    pub(crate) id: ClusterId,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its configuration.
+    pub(crate) config: Arc<config::cluster::Cluster>,
+    /// Its statistics.
+    pub(crate) stats: Arc<Sharded<ClusterCells>>,
+    /// Statistics of its TLS connections, `cluster.NAME.ssl`; `None` if it has plaintext endpoints only.
+    pub(crate) tls_stats: Option<Arc<Sharded<TlsCells>>>,
+    /// Statistics of the discovery of its endpoints. For the control thread.
+    pub(crate) updates: Arc<Sharded<ClusterUpdateCells>>,
+    /// Its endpoints. Swapped whole when they, their health or an ejection changes.
+    pub(crate) hosts: Arc<ArcSwap<HostSet>>,
+    pub(super) breakers: Arc<[Breaker; 2]>,
+    pub(super) detector: Option<Detector>,
+}
+
+impl Cluster {
+    /// Chooses an endpoint of `hosts`; `None` if none is available.
+    ///
+    /// `hash` stands for the random number where a policy wants the same answer for the same hash. An endpoint of `avoid`
+    /// (those already tried) is passed over, up to `attempts` times in all (`host_selection_retry_max_attempts`); after
+    /// that it is taken all the same, as in Envoy.
+    pub(crate) fn pick<'h>(
+        &self,
+        hosts: &'h HostSet,
+        avoid: &[EndpointId],
+        attempts: u32,
+        hash: Option<u64>,
+    ) -> Option<&'h Arc<Endpoint>> {
+        let mut chosen = None;
+        for _ in 0..=attempts {
+            let endpoint = load_balancer::choose(self, hosts, hash)?;
+            chosen = Some(endpoint);
+            if !avoid.contains(&endpoint.id) {
+                break;
+            }
+        }
+        chosen
+    }
+
+    /// Tells outlier detection how an endpoint did.
+    #[inline]
+    pub(crate) fn report(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
+        if let Some(detector) = &self.detector {
+            detector.report(endpoint, outcome);
+        }
+    }
+
+    /// The limits of a routing priority.
+    #[inline]
+    pub(crate) fn breaker(&self, priority: RoutingPriority) -> &Breaker {
+        let [default, high] = &*self.breakers;
+        match priority {
+            RoutingPriority::Default => default,
+            RoutingPriority::High => high,
+        }
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({}, {})", self.id.0, self.name)
+    }
+}

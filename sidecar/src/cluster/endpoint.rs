@@ -1,0 +1,141 @@
+//! One place to connect to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use super::outlier_detection::Monitor;
+use crate::config::endpoint::HealthStatus;
+use crate::stats::{EndpointCells, Sharded};
+use crate::tls::ClientContext;
+
+/// An endpoint's number, dense and never used again: what connection pools are kept by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EndpointId(pub(crate) u32);
+
+impl EndpointId {
+    /// As an index.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What load balancing thinks of an endpoint (Envoy's coarse health).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Gets traffic.
+    Healthy,
+    /// Gets traffic when the healthy ones do not suffice.
+    Degraded,
+    /// Gets traffic only in a panic.
+    Unhealthy,
+}
+
+/// One place to connect to.
+///
+/// It is the same object for as long as its address, host name and transport stay the same, across updates of endpoints
+/// and of the cluster: pools, active requests, failures and ejection are its own.
+pub(crate) struct Endpoint {
+    /// Its number.
+    pub(crate) id: EndpointId,
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+    /// Its host name, or empty.
+    pub(crate) hostname: Arc<str>,
+    /// TLS towards it; `None`: plaintext.
+    pub(crate) transport: Option<Arc<ClientContext>>,
+    /// Requests (for TCP: connections) under way, from all workers. What least_request looks at.
+    pub(crate) active: CachePadded<AtomicU32>,
+    /// Its statistics.
+    pub(crate) stats: Sharded<EndpointCells>,
+    /// Its failures, and whether it is ejected.
+    pub(crate) outlier: Monitor,
+    weight: AtomicU32,
+    discovered_health: AtomicU8,
+    gone: AtomicBool,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        id: EndpointId,
+        address: SocketAddr,
+        hostname: Arc<str>,
+        transport: Option<Arc<ClientContext>>,
+        shards: usize,
+    ) -> Self {
+        Self {
+            id,
+            address,
+            hostname,
+            transport,
+            active: CachePadded::default(),
+            stats: Sharded::new(shards),
+            outlier: Monitor::default(),
+            weight: AtomicU32::new(1),
+            discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Its weight, from 1.
+    #[inline]
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Requests under way.
+    #[inline]
+    pub(crate) fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// What discovery says of its health.
+    pub(crate) fn discovered_health(&self) -> HealthStatus {
+        match self.discovered_health.load(Relaxed) {
+            1 => HealthStatus::Healthy,
+            2 => HealthStatus::Unhealthy,
+            3 => HealthStatus::Draining,
+            4 => HealthStatus::Timeout,
+            5 => HealthStatus::Degraded,
+            _ => HealthStatus::Unknown,
+        }
+    }
+
+    /// What load balancing thinks of it.
+    pub(crate) fn health(&self) -> Health {
+        if self.outlier.ejection().is_some() {
+            return Health::Unhealthy;
+        }
+        match self.discovered_health() {
+            HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
+                Health::Unhealthy
+            }
+        }
+    }
+
+    /// Whether no cluster has it any more: its idle connections are closed, those with requests finish.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Takes over what discovery says now. Returns whether the host set has to be rebuilt for it.
+    pub(super) fn update(&self, weight: u32, health: HealthStatus) -> bool {
+        let weight_before = self.weight.swap(weight, Relaxed);
+        let health_before = self.discovered_health.swap(health as u8, Relaxed);
+        weight_before != weight || health_before != health as u8
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({}, {})", self.id.0, self.address)
+    }
+}

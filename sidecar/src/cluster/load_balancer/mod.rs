@@ -1,0 +1,167 @@
+//! How an endpoint is chosen.
+//!
+//! First a priority, by its share of the traffic; then one of its endpoints, by the cluster's policy. What a policy has to
+//! remember (a position, a schedule) is kept by each worker for itself, so that choosing takes no lock and shares no
+//! cache line.
+
+mod edf;
+mod least_request;
+mod random;
+mod round_robin;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use edf::Edf;
+
+use super::cluster::{Cluster, ClusterId};
+use super::endpoint::Endpoint;
+use super::host_set::{HostSet, Hosts};
+use crate::config::cluster::LoadBalancer;
+
+/// Which list of a host set is chosen from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Source {
+    priority: usize,
+    kind: SourceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SourceKind {
+    All,
+    Healthy,
+    Degraded,
+}
+
+/// Chooses an endpoint once.
+pub(super) fn choose<'h>(
+    cluster: &Cluster,
+    hosts: &'h HostSet,
+    hash: Option<u64>,
+) -> Option<&'h Arc<Endpoint>> {
+    let source = source(cluster, hosts, hash.unwrap_or_else(|| fastrand::u64(..)))?;
+    let priority = hosts.priorities.get(source.priority)?;
+    let hosts_of_source = match source.kind {
+        SourceKind::All => &priority.all,
+        SourceKind::Healthy => &priority.healthy,
+        SourceKind::Degraded => &priority.degraded,
+    };
+    let list = &*hosts_of_source.list;
+    match list {
+        [] => None,
+        [only] => Some(only),
+        _ => match &cluster.config.load_balancer {
+            LoadBalancer::Random => random::pick(list),
+            LoadBalancer::RoundRobin if !hosts_of_source.weighted => {
+                with_state(cluster.id, |state| round_robin::pick(state.position(source), list))
+            }
+            LoadBalancer::LeastRequest { choice_count, .. } if !hosts_of_source.weighted => {
+                least_request::pick(list, *choice_count)
+            }
+            LoadBalancer::RoundRobin => {
+                weighted(cluster.id, hosts, source, hosts_of_source, round_robin::weight)
+            }
+            LoadBalancer::LeastRequest { active_request_bias, .. } => {
+                weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
+                    least_request::weight(endpoint, *active_request_bias)
+                })
+            }
+        },
+    }
+}
+
+/// A priority by its load, and which of its lists. `None`: traffic fails rather than panics.
+fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
+    let point = random % 100 + 1;
+    let mut sum = 0;
+    let healthy = hosts.priorities.iter().map(|priority| priority.healthy_load);
+    let degraded = hosts.priorities.iter().map(|priority| priority.degraded_load);
+    let healthy = healthy.enumerate().map(|(at, load)| (at, load, SourceKind::Healthy));
+    let degraded = degraded.enumerate().map(|(at, load)| (at, load, SourceKind::Degraded));
+    let (priority, _, kind) = healthy.chain(degraded).find(|&(_, load, _)| {
+        sum += u64::from(load);
+        point <= sum
+    })?;
+    if hosts.priorities.get(priority)?.panic {
+        cluster.stats.local().lb_healthy_panic.inc();
+        if cluster.config.fail_traffic_on_panic {
+            return None;
+        }
+        return Some(Source { priority, kind: SourceKind::All });
+    }
+    Some(Source { priority, kind })
+}
+
+/// Chooses by weight, with the schedule of this worker.
+fn weighted<'h>(
+    cluster: ClusterId,
+    host_set: &HostSet,
+    source: Source,
+    hosts: &'h Hosts,
+    weight: impl Fn(&Endpoint) -> f64,
+) -> Option<&'h Arc<Endpoint>> {
+    let at = with_state(cluster, |state| {
+        state
+            .schedule(host_set.generation, source, || {
+                Edf::new(hosts.list.iter().map(|endpoint| weight(endpoint)))
+            })
+            .pick(|at| hosts.list.get(at).map_or(1.0, |endpoint| weight(endpoint)))
+    })?;
+    hosts.list.get(at)
+}
+
+/// What this worker remembers of a cluster.
+#[derive(Default)]
+struct State {
+    /// Positions of round robin; they go on over changes of the host set.
+    positions: Vec<(Source, usize)>,
+    /// Schedules, for the host set of this generation only.
+    schedules: Vec<(Source, Edf)>,
+    generation: u64,
+}
+
+thread_local! {
+    /// By cluster id. The state of a removed cluster stays (a name that returns has the same id); without its
+    /// schedules, which are dropped with the next choice, it is a few words.
+    static STATES: RefCell<Vec<Option<Box<State>>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_state<R>(cluster: ClusterId, f: impl FnOnce(&mut State) -> R) -> R {
+    STATES.with_borrow_mut(|states| {
+        if states.len() <= cluster.index() {
+            states.resize_with(cluster.index() + 1, || None);
+        }
+        f(states[cluster.index()].get_or_insert_default())
+    })
+}
+
+impl State {
+    /// The position of a source; it starts anywhere.
+    fn position(&mut self, source: Source) -> &mut usize {
+        let at = self.positions.iter().position(|(other, _)| *other == source);
+        let at = at.unwrap_or_else(|| {
+            self.positions.push((source, fastrand::usize(..)));
+            self.positions.len() - 1
+        });
+        &mut self.positions[at].1
+    }
+
+    /// The schedule of a source, made new if the host set is another one than last time.
+    fn schedule(
+        &mut self,
+        generation: u64,
+        source: Source,
+        make: impl FnOnce() -> Edf,
+    ) -> &mut Edf {
+        if self.generation != generation {
+            self.schedules.clear();
+            self.generation = generation;
+        }
+        let at = self.schedules.iter().position(|(other, _)| *other == source);
+        let at = at.unwrap_or_else(|| {
+            self.schedules.push((source, make()));
+            self.schedules.len() - 1
+        });
+        &mut self.schedules[at].1
+    }
+}

@@ -1,0 +1,146 @@
+//! From a load assignment to endpoints, the same objects where they stay the same.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::cluster::endpoint::{Endpoint, EndpointId};
+use crate::cluster::host_set::{HostSet, LocalityHosts, Members};
+use crate::config::Rejected;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::{EndpointAddress, LoadAssignment, Metadata, MetadataMatch};
+use crate::config::tls::UpstreamTls;
+use crate::tls::{ClientContext, Contexts};
+
+/// The filter name under which an endpoint's metadata chooses its transport.
+const MATCH_KEY: &str = "envoy.transport_socket_match";
+
+/// A cluster's transports.
+pub(super) struct Transports {
+    default: Option<Arc<ClientContext>>,
+    matches: Vec<(MetadataMatch, Option<Arc<ClientContext>>)>,
+}
+
+impl Transports {
+    /// # Errors
+    /// If a TLS context cannot be set up; names the field.
+    pub(super) fn new(config: &Cluster, tls: &mut Contexts) -> Result<Self, Rejected> {
+        let mut context = |transport: &Option<Arc<UpstreamTls>>, path: &str| {
+            let client = transport.as_ref().map(|transport| tls.client(transport)).transpose();
+            client.map_err(|rejected| {
+                let separator = if rejected.path.is_empty() { "" } else { "." };
+                Rejected { path: format!("{path}{separator}{}", rejected.path), ..rejected }
+            })
+        };
+        let default = context(&config.transport, "transport_socket")?;
+        let mut matches = Vec::with_capacity(config.transport_socket_matches.len());
+        for (at, candidate) in config.transport_socket_matches.iter().enumerate() {
+            let path = format!("transport_socket_matches[{at}].transport_socket");
+            matches.push((candidate.matches.clone(), context(&candidate.transport, &path)?));
+        }
+        Ok(Self { default, matches })
+    }
+
+    /// Whether any endpoint may speak TLS.
+    pub(super) fn any_tls(&self) -> bool {
+        self.default.is_some() || self.matches.iter().any(|(_, context)| context.is_some())
+    }
+
+    /// The transport of an endpoint: of the first match, or the cluster's own.
+    fn of(&self, metadata: &Metadata) -> Option<Arc<ClientContext>> {
+        let chosen = self.matches.iter().find(|(matcher, _)| matcher.matches(metadata, MATCH_KEY));
+        chosen.map_or_else(|| self.default.clone(), |(_, context)| context.clone())
+    }
+}
+
+/// What makes an endpoint the same one.
+type Identity = (SocketAddr, Arc<str>, *const ClientContext);
+
+fn identity(
+    address: SocketAddr,
+    hostname: &Arc<str>,
+    transport: Option<&Arc<ClientContext>>,
+) -> Identity {
+    (address, Arc::clone(hostname), transport.map_or(std::ptr::null(), Arc::as_ptr))
+}
+
+/// The members of the next host set.
+pub(super) struct NextMembers {
+    members: Vec<Members>,
+    ids: HashSet<EndpointId>,
+}
+
+impl NextMembers {
+    pub(super) fn contains(&self, id: EndpointId) -> bool {
+        self.ids.contains(&id)
+    }
+
+    pub(super) fn into_members(self) -> Vec<Members> {
+        self.members
+    }
+}
+
+/// The members of one priority, while they are gathered.
+#[derive(Default)]
+struct Level {
+    all: Vec<Arc<Endpoint>>,
+    localities: Vec<LocalityHosts>,
+    seen: HashSet<EndpointId>,
+}
+
+/// Makes the members of the next host set, and says whether any endpoint came or went.
+///
+/// An endpoint that `before` has under the same address, host name and transport is taken over with everything that is
+/// known of it, whatever its priority and locality; another one is made by `make`. Within a priority an endpoint that is
+/// listed twice counts once.
+pub(super) fn members(
+    assignment: &LoadAssignment,
+    transports: &Transports,
+    before: &HostSet,
+    make: &mut dyn FnMut(SocketAddr, Arc<str>, Option<Arc<ClientContext>>) -> Endpoint,
+) -> (NextMembers, bool) {
+    let mut known: HashMap<Identity, Arc<Endpoint>> = before
+        .endpoints()
+        .map(|endpoint| {
+            let transport = endpoint.transport.as_ref();
+            let identity = identity(endpoint.address, &endpoint.hostname, transport);
+            (identity, Arc::clone(endpoint))
+        })
+        .collect();
+    let known_before = known.len();
+
+    let levels = assignment.localities.iter().map(|group| group.priority).max();
+    let mut next: Vec<Level> =
+        (0..levels.map_or(0, |highest| highest + 1)).map(|_| Level::default()).collect();
+    let mut ids = HashSet::new();
+    let mut made = false;
+    for group in &assignment.localities {
+        let Some(Level { all, localities, seen }) = next.get_mut(group.priority as usize) else {
+            continue;
+        };
+        let start = all.len();
+        for endpoint in &group.endpoints {
+            let EndpointAddress::Ip(address) = endpoint.address else { continue };
+            let transport = transports.of(&endpoint.metadata);
+            let identity = identity(address, &endpoint.hostname, transport.as_ref());
+            let same = known.entry(identity).or_insert_with(|| {
+                made = true;
+                Arc::new(make(address, Arc::clone(&endpoint.hostname), transport))
+            });
+            if seen.insert(same.id) {
+                same.update(endpoint.weight, endpoint.health);
+                ids.insert(same.id);
+                all.push(Arc::clone(same));
+            }
+        }
+        let count = all.len() - start;
+        let locality = Arc::clone(&group.locality);
+        localities.push(LocalityHosts { locality, weight: group.weight, start, count });
+    }
+    let members = next
+        .into_iter()
+        .map(|level| Members { all: level.all.into(), localities: level.localities.into() })
+        .collect();
+    let changed = made || ids.len() != known_before;
+    (NextMembers { members, ids }, changed)
+}

@@ -1,0 +1,28 @@
+//! Clusters: their endpoints, and how one is chosen.
+//!
+//! Reading order:
+//! - [`endpoint`]: one place to connect to, the same object across every update that keeps its address and transport;
+//! - [`host_set`]: the endpoints of a cluster by priority and health, prepared for choosing; immutable, swapped whole;
+//! - [`load_balancer`]: how one is chosen;
+//! - [`circuit_breaker`], [`outlier_detection`]: what limits and ejects;
+//! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id;
+//! - [`manager`]: the control thread's side, which keeps identity over updates; [`dns`] feeds it.
+
+pub(crate) mod circuit_breaker;
+#[allow(clippy::module_inception)] // it holds the type of that name
+pub(crate) mod cluster;
+pub(crate) mod dns;
+pub(crate) mod endpoint;
+pub(crate) mod host_set;
+pub(crate) mod load_balancer;
+pub(crate) mod manager;
+pub(crate) mod outlier_detection;
+pub(crate) mod table;
+
+pub(crate) use circuit_breaker::Breaker;
+pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
+pub(crate) use endpoint::{Endpoint, EndpointId, Health};
+pub(crate) use host_set::HostSet;
+pub(crate) use manager::Manager;
+pub(crate) use outlier_detection::{Ejection, EjectionReason, Outcome};
+pub(crate) use table::ClusterTable;
