@@ -12,12 +12,14 @@
 //! - [`proxy`] runs Envoy or our sidecar from such a text, and reads its admin interface;
 //! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
 //! - [`tcp`] is the same for bare TCP;
+//! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`client`] sends one request and reports everything that came back;
 //! - [`differential`] gives the same requests to Envoy and to us and compares.
 //!
 //! `tests/` holds one feature a file, `benches/` what is measured beside Envoy, `fixtures/` the Python programs.
 
 pub mod address;
+pub mod ads;
 pub mod bootstrap;
 pub mod client;
 pub mod differential;

@@ -1,7 +1,7 @@
-//! A child process: output kept line by line, killed by its id when dropped, its log shown when the test fails.
+//! A child process: spoken to by lines, output kept line by line, killed by its id when dropped, the end of its log shown.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How much of a log is shown when a test fails.
-const LAST_LINES: usize = 120;
+/// How much of a log is shown.
+const LAST_LINES: usize = 60;
 
 /// Envoy quotes whole configurations; the beginning of such a line tells enough.
 const LINE_LENGTH: usize = 1000;
@@ -19,17 +19,18 @@ const LINE_LENGTH: usize = 1000;
 pub struct Process {
     name: String,
     child: Child,
+    input: Option<ChildStdin>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
-    /// Starts `command` without standard input; both outputs are captured.
+    /// Starts `command`; both outputs are captured.
     ///
     /// # Errors
     /// The program cannot be started.
     pub fn spawn(name: &str, mut command: Command) -> Result<Process> {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -41,7 +42,8 @@ impl Process {
         if let Some(err) = child.stderr.take() {
             collect(err, &log);
         }
-        Ok(Process { name: name.to_owned(), child, log })
+        let input = child.stdin.take();
+        Ok(Process { name: name.to_owned(), child, input, log })
     }
 
     /// The id the system knows it by.
@@ -57,6 +59,16 @@ impl Process {
     /// Every line written so far to standard output and standard error, as they came in.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Errors
+    /// It no longer reads.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("no standard input")?;
+        writeln!(input, "{line}")?;
+        Ok(input.flush()?)
     }
 
     /// Sends a signal.
@@ -134,8 +146,10 @@ impl Drop for Process {
         // Only this very child can be hit: its id is not free for reuse before it was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("--- end of the log of {} ---\n{}\n---", self.name, self.tail());
+        // Test runners show this only for tests that fail.
+        let tail = self.tail();
+        if !tail.is_empty() {
+            eprintln!("--- end of the log of {} ---\n{tail}\n---", self.name);
         }
     }
 }
@@ -169,6 +183,13 @@ mod tests {
         assert_eq!(process.wait_for_line("two", Duration::from_secs(10)).unwrap(), "two");
         let error = process.wait_for_line("three", Duration::from_secs(10)).unwrap_err();
         assert!(error.to_string().contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn it_reads_what_is_said_to_it() {
+        let mut process = shell("read line; echo got $line");
+        process.say("this").unwrap();
+        process.wait_for_line("got this", Duration::from_secs(10)).unwrap();
     }
 
     #[test]

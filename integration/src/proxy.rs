@@ -28,6 +28,13 @@ pub enum Kind {
     Outrigger,
 }
 
+impl Kind {
+    /// Whether it can be started here.
+    pub fn is_runnable(self) -> bool {
+        program(self).is_ok()
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {

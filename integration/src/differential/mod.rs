@@ -37,7 +37,7 @@ pub async fn run(group: Group) -> Result<()> {
     let started = Instant::now();
     let filter = std::env::var("CASES").unwrap_or_default();
     let both = std::env::var("PROXIES").map_or(true, |only| only != "envoy")
-        && crate::proxy::outrigger().is_ok();
+        && Kind::Outrigger.is_runnable();
     let cases: Vec<&Case> = group.cases.iter().filter(|case| case.name.contains(&filter)).collect();
     let mut problems = String::new();
 
