@@ -1,6 +1,7 @@
 //! Walking a tree with a path in hand: [`Scope`] collects the problems of one object, [`Fields`] reads one mapping.
 
 use super::tree::{Entry, Node, Value};
+use crate::model::Kind;
 use crate::model::problem::{Code, Position, Problem};
 
 /// What is being read, and what is wrong with it.
@@ -9,6 +10,8 @@ pub(super) struct Scope {
     pub(super) kind: Option<String>,
     pub(super) name: Option<String>,
     pub(super) problems: Vec<Problem>,
+    /// The kind and name that were settled before the document was read.
+    pub(super) expected: Option<(Kind, String)>,
 }
 
 /// A value and the path to it.

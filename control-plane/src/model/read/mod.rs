@@ -11,12 +11,14 @@ mod mesh;
 mod policy;
 mod route;
 mod service;
+mod token;
 mod tree;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
+pub use token::{TokenRequest, token_request};
 pub use values::check_name;
 
 use self::fields::{At, Fields, Scope};
@@ -70,6 +72,33 @@ impl Document {
 impl From<Content> for Document {
     fn from(content: Content) -> Self {
         Self { content, tree: None }
+    }
+}
+
+/// Reads the one document that is about the object with this kind and name; what it does not say of the two is theirs.
+///
+/// # Errors
+/// With every problem: also if there is no document, more than one, or one about something else.
+pub fn document_about(text: &str, kind: Kind, name: &str) -> Result<Object, Vec<Problem>> {
+    let (mut trees, mut problems) = tree::parse(text);
+    let mut scope = Scope { expected: Some((kind, name.to_owned())), ..Scope::default() };
+    let content = match (trees.pop(), trees.is_empty()) {
+        (Some(tree), true) => document(&mut scope, &tree),
+        (None, _) if !problems.is_empty() => None,
+        _ => {
+            problems.push(Problem::new(Code::InvalidValue, "exactly one document is expected"));
+            None
+        }
+    };
+    problems.append(&mut scope.problems);
+    match content {
+        Some(Content::Object(object)) if problems.is_empty() => Ok(object),
+        Some(Content::Delete(..)) => {
+            let reason = "`delete` belongs in what is applied; here, use the method DELETE";
+            problems.push(Problem::new(Code::InvalidValue, reason).of(kind, name).field("delete"));
+            Err(problems)
+        }
+        _ => Err(problems),
     }
 }
 
@@ -131,8 +160,26 @@ fn document(scope: &mut Scope, tree: &Node) -> Option<Content> {
     scope.kind = word("kind").filter(|kind| Kind::from_document(kind).is_some());
     scope.name = word("name");
     scope.mapping(At { node: tree, path: "" }, |fields| {
-        let kind = fields.required("kind", kind);
-        let name = fields.required("name", values::name);
+        let (kind, name) = match fields.scope.expected.clone() {
+            None => (fields.required("kind", kind), fields.required("name", values::name)),
+            Some((expected, name)) => {
+                fields.optional("kind", |scope, at| -> Option<()> {
+                    let found = kind(scope, at)?;
+                    (found != expected).then(|| mismatch(scope, at, expected.as_str()))
+                });
+                fields.optional("name", |scope, at| {
+                    let found = values::name(scope, at)?;
+                    (found != name).then(|| mismatch(scope, at, &name))
+                });
+                if !fields.has("name")
+                    && let Err(reason) = check_name(&name)
+                {
+                    let problem = Problem::new(Code::InvalidValue, reason);
+                    fields.scope.problem(problem, "name", fields.at.node.at);
+                }
+                (Some(expected), Some(name))
+            }
+        };
         let delete = fields.optional("delete", values::boolean).unwrap_or(false);
         let labels = fields.optional("labels", values::labels).unwrap_or_default();
         // What the API adds to an object it answers with: read again, it means nothing.
@@ -177,6 +224,11 @@ fn document(scope: &mut Scope, tree: &Node) -> Option<Content> {
         }
         .map(Content::Object)
     })
+}
+
+/// The body of a request says something else than its path.
+fn mismatch(scope: &mut Scope, at: At<'_>, expected: &str) {
+    scope.invalid(at, format!("the path of the request says `{expected}`"));
 }
 
 fn wrong_mesh_name(fields: &mut Fields<'_, '_>) {
