@@ -8,6 +8,7 @@
 
 mod kind;
 mod publish;
+mod subscription;
 
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
