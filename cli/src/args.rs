@@ -12,6 +12,7 @@ use crate::commands::history::HistoryArgs;
 use crate::commands::rollback::RollbackArgs;
 use crate::commands::status::StatusArgs;
 use crate::commands::token::TokenCommand;
+use crate::commands::validate::ValidateArgs;
 use crate::demo_app::DemoAppArgs;
 
 /// A service mesh: the sidecar, the control plane, and the commands to work with them.
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Say what an apply would change; exit code 3 if anything
     Diff(DiffArgs),
+    /// Check resources without a control plane
+    Validate(ValidateArgs),
     /// Show resources
     Get(GetArgs),
     /// Delete a resource

@@ -21,7 +21,7 @@ use clap::Parser;
 use self::args::{Cli, Command};
 use self::commands::token::TokenCommand;
 use self::commands::{
-    apply, completion, delete, endpoints, export, get, history, rollback, status, token,
+    apply, completion, delete, endpoints, export, get, history, rollback, status, token, validate,
 };
 use self::exit::Outcome;
 
@@ -33,6 +33,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Completion(args) => completion::run(&args),
+        Command::Validate(args) => validate::run(&args),
         command => block_on(command),
     };
     match outcome {
@@ -58,6 +59,7 @@ fn block_on(command: Command) -> Outcome {
             Command::Token(TokenCommand::Create(args)) => token::create(args).await,
             Command::DemoApp(args) => Ok(demo_app::run(args).await?),
             Command::Completion(args) => completion::run(&args),
+            Command::Validate(args) => validate::run(&args),
         }
     })
 }

@@ -13,6 +13,11 @@ fn outrigger(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A file of the repository.
+fn example(path: &str) -> String {
+    format!("{}/../examples/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
 fn code(arguments: &[&str]) -> i32 {
     outrigger(arguments).status.code().unwrap()
 }
@@ -86,4 +91,44 @@ fn completion_scripts_know_the_commands() {
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(script.contains("endpoints"), "{shell}");
     }
+}
+
+#[test]
+fn the_examples_are_a_valid_mesh() {
+    let output = outrigger(&["validate", "--complete", "-f", &example("mesh")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn all_mistakes_are_shown_at_their_lines_with_a_caret_and_end_with_4() {
+    let output = outrigger(&["validate", "-f", &example("broken/three-errors.yaml")]);
+    assert_eq!(output.status.code(), Some(4));
+    let said = stderr(&output);
+    assert!(said.contains("3 problems"), "{said}");
+    for (line, meant) in [(":5:", "http"), (":6:", "least_request"), (":10:", "from")] {
+        let shown = said.lines().any(|shown| shown.contains(&format!("three-errors.yaml{line}")));
+        assert!(shown, "{line} in {said}");
+        assert!(said.contains(&format!("^ did you mean \"{meant}\"?")), "{meant} in {said}");
+    }
+}
+
+#[test]
+fn mistakes_can_be_had_as_json() {
+    let broken = example("broken/three-errors.yaml");
+    let output = outrigger(&["validate", "-o", "json", "-f", &broken]);
+    assert_eq!(output.status.code(), Some(4));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["valid"], false);
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 3);
+    assert_eq!(answer["errors"][1]["suggestion"], "least_request");
+}
+
+#[test]
+fn a_reference_out_of_the_files_is_a_warning_unless_they_are_a_whole_mesh() {
+    let gateway = example("mesh/gateway.yaml");
+    let output = outrigger(&["validate", "-f", &gateway]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning"), "{}", stderr(&output));
+    assert_eq!(code(&["validate", "--complete", "-f", &gateway]), 4);
 }

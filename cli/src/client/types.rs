@@ -25,7 +25,7 @@ pub(crate) struct Applied {
     pub(crate) total: u64,
     /// Things worth knowing that are no errors.
     #[serde(default)]
-    pub(crate) warnings: Vec<Value>,
+    pub(crate) warnings: Vec<FieldError>,
 }
 
 /// What became of one object.

@@ -62,7 +62,7 @@ pub(crate) async fn apply(args: ApplyArgs) -> Outcome {
             text.push('\n');
         }
         for warning in &applied.warnings {
-            let _ = writeln!(text, "warning: {}", in_words(warning));
+            let _ = writeln!(text, "\nwarning: {}", rejection::show(warning, &input));
         }
         Ok(text)
     })
@@ -107,8 +107,4 @@ fn changes(applied: &Applied) -> Table {
         ]);
     }
     table
-}
-
-fn in_words(warning: &Value) -> String {
-    warning.as_str().map_or_else(|| warning.to_string(), str::to_owned)
 }

@@ -16,6 +16,7 @@ mod rejection;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod validate;
 mod watch;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ pub(super) fn rejected(errors: &[FieldError], input: &Input) -> Failure {
         1 => "1 problem".to_owned(),
         n => format!("{n} problems"),
     };
-    let mut text = format!("{problems} in {}, nothing was changed", input.names());
+    let mut text = format!("{problems} in {}; nothing was changed", input.names());
     for error in errors {
         text.push_str("\n\n");
         text.push_str(&show(error, input));
@@ -25,7 +25,7 @@ pub(super) fn rejected(errors: &[FieldError], input: &Input) -> Failure {
 ///   7 |     policy: leest_request
 ///     |             ^ did you mean "least_request"?
 /// ```
-fn show(error: &FieldError, input: &Input) -> String {
+pub(super) fn show(error: &FieldError, input: &Input) -> String {
     let place = error.line.and_then(|line| input.place(line));
     let Some(place) = place else {
         return match hint(error) {
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(failure.code(), 4);
         assert_eq!(
             failure.message(),
-            "1 problem in 2 files, nothing was changed\n\n\
+            "1 problem in 2 files; nothing was changed\n\n\
              b.yaml:3:10: Service/api spec.policy: unknown policy\n  \
              3 | \tpolicy: leest_request\n    \
              | \t        ^ did you mean \"least_request\"?"
