@@ -1,1 +1,14 @@
-//! Live sidecars: leases, epochs, drains, and what they observe of the endpoints they balance over.
+//! Live sidecars: leases, draining, and what they observe of each other.
+//!
+//! Reading order:
+//! - `instance`: a sidecar as it introduced itself.
+//! - `live`: [`Registry`], the instances that are connected; fencing.
+//! - `attach`: the service behind a sidecar's stream.
+
+mod attach;
+mod instance;
+mod live;
+
+pub(crate) use attach::{AttachService, EndpointsTaken, LEASE};
+pub(crate) use instance::{AppPort, Instance, InstanceName, Needs};
+pub(crate) use live::{Live, Observation, Registry};
