@@ -1,0 +1,240 @@
+//! Clusters.
+
+use crate::identity::workload_id;
+use crate::model::service::{
+    CircuitBreaker, LoadBalancerPolicy, OutlierDetection, Protocol, Service, ServicePort,
+};
+use crate::registry::AppPort;
+use crate::translate::proto::{ads, boolean, duration, transport_socket, uint32};
+use crate::translate::{endpoint, names, tls};
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::cluster::v3 as proto;
+use outrigger_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use outrigger_proto::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+};
+use outrigger_proto::envoy::config::cluster::v3::{
+    Cluster, LoadBalancingPolicy, load_balancing_policy,
+};
+use outrigger_proto::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+    TypedExtensionConfig,
+};
+use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
+use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use outrigger_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use outrigger_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use outrigger_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+};
+use outrigger_proto::google::protobuf::Struct;
+use prost::Name;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// What the instances of a service are, as far as the model says. A service whose instances are observed never changes
+/// kind because one of them comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instances {
+    /// Sidecars: mTLS, HTTP/2 between them.
+    Sidecars,
+    /// There are Endpoint objects, which are plaintext; sidecars may be among them, told apart by metadata.
+    Mixed,
+}
+
+/// What a sidecar uses to reach a service port, or a subset of it.
+pub(crate) fn mesh(
+    trust_domain: &str,
+    service: &Service,
+    port: &ServicePort,
+    subset: Option<&str>,
+    instances: Instances,
+) -> Cluster {
+    let mut cluster = eds(service, port, subset);
+    cluster.lb_policy = lb_policy(service.load_balancer.policy).into();
+    let http = port.protocol.is_http();
+    let http2 = match instances {
+        Instances::Sidecars => true,
+        Instances::Mixed => port.protocol.is_http2(),
+    };
+    if http {
+        set_http(&mut cluster, http2, service.timeouts.idle);
+    }
+    let alpn: &[&str] = match (http, http2) {
+        (true, true) => &["h2"],
+        (true, false) => &["http/1.1"],
+        (false, _) => &[],
+    };
+    let id = workload_id(trust_domain, &service.name);
+    let context = tls::upstream(&id, names::server_name(port.port, &service.name), alpn);
+    let mutual = transport_socket("envoy.transport_sockets.tls", &context);
+    match instances {
+        Instances::Sidecars => cluster.transport_socket = Some(mutual),
+        Instances::Mixed => {
+            let plain = transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {});
+            cluster.transport_socket_matches = vec![
+                TransportSocketMatch {
+                    name: "mtls".to_owned(),
+                    r#match: Some(endpoint::sidecar_metadata()),
+                    transport_socket: Some(mutual),
+                },
+                TransportSocketMatch {
+                    name: "plaintext".to_owned(),
+                    r#match: Some(Struct::default()),
+                    transport_socket: Some(plain),
+                },
+            ];
+        }
+    }
+    cluster
+}
+
+/// What a client without a sidecar uses.
+pub(crate) fn foreign(service: &Service, port: &ServicePort, subset: Option<&str>) -> Cluster {
+    let mut cluster = eds(service, port, subset);
+    if port.protocol.is_http() {
+        set_http(&mut cluster, port.protocol.is_http2(), service.timeouts.idle);
+    }
+    cluster.load_balancing_policy = Some(policies(service.load_balancer.policy));
+    cluster
+}
+
+/// The application behind a sidecar.
+pub(crate) fn inbound(service: &str, port: &AppPort, protocol: Protocol) -> Cluster {
+    let name = names::inbound(port.port, service);
+    let address = SocketAddr::new(port.address, port.port);
+    let mut cluster = Cluster {
+        load_assignment: Some(endpoint::single(&name, address)),
+        name,
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
+        // What reaches the application is limited by its callers.
+        circuit_breakers: Some(breakers(Thresholds {
+            max_connections: uint32(u32::MAX),
+            max_pending_requests: uint32(u32::MAX),
+            max_requests: uint32(u32::MAX),
+            max_retries: uint32(u32::MAX),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    if protocol.is_http() {
+        set_http(&mut cluster, protocol.is_http2(), None);
+    }
+    cluster
+}
+
+fn eds(service: &Service, port: &ServicePort, subset: Option<&str>) -> Cluster {
+    Cluster {
+        name: names::outbound_cluster(port.port, subset, &service.name),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: ads(), ..Default::default() }),
+        connect_timeout: service.timeouts.connect.and_then(duration),
+        circuit_breakers: service.circuit_breaker.as_ref().map(circuit_breakers),
+        outlier_detection: service.outlier_detection.as_ref().map(outlier_detection),
+        ..Default::default()
+    }
+}
+
+fn set_http(cluster: &mut Cluster, http2: bool, idle: Option<Duration>) {
+    let protocol = if http2 {
+        let options = Http2ProtocolOptions { allow_connect: true, ..Default::default() };
+        ProtocolConfig::Http2ProtocolOptions(options)
+    } else {
+        ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+    };
+    let options = HttpProtocolOptions {
+        common_http_protocol_options: idle
+            .map(|idle| CommonHttpOptions { idle_timeout: duration(idle), ..Default::default() }),
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(
+            ExplicitHttpConfig { protocol_config: Some(protocol) },
+        )),
+        ..Default::default()
+    };
+    cluster.typed_extension_protocol_options =
+        HashMap::from([(HTTP_OPTIONS.to_owned(), any::pack(&options))]);
+}
+
+fn circuit_breakers(limits: &CircuitBreaker) -> proto::CircuitBreakers {
+    let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries } =
+        *limits;
+    breakers(Thresholds {
+        max_connections: max_connections.and_then(uint32),
+        max_pending_requests: max_pending_requests.and_then(uint32),
+        max_requests: max_requests.and_then(uint32),
+        max_retries: max_retries.and_then(uint32),
+        ..Default::default()
+    })
+}
+
+fn breakers(thresholds: Thresholds) -> proto::CircuitBreakers {
+    proto::CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+}
+
+/// Says for each detection whether it ejects: Envoy's defaults would add some that nobody asked for.
+fn outlier_detection(it: &OutlierDetection) -> proto::OutlierDetection {
+    let OutlierDetection {
+        consecutive_5xx,
+        consecutive_gateway_failure,
+        interval,
+        base_ejection_time,
+        max_ejection_percent,
+        always_eject_one,
+    } = *it;
+    let enforcing = |detection: Option<u32>| uint32(if detection.is_some() { 100 } else { 0 });
+    proto::OutlierDetection {
+        consecutive_5xx: consecutive_5xx.and_then(uint32),
+        enforcing_consecutive_5xx: enforcing(consecutive_5xx),
+        consecutive_gateway_failure: consecutive_gateway_failure.and_then(uint32),
+        enforcing_consecutive_gateway_failure: enforcing(consecutive_gateway_failure),
+        enforcing_success_rate: uint32(0),
+        interval: duration(interval),
+        base_ejection_time: duration(base_ejection_time),
+        max_ejection_percent: uint32(max_ejection_percent.into()),
+        always_eject_one_host: boolean(always_eject_one),
+        ..Default::default()
+    }
+}
+
+fn lb_policy(policy: LoadBalancerPolicy) -> LbPolicy {
+    match policy {
+        LoadBalancerPolicy::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancerPolicy::LeastRequest => LbPolicy::LeastRequest,
+        LoadBalancerPolicy::Random => LbPolicy::Random,
+    }
+}
+
+/// A list of which each client takes the first that it knows: Envoy the first, gRPC the one within `wrr_locality`.
+fn policies(policy: LoadBalancerPolicy) -> LoadBalancingPolicy {
+    let round_robin =
+        || extension("envoy.load_balancing_policies.round_robin", &RoundRobin::default());
+    let by_locality = extension(
+        "envoy.load_balancing_policies.wrr_locality",
+        &WrrLocality {
+            endpoint_picking_policy: Some(LoadBalancingPolicy { policies: vec![round_robin()] }),
+        },
+    );
+    let first = match policy {
+        LoadBalancerPolicy::RoundRobin => round_robin(),
+        LoadBalancerPolicy::LeastRequest => {
+            extension("envoy.load_balancing_policies.least_request", &LeastRequest::default())
+        }
+        LoadBalancerPolicy::Random => {
+            extension("envoy.load_balancing_policies.random", &Random::default())
+        }
+    };
+    LoadBalancingPolicy { policies: vec![first, by_locality] }
+}
+
+fn extension<M: Name>(name: &str, config: &M) -> load_balancing_policy::Policy {
+    load_balancing_policy::Policy {
+        typed_extension_config: Some(TypedExtensionConfig {
+            name: name.to_owned(),
+            typed_config: Some(any::pack(config)),
+        }),
+    }
+}

@@ -1,0 +1,353 @@
+//! [`World`]: a configuration with the live instances, and the views that clients have of it.
+
+use crate::discovery::{Names, ObjectName, Resource, ResourceMap, ResourceType, TypeView, View};
+use crate::model::{Config, Endpoint, Kind, Service, mesh};
+use crate::registry::{Live, Needs};
+use crate::translate::cluster::Instances;
+use crate::translate::{cluster, endpoint, inbound, listener, names, policy, route, tls};
+use dashmap::DashMap;
+use prost::Name;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
+
+/// The objects that a resource is made of.
+pub(crate) type Origins = Vec<ObjectName>;
+
+/// What resources are made of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inputs {
+    pub(crate) config: Config,
+    pub(crate) live: Live,
+    /// The trusted roots, PEM.
+    pub(crate) roots: Arc<str>,
+    /// Sidecars may not have had the time to attach: a load assignment that is empty is not known yet.
+    pub(crate) hold_empty: bool,
+}
+
+/// Whose view.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ViewKey {
+    /// A client without a sidecar.
+    Foreign,
+    /// A sidecar with these needs.
+    Sidecar(Arc<Needs>),
+}
+
+/// The resources of a moment. What nobody asks for is not made; what did not change is the same object as in the world
+/// before.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    inputs: Inputs,
+    /// Endpoint objects by service.
+    objects: BTreeMap<String, Vec<Arc<Endpoint>>>,
+    endpoints: TypeView,
+    secrets: TypeView,
+    /// The route configuration of every service, for sidecars.
+    outbound: OnceLock<Arc<Resource>>,
+    views: DashMap<ViewKey, Arc<View>>,
+    /// Those of the world before, to take from them what did not change.
+    previous: DashMap<ViewKey, Arc<View>>,
+}
+
+impl World {
+    /// The world after `previous`.
+    pub(crate) fn after(previous: &Self, inputs: Inputs) -> Self {
+        let same_config = previous.inputs.config.revision() == inputs.config.revision();
+        let mut objects: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
+        for object in inputs.config.endpoints() {
+            objects.entry(object.service.clone()).or_default().push(object.clone());
+        }
+        let mut world = Self {
+            objects,
+            secrets: secrets(&inputs, &previous.secrets),
+            inputs,
+            previous: previous.views.clone(),
+            ..Self::default()
+        };
+        if same_config && let Some(outbound) = previous.outbound.get() {
+            world.outbound = OnceLock::from(outbound.clone());
+        }
+        world.endpoints = world.load_assignments(previous, same_config);
+        world
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> &Config {
+        &self.inputs.config
+    }
+
+    /// The live instances.
+    pub(crate) fn live(&self) -> &Live {
+        &self.inputs.live
+    }
+
+    /// A view; computed once, for whoever asks first.
+    pub(crate) fn view(&self, key: &ViewKey) -> Arc<View> {
+        if let Some(view) = self.views.get(key) {
+            return view.clone();
+        }
+        let previous = self.previous.get(key).map(|view| view.clone());
+        let view = self.views.entry(key.clone()).or_insert_with(|| {
+            let types = match (&previous, key) {
+                // Only endpoints and secrets can have changed.
+                (Some(old), _) if old.revision == self.config().revision() => {
+                    let mut types = old.types.clone();
+                    types[ResourceType::Endpoint.index()] = self.endpoints.clone();
+                    types[ResourceType::Secret.index()] = self.secrets.clone();
+                    types
+                }
+                (old, ViewKey::Foreign) => self.foreign(old.as_deref()),
+                (old, ViewKey::Sidecar(needs)) => self.sidecar(needs, old.as_deref()),
+            };
+            let config = self.config();
+            Arc::new(View { revision: config.revision(), live: self.live().version, types })
+        });
+        view.clone()
+    }
+
+    fn load_assignments(&self, previous: &Self, same_config: bool) -> TypeView {
+        let same_hold = previous.inputs.hold_empty == self.inputs.hold_empty;
+        let mut resources = ResourceMap::new();
+        let mut held = Names::new();
+        let mut observed = false;
+        for service in self.config().services() {
+            let live = self.live().of(&service.name);
+            observed |= !live.is_empty();
+            let unchanged = same_config && same_hold && live == previous.live().of(&service.name);
+            let objects = self.objects.get(&service.name).map_or(&[][..], Vec::as_slice);
+            for port in &service.ports {
+                let subsets = service.subsets.iter().map(Some);
+                for subset in std::iter::once(None).chain(subsets) {
+                    let subset_name = subset.map(|it| it.name.as_str());
+                    let name = names::outbound_cluster(port.port, subset_name, &service.name);
+                    if unchanged {
+                        if let Some(old) = previous.endpoints.resources.get(name.as_str()) {
+                            resources.insert(old.name.clone(), old.clone());
+                        } else {
+                            held.insert(name.into());
+                        }
+                        continue;
+                    }
+                    let kind = self.instances(&service.name);
+                    let assignment =
+                        endpoint::assignment(service, port, subset, kind, live, objects);
+                    if self.inputs.hold_empty && assignment.endpoints.is_empty() {
+                        held.insert(name.into());
+                        continue;
+                    }
+                    let mut origins = vec![origin(Kind::Service, &service.name)];
+                    origins.extend(objects.iter().map(|it| origin(Kind::Endpoint, &it.name)));
+                    insert(&mut resources, Resource::new(&name, &assignment, origins));
+                }
+            }
+        }
+        let mut version = self.config().revision().to_string();
+        if observed {
+            // Endpoints that are observed change without a revision.
+            let contents: String = resources.values().map(|it| &*it.version).collect();
+            version =
+                format!("{version}.{}", &crate::discovery::content_hash(contents.as_bytes())[..12]);
+        }
+        let old = &previous.endpoints;
+        let same_held = *old.held == held;
+        TypeView {
+            version: version.into(),
+            resources: unchanged_or_new(resources, same_held.then_some(&old.resources)),
+            held: if same_held { old.held.clone() } else { Arc::new(held) },
+        }
+    }
+
+    fn instances(&self, service: &str) -> Instances {
+        if self.objects.contains_key(service) { Instances::Mixed } else { Instances::Sidecars }
+    }
+
+    fn foreign(&self, old: Option<&View>) -> [TypeView; 5] {
+        let config = self.config();
+        let mut clusters = ResourceMap::new();
+        let mut listeners = ResourceMap::new();
+        let mut routes = ResourceMap::new();
+        let mut http_ports = BTreeSet::new();
+        for service in config.services() {
+            let origins = || vec![origin(Kind::Service, &service.name)];
+            for port in &service.ports {
+                let subsets = service.subsets.iter().map(|it| Some(it.name.as_str()));
+                for subset in std::iter::once(None).chain(subsets) {
+                    let cluster = cluster::foreign(service, port, subset);
+                    insert(&mut clusters, made(&cluster.name, &cluster, origins()));
+                }
+            }
+            for (index, port) in service.http_ports().enumerate() {
+                http_ports.insert(port.port);
+                let name = names::authority(&service.name, port.port);
+                let (configuration, made_of) = route::grpc(config, service, port.port);
+                insert(&mut routes, made(&name, &configuration, made_of));
+                let bare = (index == 0).then(|| service.name.clone());
+                for target in bare.into_iter().chain([name.clone()]) {
+                    let listener = listener::grpc(target, name.clone());
+                    let listener = made(&listener.name, &listener, origins()).by_name_only();
+                    insert(&mut listeners, listener);
+                }
+            }
+        }
+        for (listener, services) in listener::foreign(config) {
+            let origins = services.into_iter().map(|it| origin(Kind::Service, it)).collect();
+            insert(&mut listeners, made(&listener.name, &listener, origins));
+        }
+        for port in http_ports {
+            let (configuration, made_of) = route::shared(config, port);
+            insert(&mut routes, made(&configuration.name, &configuration, made_of));
+        }
+        self.types(clusters, listeners, routes, old)
+    }
+
+    fn sidecar(&self, needs: &Needs, old: Option<&View>) -> [TypeView; 5] {
+        let config = self.config();
+        let me = &*needs.service;
+        let mut listeners = ResourceMap::new();
+        let mut routes = ResourceMap::new();
+
+        for listener in listener::outbound(config, needs) {
+            insert(&mut listeners, made(&listener.name, &listener, Origins::new()));
+        }
+        if needs.outbound_port.is_some() {
+            let all = self.outbound.get_or_init(|| {
+                let (configuration, made_of) = route::outbound(config);
+                Arc::new(made(&configuration.name, &configuration, made_of))
+            });
+            routes.insert(all.name.clone(), all.clone());
+        }
+        for wanted in &needs.outbounds {
+            let service = config.service(&wanted.service);
+            let port = service.and_then(|it| it.port(wanted.port));
+            if let (Some(service), Some(port)) = (service, port)
+                && port.protocol.is_http()
+            {
+                let (configuration, made_of) = route::one_service(config, service, port.port);
+                insert(&mut routes, made(&configuration.name, &configuration, made_of));
+            }
+        }
+        if let Some(gateway) = config.gateway(me) {
+            for it in &gateway.listeners {
+                let listener = listener::gateway(me, it);
+                let origins = vec![origin(Kind::Gateway, me)];
+                insert(&mut listeners, made(&listener.name, &listener, origins));
+                let (configuration, made_of) = route::gateway(config, me, it.port, &it.hostname);
+                insert(&mut routes, made(&configuration.name, &configuration, made_of));
+            }
+        }
+        if let Some(listener) = inbound::inbound(config, needs) {
+            let mut origins = vec![origin(Kind::Service, me), origin(Kind::Mesh, mesh::NAME)];
+            let policies = policy::of(config, me);
+            origins.extend(policies.iter().map(|it| origin(Kind::Policy, &it.name)));
+            insert(&mut listeners, made(&listener.name, &listener, origins));
+        }
+        let clusters = self.sidecar_clusters(needs);
+        self.types(clusters, listeners, routes, old)
+    }
+
+    fn sidecar_clusters(&self, needs: &Needs) -> ResourceMap {
+        let config = self.config();
+        let mut clusters = ResourceMap::new();
+        let only = needed_services(config, needs);
+        let wanted = |service: &&Arc<Service>| {
+            only.as_ref().is_none_or(|only| only.contains(service.name.as_str()))
+        };
+        let domain = &config.mesh().trust_domain;
+        for service in config.services().filter(wanted) {
+            let instances = self.instances(&service.name);
+            for port in &service.ports {
+                let subsets = service.subsets.iter().map(|it| Some(it.name.as_str()));
+                for subset in std::iter::once(None).chain(subsets) {
+                    let cluster = cluster::mesh(domain, service, port, subset, instances);
+                    let origins = vec![origin(Kind::Service, &service.name)];
+                    insert(&mut clusters, made(&cluster.name, &cluster, origins));
+                }
+            }
+        }
+        for port in &needs.app_ports {
+            let protocol = inbound::protocol(config, &needs.service, port);
+            let cluster = cluster::inbound(&needs.service, port, protocol);
+            let origins = vec![origin(Kind::Service, &needs.service)];
+            insert(&mut clusters, made(&cluster.name, &cluster, origins));
+        }
+        clusters
+    }
+
+    fn types(
+        &self,
+        clusters: ResourceMap,
+        listeners: ResourceMap,
+        routes: ResourceMap,
+        old: Option<&View>,
+    ) -> [TypeView; 5] {
+        let version: Arc<str> = self.config().revision().to_string().into();
+        let of = |kind: ResourceType, resources| TypeView {
+            version: version.clone(),
+            resources: unchanged_or_new(resources, old.map(|old| &old.of(kind).resources)),
+            held: Arc::default(),
+        };
+        [
+            self.secrets.clone(),
+            of(ResourceType::Cluster, clusters),
+            self.endpoints.clone(),
+            of(ResourceType::Listener, listeners),
+            of(ResourceType::Route, routes),
+        ]
+    }
+}
+
+/// The services that a sidecar sends requests to; `None`: any.
+fn needed_services<'a>(config: &'a Config, needs: &'a Needs) -> Option<BTreeSet<&'a str>> {
+    if needs.outbound_port.is_some() {
+        return None;
+    }
+    let asked: BTreeSet<&str> = needs.outbounds.iter().map(|it| &*it.service).collect();
+    let mut needed = asked.clone();
+    for route in config.routes() {
+        let concerns = match &route.gateway {
+            Some(gateway) => **gateway == *needs.service,
+            None => route.hosts.iter().any(|host| asked.contains(host.as_str())),
+        };
+        if concerns {
+            let backends = route.rules.iter().flat_map(|rule| &rule.backend_refs);
+            needed.extend(backends.map(|backend| backend.name.as_str()));
+        }
+    }
+    Some(needed)
+}
+
+fn secrets(inputs: &Inputs, old: &TypeView) -> TypeView {
+    let mut resources = ResourceMap::new();
+    let secret = tls::trust_bundle(&inputs.roots);
+    insert(&mut resources, made(&secret.name, &secret, Origins::new()));
+    TypeView {
+        version: inputs.config.revision().to_string().into(),
+        resources: unchanged_or_new(resources, Some(&old.resources)),
+        held: Arc::default(),
+    }
+}
+
+fn origin(kind: Kind, name: &str) -> ObjectName {
+    (kind, name.into())
+}
+
+fn made<M: Name>(name: &str, message: &M, origins: Origins) -> Resource {
+    Resource::new(name, message, origins)
+}
+
+fn insert(resources: &mut ResourceMap, resource: Resource) {
+    resources.insert(resource.name.clone(), Arc::new(resource));
+}
+
+/// Takes from `old` what is the same, the whole if all is.
+fn unchanged_or_new(mut new: ResourceMap, old: Option<&Arc<ResourceMap>>) -> Arc<ResourceMap> {
+    let Some(old) = old else { return Arc::new(new) };
+    let mut changed = new.len() != old.len();
+    for (name, resource) in &mut new {
+        match old.get(name) {
+            Some(before) if before.is_same(resource) => *resource = before.clone(),
+            _ => changed = true,
+        }
+    }
+    if changed { Arc::new(new) } else { old.clone() }
+}
