@@ -1,0 +1,170 @@
+//! [`Hub`]: the world as it is now, and who is connected to see it.
+
+use crate::discovery::status::{Client, Departed};
+use crate::model::Config;
+use crate::registry::{EndpointsTaken, InstanceName, LEASE, Live, Registry};
+use crate::translate::{Inputs, World};
+use dashmap::DashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// After a start, sidecars have their lease and this time to attach before an empty load assignment is believed.
+const ATTACH_GRACE: Duration = Duration::from_secs(2);
+
+/// Joins the parts of discovery: a new configuration, or a change among the live instances, becomes a new world, which
+/// every stream is told of at once.
+pub(crate) struct Hub {
+    world: watch::Sender<Arc<World>>,
+    pub(crate) registry: Arc<Registry>,
+    /// Connected clients by number of their stream.
+    pub(crate) clients: DashMap<u64, Arc<Client>>,
+    streams: AtomicU64,
+    /// Clients that left lately, by node.
+    pub(crate) departed: DashMap<String, Departed>,
+    /// Ends of the newest certificates.
+    pub(crate) issued: Arc<DashMap<InstanceName, SystemTime>>,
+    status: watch::Sender<u64>,
+    /// The control plane is about to stop.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Hub {
+    /// A hub whose world follows `config` and `registry` until `stopping`.
+    pub(crate) fn start(
+        config: watch::Receiver<Config>,
+        registry: Arc<Registry>,
+        issued: Arc<DashMap<InstanceName, SystemTime>>,
+        roots: Arc<str>,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        let mut inputs = Inputs { hold_empty: true, roots, ..Inputs::default() };
+        inputs.config = config.borrow().clone();
+        let world = World::after(&World::default(), inputs.clone());
+        let hub = Arc::new(Self {
+            world: watch::Sender::new(Arc::new(world)),
+            registry,
+            clients: DashMap::new(),
+            streams: AtomicU64::new(0),
+            departed: DashMap::new(),
+            issued,
+            status: watch::Sender::new(0),
+            stopping,
+        });
+        tokio::spawn(hub.clone().follow(config, inputs));
+        hub
+    }
+
+    async fn follow(self: Arc<Self>, mut config: watch::Receiver<Config>, mut inputs: Inputs) {
+        let mut live = self.registry.changes();
+        let mut observed = self.registry.observed();
+        let grace = tokio::time::sleep(LEASE + ATTACH_GRACE);
+        tokio::pin!(grace);
+        loop {
+            tokio::select! {
+                changed = config.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = live.changed() => {}
+                () = &mut grace, if inputs.hold_empty => inputs.hold_empty = false,
+                _ = observed.changed() => {
+                    self.status_changed();
+                    continue;
+                }
+                () = self.stopping.cancelled() => return,
+            }
+            // Whatever changed meanwhile is taken along.
+            inputs.config = config.borrow_and_update().clone();
+            live.borrow_and_update();
+            inputs.live = self.registry.live();
+            let world = World::after(&self.world.borrow().clone(), inputs.clone());
+            self.world.send_replace(Arc::new(world));
+            self.status_changed();
+        }
+    }
+
+    /// The world now.
+    pub(crate) fn world(&self) -> Arc<World> {
+        self.world.borrow().clone()
+    }
+
+    /// Notified of every new world.
+    pub(crate) fn worlds(&self) -> watch::Receiver<Arc<World>> {
+        self.world.subscribe()
+    }
+
+    /// Notified whenever status may have changed.
+    pub(crate) fn statuses(&self) -> watch::Receiver<u64> {
+        self.status.subscribe()
+    }
+
+    /// Status may have changed.
+    pub(crate) fn status_changed(&self) {
+        self.status.send_modify(|it| *it = it.wrapping_add(1));
+    }
+
+    /// A client is connected until the answer is dropped.
+    pub(crate) fn connected(self: &Arc<Self>, client: Client) -> Connection {
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
+        let client = Arc::new(client);
+        self.departed.remove(&client.node);
+        self.clients.insert(stream, client.clone());
+        self.status_changed();
+        Connection { hub: self.clone(), stream, client }
+    }
+
+    /// Connected clients, in order of connection.
+    pub(crate) fn connected_clients(&self) -> Vec<Arc<Client>> {
+        let mut clients: Vec<(u64, Arc<Client>)> =
+            self.clients.iter().map(|it| (*it.key(), it.value().clone())).collect();
+        clients.sort_by_key(|(stream, _)| *stream);
+        clients.into_iter().map(|(_, client)| client).collect()
+    }
+
+    /// The live instances that the world was made of.
+    pub(crate) fn live(&self) -> Live {
+        self.world().live().clone()
+    }
+}
+
+/// Keeps a client in the hub.
+pub(crate) struct Connection {
+    hub: Arc<Hub>,
+    stream: u64,
+    pub(crate) client: Arc<Client>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.hub.clients.remove(&self.stream);
+        let node = &self.client.node;
+        if !self.hub.clients.iter().any(|it| it.value().node == *node) {
+            let departed = Departed { status: self.client.status(false), at: SystemTime::now() };
+            self.hub.departed.insert(node.clone(), departed);
+        }
+        self.hub.status_changed();
+    }
+}
+
+impl EndpointsTaken for Hub {
+    fn taken_since(&self, version: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            let mut statuses = self.statuses();
+            loop {
+                statuses.borrow_and_update();
+                let taken = |client: &Arc<Client>| {
+                    client.stream().endpoints_taken().is_none_or(|taken| taken >= version)
+                };
+                if self.connected_clients().iter().all(taken) {
+                    return;
+                }
+                if statuses.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
