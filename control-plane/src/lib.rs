@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! In the order in which a change travels, from a document somebody applies to the acknowledgement of the last sidecar:
-//! - [`cli`], [`server`]: arguments; what is bound, opened and started, in which order, and how it ends.
+//! - [`cli`], [`server`]: arguments (and `logging`); what is bound, opened and started, in which order, and how it ends.
 //! - [`model`]: the kinds of the mesh, read and validated with every problem at once; [`model::Config`], all objects at
 //!   one revision.
 //! - [`store`]: where they live: transactions, revisions, history, watching.
@@ -16,6 +16,7 @@ pub mod api;
 pub mod cli;
 pub mod discovery;
 pub mod identity;
+mod logging;
 pub mod model;
 pub mod registry;
 pub mod server;

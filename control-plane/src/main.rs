@@ -1,2 +1,7 @@
 //! The control plane as a binary of its own.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger_control_plane::cli::main_from(std::env::args_os())
+}

@@ -2,10 +2,11 @@
 
 use super::Api;
 use super::failure::Failure;
-use super::view::Acked;
+use super::view::{Acked, Client};
 use crate::model::plan::{Plan, plan};
+use crate::model::problem::Code;
 use crate::model::read::Document;
-use crate::model::{Config, Problem};
+use crate::model::{Config, Kind, Problem, mesh};
 use crate::store::StoreError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ impl Api {
             let base = self.store.current();
             let mut planned =
                 plan(&base, &documents(&base)?).map_err(|problems| self.rejected(problems))?;
+            self.check_trust_domain(&base, &planned)?;
             if planned.changes.is_empty() {
                 self.metrics.applies.unchanged();
                 return Ok(planned);
@@ -55,6 +57,29 @@ impl Api {
             }
         }
         Err(Failure::unavailable("others change the mesh all the time; try again"))
+    }
+
+    /// The trust domain is a part of every identity: whoever has one would be a stranger from one moment to the next.
+    fn check_trust_domain(&self, base: &Config, planned: &Plan) -> Result<(), Failure> {
+        let (old, new) = (&base.mesh().trust_domain, &planned.config.mesh().trust_domain);
+        if old == new {
+            return Ok(());
+        }
+        let members = self.view.sidecars();
+        let members: Vec<_> = members
+            .iter()
+            .filter(|sidecar| sidecar.client == Client::Outrigger)
+            .map(|sidecar| sidecar.node.as_str())
+            .collect();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "the trust domain `{old}` is part of the identities of {}: it can be changed while the mesh has no members",
+            members.join(", ")
+        );
+        let problem = Problem::new(Code::InUse, reason).of(Kind::Mesh, mesh::NAME);
+        Err(self.rejected(vec![problem.field("spec.trustDomain")]))
     }
 
     /// Documents with problems.

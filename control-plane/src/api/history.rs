@@ -135,7 +135,7 @@ pub(super) async fn events(
 struct Feed {
     store: Arc<dyn Store>,
     watch: watch::Receiver<Config>,
-    /// Its sender goes away when the API stops.
+    /// No longer true when the control plane stops.
     ready: watch::Receiver<bool>,
     /// The last revision it was told.
     after: u64,
@@ -178,14 +178,10 @@ impl Feed {
     }
 }
 
-/// Waits until the control plane stops: it was ready, and is not any more.
+/// Waits until the control plane is about to stop: it is not ready any more.
 async fn stopped(ready: &mut watch::Receiver<bool>) {
-    let stopping = async {
-        ready.wait_for(|ready| *ready).await?;
-        ready.wait_for(|ready| !*ready).await.map(drop)
-    };
     // A sender that is gone says the same.
-    let _ = stopping.await;
+    let _ = ready.wait_for(|ready| !*ready).await;
 }
 
 fn event(revision: Revision) -> Bytes {

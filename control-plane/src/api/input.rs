@@ -39,12 +39,28 @@ pub(super) async fn text(headers: &HeaderMap, body: Body) -> Result<String, Fail
             ));
         }
     };
+    refuse_announced(headers)?;
     let bytes = tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.map_err(|_| {
         let detail = "the body did not arrive in time";
         Failure::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Request timeout", detail)
     })??;
     let bytes = if gzip { inflate(&bytes)? } else { bytes };
     String::from_utf8(bytes).map_err(|_| Failure::bad_request("the body is not UTF-8"))
+}
+
+/// A client that asks before it sends (`Expect: 100-continue`) need not send what is too large.
+fn refuse_announced(headers: &HeaderMap) -> Result<(), Failure> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let too_large =
+        length.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n > BODY_LIMIT as u64);
+    if too_large && headers.contains_key(header::EXPECT) {
+        return Err(body_too_large());
+    }
+    Ok(())
+}
+
+fn body_too_large() -> Failure {
+    Failure::too_large(format!("a body has at most {BODY_LIMIT} bytes"))
 }
 
 async fn collect(mut body: Body) -> Result<Vec<u8>, Failure> {
@@ -64,7 +80,7 @@ async fn collect(mut body: Body) -> Result<Vec<u8>, Failure> {
         }
     }
     if length > BODY_LIMIT {
-        return Err(Failure::too_large(format!("a body has at most {BODY_LIMIT} bytes")));
+        return Err(body_too_large());
     }
     Ok(bytes)
 }

@@ -65,7 +65,7 @@ pub struct Api {
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Api {
-    /// An API that serves as soon as `ready` says so. With `read_only` the mesh is configured from that directory and by
+    /// An API that says by `ready` whether the control plane serves; event streams end when it stops. With `read_only` the mesh is configured from that directory and by
     /// nobody else.
     pub fn new(
         store: Arc<dyn Store>,

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct FakeView {
     pub(super) acked: StdMutex<Acked>,
     pub(super) changes: watch::Sender<u64>,
+    /// Whether there are sidecars.
+    pub(super) members: AtomicBool,
 }
 
 impl FakeView {
@@ -32,6 +35,9 @@ impl FakeView {
 
 impl MeshView for FakeView {
     fn sidecars(&self) -> Vec<SidecarStatus> {
+        if !self.members.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let rejected = TypeStatus::Rejected { reason: "no such thing".to_owned() };
         vec![SidecarStatus {
             node: "web-1".to_owned(),
@@ -112,7 +118,11 @@ impl Server {
     pub(super) async fn start_with(read_only: Option<PathBuf>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(directory.path()).unwrap());
-        let view = FakeView { acked: StdMutex::default(), changes: watch::Sender::new(0) };
+        let view = FakeView {
+            acked: StdMutex::default(),
+            changes: watch::Sender::new(0),
+            members: AtomicBool::new(true),
+        };
         let view = Arc::new(view);
         let (ready, is_ready) = watch::channel(true);
         let api = Api::new(store.clone(), view.clone(), Arc::new(FakeIssuer), read_only, is_ready);

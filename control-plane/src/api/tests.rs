@@ -3,6 +3,9 @@ use axum::body::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Empty};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
@@ -452,6 +455,8 @@ async fn events_come_one_a_revision_and_resume_behind_the_last() {
 async fn a_stop_ends_event_streams_and_then_the_server() {
     let server = Server::start().await;
     let response = server.response("GET", "/v1/events", &[], Empty::<Bytes>::new()).await;
+    // With something still to be told: that must not make it miss the stop.
+    server.apply(API).await;
     server.ready.send_replace(false);
     server.stop.cancel();
     response.into_body().collect().await.unwrap();
@@ -519,6 +524,86 @@ async fn of_writers_at_the_same_time_each_makes_its_revision() {
         answers.iter().map(|it| it.json()["revision"].as_u64().unwrap()).collect();
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_trust_domain_stays_while_the_mesh_has_members() {
+    let server = Server::start().await;
+    let mesh = |domain: &str| {
+        format!("{{kind: Mesh, name: default, spec: {{trustDomain: {domain}, mtls: permissive}}}}")
+    };
+    assert_eq!(server.apply(&mesh("outrigger.local")).await.status, 200);
+    let problem = server.apply(&mesh("other.example")).await.problem(409);
+    assert_eq!(problem["errors"][0]["field"], "spec.trustDomain");
+    assert!(problem["errors"][0]["reason"].as_str().unwrap().contains("web-1"));
+    server.view.members.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(server.apply(&mesh("other.example")).await.status, 200);
+}
+
+/// Bodies made of pieces of documents, and of any bytes.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "kind: ",
+        "Service",
+        "Mesh",
+        "\nname: ",
+        "api",
+        "\nspec: ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        "ports: ",
+        "port: ",
+        "9000",
+        "protocol: ",
+        "http",
+        "\n---\n",
+        "delete: true",
+        "items: ",
+        "\"",
+        "&a ",
+        "*a",
+        "\n",
+        "  ",
+        "- ",
+        ": ",
+        "-1",
+    ];
+    let documents = proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 0..40);
+    prop_oneof![
+        documents.prop_map(|pieces| pieces.concat().into_bytes()),
+        proptest::collection::vec(any::<u8>(), 0..200),
+        Just(gzip(API.as_bytes())),
+    ]
+}
+
+#[tokio::test]
+async fn no_body_at_any_path_gives_a_server_error() {
+    let server = Server::start().await;
+    let calls = [
+        ("POST", "/v1/apply"),
+        ("POST", "/v1/apply?dryRun=true"),
+        ("PUT", "/v1/services/api"),
+        ("PUT", "/v1/meshes/default"),
+        ("PUT", "/v1/routes/%F0%9F%92%A9"),
+        ("POST", "/v1/tokens"),
+        ("POST", "/v1/rollback/0"),
+        ("DELETE", "/v1/services/api"),
+    ];
+    let mut runner = TestRunner::deterministic();
+    for number in 0..400 {
+        let body = any_body().new_tree(&mut runner).unwrap().current();
+        let (method, path) = calls[number % calls.len()];
+        let encoding = if number % 5 == 0 { "gzip" } else { "identity" };
+        let answer =
+            server.send(method, path, &[("content-encoding", encoding)], body.clone()).await;
+        assert!(answer.status < 500, "{method} {path} {}: {body:?}", answer.text);
+        if answer.status >= 400 {
+            answer.problem(answer.status);
+        }
+    }
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &str)> = TableDefinition:
 /// Revision to [`Revision`], as JSON.
 const HISTORY: TableDefinition<'_, u64, &str> = TableDefinition::new("history");
 
-/// So many revisions are remembered; older ones are forgotten, one with each new one.
+/// So many revisions are remembered unless told otherwise; older ones are forgotten, one with each new one.
 const REVISIONS_KEPT: u64 = 10_000;
 
 /// The small tables: (table, key) to bytes.
@@ -39,6 +39,7 @@ const RECORDS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("
 pub struct EmbeddedStore {
     database: Database,
     current: watch::Sender<Config>,
+    revisions_kept: u64,
     /// From the check of the revision to the publication of the next one.
     writing: Mutex<()>,
     /// Held for as long as the store is: two control planes on one directory would issue from one authority.
@@ -52,6 +53,11 @@ impl EmbeddedStore {
     /// # Errors
     /// If another process has the directory, if it cannot be written, or if what is in it cannot be read.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_keeping(directory, REVISIONS_KEPT)
+    }
+
+    /// As [`Self::open`], remembering so many revisions.
+    pub(super) fn open_keeping(directory: &Path, revisions_kept: u64) -> Result<Self, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Open { path, source }
@@ -95,6 +101,7 @@ impl EmbeddedStore {
         Ok(Self {
             database,
             current: watch::Sender::new(config),
+            revisions_kept,
             writing: Mutex::new(()),
             _lock: lock,
         })
@@ -122,6 +129,7 @@ fn write(
     transaction: &WriteTransaction,
     changes: &[Change],
     revision: &Revision,
+    revisions_kept: u64,
 ) -> Result<(), StoreError> {
     let number = revision.revision;
     let mut objects = transaction.open_table(OBJECTS)?;
@@ -139,7 +147,7 @@ fn write(
     }
     let mut history = transaction.open_table(HISTORY)?;
     history.insert(number, json(revision)?.as_str())?;
-    if let Some(forgotten) = number.checked_sub(REVISIONS_KEPT) {
+    if let Some(forgotten) = number.checked_sub(revisions_kept) {
         history.remove(forgotten)?;
     }
     transaction.open_table(META)?.insert(REVISION_KEY, number)?;
@@ -191,7 +199,7 @@ impl Store for EmbeddedStore {
         }
         let revision = Revision::of(&current, changes, author);
         let transaction = self.database.begin_write()?;
-        write(&transaction, changes, &revision)?;
+        write(&transaction, changes, &revision, self.revisions_kept)?;
         transaction.commit()?;
         let config = current.with(changes, revision.revision);
         self.current.send_replace(config.clone());
@@ -296,7 +304,8 @@ pub(super) mod tests {
     /// What a process leaves behind that ends between writing and commit.
     pub(in crate::store) fn write_without_commit(store: &EmbeddedStore, changes: &[Change]) {
         let transaction = store.database.begin_write().unwrap();
-        write(&transaction, changes, &Revision::of(&store.current(), changes, "")).unwrap();
+        let revision = Revision::of(&store.current(), changes, "");
+        write(&transaction, changes, &revision, REVISIONS_KEPT).unwrap();
         drop(transaction);
     }
 

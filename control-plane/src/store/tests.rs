@@ -187,6 +187,19 @@ fn every_kept_revision_can_be_looked_at_again() {
 }
 
 #[test]
+fn old_revisions_are_forgotten_and_said_to_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open_keeping(directory.path(), 2).unwrap();
+    for port in 1..=4 {
+        apply(&store, &API.replace("9000", &port.to_string()));
+    }
+    let kept: Vec<_> = store.history(0, 10).unwrap().iter().map(|it| it.revision).collect();
+    assert_eq!(kept, [3, 4]);
+    assert!(store.objects_at(1).unwrap().is_none());
+    assert_eq!(store.objects_at(2).unwrap().unwrap().len(), 1, "what revision 3 changed is known");
+}
+
+#[test]
 fn a_store_of_a_newer_version_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     embedded::tests::write_schema(&EmbeddedStore::open(directory.path()).unwrap(), 2);
