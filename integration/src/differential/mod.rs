@@ -10,6 +10,8 @@ mod observation;
 mod world;
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -24,8 +26,9 @@ use crate::proxy::Kind;
 
 /// Runs every case of a group through both proxies and compares.
 ///
-/// Two variables help while working on it: `CASES=TEXT` runs only cases whose name contains TEXT (and then does not ask
-/// whether each accepted difference still occurs), `PROXIES=envoy` runs Envoy alone, which checks the cases themselves.
+/// Three variables help while working on it: `CASES=TEXT` runs only cases whose name contains TEXT (and then does not ask
+/// whether each accepted difference still occurs), `PROXIES=envoy` runs Envoy alone, which checks the cases themselves,
+/// `OBSERVATIONS=DIR` writes everything that was seen to `DIR/GROUP.PROXY.txt`.
 ///
 /// # Errors
 /// A case does not do through Envoy what it says, the proxies differ in a way that is not accepted, or an accepted
@@ -109,6 +112,14 @@ async fn observe(
                 world.proxy.process().tail()
             );
         }
+    }
+    if let Some(folder) = std::env::var_os("OBSERVATIONS") {
+        let mut text = String::new();
+        for (case, observation) in cases.iter().zip(&observations) {
+            let _ = writeln!(text, "{}/{}", group.name, case.name);
+            let _ = observation.iter().try_for_each(|seen| write!(text, "{seen}"));
+        }
+        fs::write(Path::new(&folder).join(format!("{}.{kind}.txt", group.name)), text)?;
     }
     Ok(observations)
 }
