@@ -10,6 +10,7 @@
 //! - [`process`] is a child process: its output is kept, it is killed by its id when dropped;
 //! - [`bootstrap`] fills addresses and files into the text of an Envoy bootstrap;
 //! - [`proxy`] runs Envoy or our sidecar from such a text, and reads its admin interface;
+//! - [`control_plane`] runs our control plane and speaks its REST interface;
 //! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
@@ -22,6 +23,7 @@ pub mod address;
 pub mod ads;
 pub mod bootstrap;
 pub mod client;
+pub mod control_plane;
 pub mod differential;
 pub mod peers;
 pub mod pki;

@@ -184,8 +184,11 @@ impl Proxy {
     }
 }
 
-/// The command that starts a proxy.
-fn program(kind: Kind) -> Result<Command> {
+/// The command that starts a proxy, without arguments.
+///
+/// # Errors
+/// It is not installed, or not built.
+pub fn program(kind: Kind) -> Result<Command> {
     match kind {
         Kind::Envoy => {
             let peers = peers().context("Envoy is not installed")?;

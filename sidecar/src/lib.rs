@@ -1,4 +1,6 @@
 //! The data plane.
+#[allow(dead_code, unused_imports)] // until workers log with it
+mod access_log;
 pub mod cli;
 #[allow(dead_code, unused_imports)] // until workers choose endpoints with it
 mod cluster;

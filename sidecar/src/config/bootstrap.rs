@@ -1,5 +1,7 @@
 //! The bootstrap: what a sidecar starts from.
 
+pub use super::convert::bootstrap as from_proto;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +9,8 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use outrigger_proto::envoy::config::core::v3::Node;
-use outrigger_proto::json::JsonError;
+use outrigger_proto::json::{JsonError, Schema};
+use prost::Message;
 
 use super::cluster::Cluster;
 use super::listener::Listener;
@@ -33,6 +36,8 @@ pub struct Bootstrap {
     pub lds: Option<Subscription>,
     /// Clusters are discovered.
     pub cds: Option<Subscription>,
+    /// The message as it was read, encoded: what `/config_dump` shows.
+    pub encoded: Vec<u8>,
 }
 
 /// A discovery server and how it is spoken to.
@@ -84,6 +89,9 @@ pub struct Options {
 /// Why a bootstrap could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// Neither a file nor a text was named.
+    #[error("no configuration: name a file with --config-path, or give it with --config-yaml")]
+    Nothing,
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
@@ -119,14 +127,46 @@ pub fn read(
     overlay: Option<&str>,
     options: &Options,
 ) -> Result<Bootstrap, ConfigError> {
-    let _ = (path, overlay, options);
-    Err(ConfigError::Rejected(Vec::new()))
+    let schema = Schema::load()
+        .map_err(|source| ConfigError::Text { origin: "bootstrap".to_owned(), source })?;
+    let parse = |origin: &str, text: &str| {
+        schema
+            .read::<BootstrapProto>(text, !options.allow_unknown_static_fields)
+            .map_err(|source| ConfigError::Text { origin: origin.to_owned(), source })
+    };
+    let mut proto = match path {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+            parse(&path.display().to_string(), &text)?
+        }
+        None if overlay.is_none() => return Err(ConfigError::Nothing),
+        None => BootstrapProto::default(),
+    };
+    if let Some(text) = overlay {
+        merge(&mut proto, &parse("--config-yaml", text)?);
+    }
+    override_node(&mut proto, options);
+    from_proto(proto).map_err(ConfigError::Rejected)
 }
 
-/// Converts a bootstrap.
-///
-/// # Errors
-/// With every field that is wrong or not supported.
-pub fn from_proto(_proto: BootstrapProto) -> Result<Bootstrap, Vec<Rejected>> {
-    super::Problems::new().finish(None)
+/// As every protobuf runtime merges: fields that are set replace, messages merge, lists append.
+fn merge(proto: &mut BootstrapProto, overlay: &BootstrapProto) {
+    // What was just encoded decodes again.
+    let _ = proto.merge(overlay.encode_to_vec().as_slice());
+}
+
+fn override_node(proto: &mut BootstrapProto, options: &Options) {
+    let Options { service_node, service_cluster, service_zone, allow_unknown_static_fields: _ } =
+        options;
+    let node = proto.node.get_or_insert_default();
+    if let Some(id) = service_node {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = service_cluster {
+        node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = service_zone {
+        node.locality.get_or_insert_default().zone.clone_from(zone);
+    }
 }

@@ -9,6 +9,7 @@
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
+#[allow(deprecated)] // Deprecated fields are taken apart as well: control planes still send them.
 mod convert;
 
 pub mod access_log;

@@ -2,6 +2,7 @@
 
 pub use super::convert::route_configuration as from_proto;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,17 @@ pub enum Domain {
     Prefix(Box<str>),
     /// `*`
     Any,
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Any => f.write_str("*"),
+        }
+    }
 }
 
 /// Envoy's `TlsRequirementType`.

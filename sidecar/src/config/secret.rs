@@ -49,6 +49,10 @@ pub struct ValidationContext {
     pub spki_hashes: Vec<[u8; 32]>,
     /// Certificate revocation lists, DER.
     pub crls: Vec<Vec<u8>>,
+    /// Ask the revocation lists only about the peer's own certificate, not about its issuers.
+    pub only_verify_leaf_crl: bool,
+    /// Do not name the roots to clients when asking for their certificate.
+    pub suppress_client_ca_list: bool,
     /// Accept an expired certificate.
     pub allow_expired: bool,
     /// Count a failed verification, but accept the peer (`ACCEPT_UNTRUSTED`).

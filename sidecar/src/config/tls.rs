@@ -14,6 +14,8 @@ pub struct DownstreamTls {
     pub require_client_certificate: bool,
     /// No session tickets.
     pub disable_stateless_session_resumption: bool,
+    /// No sessions by id (TLS 1.2).
+    pub disable_stateful_session_resumption: bool,
     /// Hash of the encoded proto: equal contexts share one TLS configuration.
     pub fingerprint: u64,
 }

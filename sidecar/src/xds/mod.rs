@@ -3,12 +3,18 @@
 //! Reading order:
 //! - [`kind`]: the types of resources;
 //! - [`subscription`]: one type on one stream: names, versions, nonces, ACK and NACK. A pure state machine;
+//! - [`needs`]: what a cluster or listener refers to by name;
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
 //! - [`publish`]: how it takes effect.
 
 mod kind;
+mod needs;
 mod publish;
 mod subscription;
+mod warming;
+
+#[cfg(test)]
+mod testing;
 
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};

@@ -29,6 +29,8 @@ pub(crate) struct Changes {
     pub(crate) removed_listeners: Vec<Arc<str>>,
     /// Names of route configurations that no listener uses any more.
     pub(crate) removed_routes: Vec<Arc<str>>,
+    /// Names of load assignments that no cluster uses any more.
+    pub(crate) removed_endpoints: Vec<Arc<str>>,
     /// Names of clusters that are gone.
     pub(crate) removed_clusters: Vec<Arc<str>>,
     /// Names of secrets that nothing uses any more.
@@ -46,6 +48,7 @@ impl Changes {
             listeners,
             removed_listeners,
             removed_routes,
+            removed_endpoints,
             removed_clusters,
             removed_secrets,
         } = self;
@@ -56,6 +59,7 @@ impl Changes {
             && listeners.is_empty()
             && removed_listeners.is_empty()
             && removed_routes.is_empty()
+            && removed_endpoints.is_empty()
             && removed_clusters.is_empty()
             && removed_secrets.is_empty()
     }

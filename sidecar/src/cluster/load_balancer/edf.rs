@@ -95,10 +95,11 @@ mod tests {
 
     #[test]
     fn a_schedule_begins_where_it_would_stand_by_then() {
-        let weights = [5.0, 2.0, 1.0];
+        // No two are ever due at the same moment.
+        let weights = [5.0, 3.1, 1.7];
         let mut from_start = Edf::starting_at(weights.into_iter(), 0.0);
-        // By 0.7 they are due 3 times, once, and not yet.
-        for _ in 0..4 {
+        // By 0.7 they were due three times, twice and once.
+        for _ in 0..6 {
             from_start.pick(|at| weights[at]);
         }
         let mut later = Edf::starting_at(weights.into_iter(), 0.7);

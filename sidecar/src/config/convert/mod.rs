@@ -1,56 +1,126 @@
-//! From Envoy's protos to our types, one file a resource.
+//! From Envoy's protos to our types, one file a message.
 //!
 //! Each message is taken apart without `..`, so that a field which a new version of the API brings is a compile error
-//! here and not a silent omission. A field is converted, or refused by name, or named as harmless with the reason.
+//! here and not a silent omission. A field is converted, or refused by name, or named as harmless with the reason
+//! beside it: that is the list of what may be ignored.
+//!
+//! Reading order: [`common`] (the vocabulary), then the resources from outside in: [`bootstrap`]; [`listener`] with
+//! [`http_connection_manager`], [`http_filter`], [`tcp_proxy`]; [`route`] with [`route_action`] and [`retry`];
+//! [`cluster`] with its parts; [`endpoint`]; [`tls`], [`certificate`], [`secret`].
+//!
+//! A conversion goes on after a problem, to report all of them. What it makes then is thrown away: the functions
+//! below give a value only if nothing was refused.
 
-use super::{Problems, Rejected};
+mod access_log;
+mod bootstrap;
+mod bootstrap_references;
+mod certificate;
+mod circuit_breakers;
+mod cluster;
+mod common;
+mod config_source;
+mod data_source;
+mod discovery;
+mod endpoint;
+mod filter_overrides;
+mod format;
+mod header;
+mod http_connection_manager;
+mod http_filter;
+mod http_options;
+mod listener;
+mod load_balancer;
+mod matcher;
+mod outlier_detection;
+mod rbac;
+mod retry;
+mod route;
+mod route_action;
+mod secret;
+mod tcp_proxy;
+mod tls;
+mod upstream_http;
 
+use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use outrigger_proto::envoy::config::cluster::v3::Cluster as ClusterProto;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfigurationProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
+use outrigger_proto::google::protobuf::UInt32Value;
+
+use super::{Problems, Rejected};
+
+/// Converts a bootstrap.
+///
+/// # Errors
+/// With every field that is wrong or not supported.
+pub fn bootstrap(proto: BootstrapProto) -> Result<super::bootstrap::Bootstrap, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = bootstrap::convert(&mut problems, proto);
+    problems.finish(value)
+}
 
 /// Converts a listener.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
-pub fn listener(_proto: ListenerProto) -> Result<super::listener::Listener, Vec<Rejected>> {
-    Problems::new().finish(None)
+pub fn listener(proto: ListenerProto) -> Result<super::listener::Listener, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = listener::convert(&mut problems, proto);
+    problems.finish(value)
 }
 
-/// Converts a route configuration.
+/// Converts a route configuration that was discovered.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
 pub fn route_configuration(
-    _proto: RouteConfigurationProto,
+    proto: RouteConfigurationProto,
 ) -> Result<super::route::RouteConfiguration, Vec<Rejected>> {
-    Problems::new().finish(None)
+    let mut problems = Problems::new();
+    common::text(&mut problems, "name", proto.name.clone());
+    let value = route::convert(&mut problems, proto, false);
+    problems.finish(Some(value))
 }
 
 /// Converts a cluster.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
-pub fn cluster(_proto: ClusterProto) -> Result<super::cluster::Cluster, Vec<Rejected>> {
-    Problems::new().finish(None)
+pub fn cluster(proto: ClusterProto) -> Result<super::cluster::Cluster, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = cluster::convert(&mut problems, proto);
+    problems.finish(value)
 }
 
-/// Converts a load assignment.
+/// Converts a load assignment that was discovered: it has IP addresses only.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
 pub fn load_assignment(
-    _proto: ClusterLoadAssignment,
+    proto: ClusterLoadAssignment,
 ) -> Result<super::endpoint::LoadAssignment, Vec<Rejected>> {
-    Problems::new().finish(None)
+    let mut problems = Problems::new();
+    let value = endpoint::convert(&mut problems, proto, endpoint::Hosts::Addresses);
+    problems.finish(Some(value))
 }
 
-/// Converts a secret.
+/// Converts a secret. Files that it names are read now.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
-pub fn secret(_proto: SecretProto) -> Result<super::secret::Secret, Vec<Rejected>> {
-    Problems::new().finish(None)
+pub fn secret(proto: SecretProto) -> Result<super::secret::Secret, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = secret::convert(&mut problems, proto);
+    problems.finish(value)
+}
+
+/// `per_connection_buffer_limit_bytes` of listeners and clusters: 1 MiB where it is unset; zero is no limit.
+fn buffer_limit(proto: Option<UInt32Value>) -> usize {
+    match common::number(proto) {
+        None => 1 << 20,
+        Some(0) => usize::MAX,
+        Some(limit) => limit as usize,
+    }
 }

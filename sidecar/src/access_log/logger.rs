@@ -1,0 +1,73 @@
+//! One configured log.
+
+use std::io;
+use std::sync::Arc;
+
+use super::json::Compiled;
+use super::record::{LogRecord, Needs};
+use super::text;
+use super::writer::{Output, Writer};
+use crate::config::access_log::{AccessLog, Format, LineFormat};
+
+/// A log with its format compiled. Made with the listener or filter that has it.
+pub(crate) struct Logger {
+    output: Arc<Output>,
+    line: Line,
+}
+
+enum Line {
+    Text(Format),
+    Json(Compiled),
+}
+
+impl Logger {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// If its file cannot be opened.
+    pub(crate) fn new(config: &AccessLog, writer: &Writer) -> io::Result<Self> {
+        let line = match &config.format {
+            LineFormat::Text(format) => Line::Text(format.clone()),
+            LineFormat::Json(format) => Line::Json(Compiled::new(format)),
+        };
+        Ok(Self { output: writer.output(&config.sink)?, line })
+    }
+
+    /// Writes one line. Called once, at the end of the stream or connection.
+    pub(crate) fn log(&self, record: &LogRecord<'_>) {
+        self.output.append(|buffer| match &self.line {
+            Line::Text(format) => text::render(format, record, b"-", buffer),
+            Line::Json(compiled) => compiled.render(record, buffer),
+        });
+    }
+}
+
+/// The logs of one listener or filter, with the headers that they read.
+#[derive(Default)]
+pub(crate) struct Loggers {
+    loggers: Box<[Logger]>,
+    /// What has to be kept of headers that move on before the end.
+    pub(crate) needs: Needs,
+}
+
+impl Loggers {
+    /// Opens the logs.
+    ///
+    /// # Errors
+    /// With the index of the log whose file cannot be opened.
+    pub(crate) fn new(configs: &[AccessLog], writer: &Writer) -> Result<Self, (usize, io::Error)> {
+        let open = |(at, config)| Logger::new(config, writer).map_err(|error| (at, error));
+        let loggers = configs.iter().enumerate().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { loggers, needs: Needs::of(configs) })
+    }
+
+    /// Whether there is none: no record has to be made then.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.loggers.is_empty()
+    }
+
+    /// Writes a line to each.
+    pub(crate) fn log(&self, record: &LogRecord<'_>) {
+        self.loggers.iter().for_each(|logger| logger.log(record));
+    }
+}

@@ -1,0 +1,22 @@
+//! Access logs: one line for each request or connection, in Envoy's formats.
+//!
+//! A worker formats a line once, into a buffer of its own; a writer thread takes the buffers each second, or when one holds
+//! 64 KiB, and appends them to their files. So a request never waits for a disk.
+//!
+//! Reading order: [`record`] (what is known at the end of a stream), [`flags`], [`operator`] (the value of one command),
+//! [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`logger`].
+
+mod flags;
+mod json;
+mod logger;
+mod operator;
+mod record;
+mod text;
+mod time_format;
+mod writer;
+
+pub(crate) use flags::ResponseFlags;
+pub(crate) use logger::{Logger, Loggers};
+pub(crate) use record::{Captured, Headers, LogRecord, Needs};
+pub(crate) use text::render;
+pub(crate) use writer::Writer;

@@ -1,0 +1,242 @@
+//! The value of one command operator.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::Version;
+
+use super::record::{Headers, LogRecord};
+use super::time_format;
+use crate::config::access_log::{HeaderOrPseudo, Operator};
+
+/// What a command stands for.
+pub(super) enum Value<'a> {
+    /// Nothing is known: `-` in text, `null` in JSON.
+    Missing,
+    /// Text; not necessarily UTF-8.
+    Text(&'a [u8]),
+    /// A whole number; a number in JSON as well.
+    Number(u64),
+    /// Text that was made for this line.
+    Owned(Vec<u8>),
+}
+
+/// The value of `operator` for `record`.
+pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a> {
+    match operator {
+        Operator::StartTime(format) => {
+            let mut out = Vec::with_capacity(24);
+            match format {
+                None => time_format::default(record.start, &mut out),
+                Some(format) => time_format::custom(format, record.start, &mut out),
+            }
+            Value::Owned(out)
+        }
+        Operator::Protocol => text(record.protocol.map(|protocol| match protocol {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_3 => "HTTP/3",
+            _ => "HTTP/1.1",
+        })),
+        Operator::RequestMethod => text(record.method),
+        Operator::RequestPath => text(record.path),
+        Operator::ResponseCode => Value::Number(record.response_code.unwrap_or(0).into()),
+        Operator::ResponseCodeDetails => text(record.response_code_details),
+        Operator::ResponseFlags => flags(record, false),
+        Operator::ResponseFlagsLong => flags(record, true),
+        Operator::BytesReceived => Value::Number(record.bytes_received),
+        Operator::BytesSent => Value::Number(record.bytes_sent),
+        Operator::Duration => millis(record.duration),
+        Operator::RequestDuration => millis(record.request_duration),
+        Operator::ResponseDuration => millis(record.response_duration),
+        Operator::ResponseTxDuration => millis(record.response_tx_duration),
+        Operator::UpstreamHost => address(record.upstream_host),
+        Operator::UpstreamCluster => text(record.upstream_cluster),
+        Operator::UpstreamLocalAddress => address(record.upstream_local_address),
+        Operator::UpstreamTransportFailureReason => text(record.upstream_transport_failure_reason),
+        Operator::UpstreamRequestAttemptCount => Value::Number(record.attempt_count.into()),
+        Operator::ConnectionTerminationDetails => text(record.connection_termination_details),
+        Operator::DownstreamRemoteAddress => address(record.downstream_remote),
+        Operator::DownstreamRemoteAddressWithoutPort => ip(record.downstream_remote),
+        Operator::DownstreamDirectRemoteAddress => address(record.downstream_direct_remote),
+        Operator::DownstreamDirectRemoteAddressWithoutPort => ip(record.downstream_direct_remote),
+        Operator::DownstreamLocalAddress => address(record.downstream_local),
+        Operator::DownstreamLocalAddressWithoutPort => ip(record.downstream_local),
+        Operator::DownstreamLocalPort => {
+            record.downstream_local.map_or(Value::Missing, |at| Value::Number(at.port().into()))
+        }
+        Operator::DownstreamPeerUriSan => list(record.downstream_peer_uri_sans),
+        Operator::DownstreamLocalUriSan => list(record.downstream_local_uri_sans),
+        Operator::DownstreamPeerSubject => text(record.downstream_peer_subject),
+        Operator::DownstreamTlsVersion => text(record.downstream_tls_version),
+        Operator::DownstreamTlsCipher => text(record.downstream_tls_cipher),
+        Operator::RequestedServerName => text(record.requested_server_name),
+        Operator::RouteName => text(record.route_name),
+        Operator::VirtualClusterName => text(record.virtual_cluster_name),
+        Operator::FilterChainName => text(record.filter_chain_name),
+        Operator::ConnectionId => record.connection_id.map_or(Value::Missing, Value::Number),
+        Operator::StreamId => text(record.stream_id),
+        Operator::Hostname => text(Some(hostname())),
+        Operator::GrpcStatus => grpc_status(record.grpc_status),
+        Operator::GrpcStatusNumber => {
+            record.grpc_status.map_or(Value::Missing, |status| Value::Number(status.into()))
+        }
+        Operator::Req(first, second) => {
+            either(first, second.as_ref(), |name| header(name, record, record.request_headers))
+        }
+        Operator::Resp(first, second) => {
+            either(first, second.as_ref(), |name| header(name, record, record.response_headers))
+        }
+        Operator::Trailer(first, second) => either(first, second.as_ref(), |name| {
+            record.response_trailers.get(name).map(|value| Value::Text(value.as_bytes()))
+        }),
+    }
+}
+
+fn either<'a, N>(
+    first: &N,
+    second: Option<&N>,
+    get: impl Fn(&N) -> Option<Value<'a>>,
+) -> Value<'a> {
+    get(first).or_else(|| get(second?)).unwrap_or(Value::Missing)
+}
+
+fn header<'a>(
+    name: &HeaderOrPseudo,
+    record: &LogRecord<'a>,
+    headers: Headers<'a>,
+) -> Option<Value<'a>> {
+    let text = |text: Option<&'a str>| text.map(|text| Value::Text(text.as_bytes()));
+    match name {
+        HeaderOrPseudo::Header(name) => {
+            headers.get(name).map(|value| Value::Text(value.as_bytes()))
+        }
+        HeaderOrPseudo::Method => text(record.method),
+        HeaderOrPseudo::Path => text(record.path),
+        HeaderOrPseudo::Authority => text(record.authority),
+        HeaderOrPseudo::Scheme => text(record.scheme),
+        HeaderOrPseudo::Status => {
+            record.response_code.map(|code| Value::Owned(code.to_string().into_bytes()))
+        }
+    }
+}
+
+fn text(text: Option<&str>) -> Value<'_> {
+    match text {
+        Some(text) if !text.is_empty() => Value::Text(text.as_bytes()),
+        _ => Value::Missing,
+    }
+}
+
+fn list<'a>(names: &[Box<str>]) -> Value<'a> {
+    match names {
+        [] => Value::Missing,
+        names => Value::Owned(names.join(",").into_bytes()),
+    }
+}
+
+fn flags<'a>(record: &LogRecord<'a>, long: bool) -> Value<'a> {
+    let mut names = record.flags.names(long);
+    let Some(first) = names.next() else { return Value::Text(b"-") };
+    let mut rest = names.peekable();
+    if rest.peek().is_none() {
+        return Value::Text(first.as_bytes());
+    }
+    let mut out = first.as_bytes().to_vec();
+    for name in rest {
+        out.push(b',');
+        out.extend_from_slice(name.as_bytes());
+    }
+    Value::Owned(out)
+}
+
+/// Whole milliseconds, rounded down.
+fn millis<'a>(duration: Option<Duration>) -> Value<'a> {
+    duration.map_or(Value::Missing, |duration| {
+        Value::Number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+fn address<'a>(address: Option<SocketAddr>) -> Value<'a> {
+    let Some(address) = address else { return Value::Missing };
+    let mut out = Vec::with_capacity(24);
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            push_ipv4(&mut out, ip.octets());
+            out.push(b':');
+            push_number(&mut out, address.port().into());
+        }
+        IpAddr::V6(ip) => out.extend_from_slice(format!("[{ip}]:{}", address.port()).as_bytes()),
+    }
+    Value::Owned(out)
+}
+
+fn ip<'a>(address: Option<SocketAddr>) -> Value<'a> {
+    let Some(address) = address else { return Value::Missing };
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            let mut out = Vec::with_capacity(16);
+            push_ipv4(&mut out, ip.octets());
+            Value::Owned(out)
+        }
+        IpAddr::V6(ip) => Value::Owned(ip.to_string().into_bytes()),
+    }
+}
+
+fn push_ipv4(out: &mut Vec<u8>, octets: [u8; 4]) {
+    for (at, octet) in octets.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        push_number(out, octet.into());
+    }
+}
+
+/// Appends a decimal number.
+pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn grpc_status<'a>(status: Option<u32>) -> Value<'a> {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    let Some(status) = status else { return Value::Missing };
+    match NAMES.get(status as usize) {
+        Some(name) => Value::Text(name.as_bytes()),
+        None => Value::Owned(status.to_string().into_bytes()),
+    }
+}
+
+/// The name of this machine.
+fn hostname() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}

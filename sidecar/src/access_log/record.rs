@@ -1,0 +1,273 @@
+//! What is known at the end of a request or connection.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
+
+use super::flags::ResponseFlags;
+use crate::config::access_log::{
+    AccessLog, Format, FormatPart, HeaderOrPseudo, JsonFormat, LineFormat, Operator,
+};
+
+/// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
+/// not known is `None` and prints as `-`.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRecord<'a> {
+    /// When the request's (or connection's) first byte came.
+    pub(crate) start: SystemTime,
+    /// Downstream protocol; `None` for a TCP connection.
+    pub(crate) protocol: Option<Version>,
+    /// `:method`
+    pub(crate) method: Option<&'a str>,
+    /// `:path`, with the query, as it was sent upstream (after rewriting).
+    pub(crate) path: Option<&'a str>,
+    /// `:authority`
+    pub(crate) authority: Option<&'a str>,
+    /// `:scheme`
+    pub(crate) scheme: Option<&'a str>,
+    /// Status of the response; `None` if there was none, which prints as 0.
+    pub(crate) response_code: Option<u16>,
+    /// Why this response: `via_upstream`, `route_not_found`, …
+    pub(crate) response_code_details: Option<&'a str>,
+    /// What went wrong.
+    pub(crate) flags: ResponseFlags,
+    /// Bytes of the request's body (of a connection: read from the client).
+    pub(crate) bytes_received: u64,
+    /// Bytes of the response's body (of a connection: written to the client).
+    pub(crate) bytes_sent: u64,
+    /// From the start to the end.
+    pub(crate) duration: Option<Duration>,
+    /// From the start to the last byte of the request.
+    pub(crate) request_duration: Option<Duration>,
+    /// From the start to the first byte of the upstream's response.
+    pub(crate) response_duration: Option<Duration>,
+    /// From the first byte of the upstream's response to the last byte sent to the client.
+    pub(crate) response_tx_duration: Option<Duration>,
+    /// The endpoint that was tried last.
+    pub(crate) upstream_host: Option<SocketAddr>,
+    /// Name of its cluster.
+    pub(crate) upstream_cluster: Option<&'a str>,
+    /// Our address of the connection to it.
+    pub(crate) upstream_local_address: Option<SocketAddr>,
+    /// Why no connection could be made.
+    pub(crate) upstream_transport_failure_reason: Option<&'a str>,
+    /// How often it was tried; 0 if never.
+    pub(crate) attempt_count: u32,
+    /// Why we ended the connection.
+    pub(crate) connection_termination_details: Option<&'a str>,
+    /// The client: the connection's peer, or what trusted forwarding headers say.
+    pub(crate) downstream_remote: Option<SocketAddr>,
+    /// The connection's peer.
+    pub(crate) downstream_direct_remote: Option<SocketAddr>,
+    /// Our address of the connection.
+    pub(crate) downstream_local: Option<SocketAddr>,
+    /// URI SANs of the client's certificate.
+    pub(crate) downstream_peer_uri_sans: &'a [Box<str>],
+    /// Subject of the client's certificate.
+    pub(crate) downstream_peer_subject: Option<&'a str>,
+    /// URI SANs of our certificate.
+    pub(crate) downstream_local_uri_sans: &'a [Box<str>],
+    /// `TLSv1.3`
+    pub(crate) downstream_tls_version: Option<&'a str>,
+    /// `TLS_AES_256_GCM_SHA384`, in OpenSSL's names as Envoy prints them.
+    pub(crate) downstream_tls_cipher: Option<&'a str>,
+    /// Server name the client asked for.
+    pub(crate) requested_server_name: Option<&'a str>,
+    /// Name of the route.
+    pub(crate) route_name: Option<&'a str>,
+    /// Name of the virtual cluster.
+    pub(crate) virtual_cluster_name: Option<&'a str>,
+    /// Name of the filter chain.
+    pub(crate) filter_chain_name: Option<&'a str>,
+    /// Number of the connection, unique in the process.
+    pub(crate) connection_id: Option<u64>,
+    /// Id of the stream: the `x-request-id`, or the trace.
+    pub(crate) stream_id: Option<&'a str>,
+    /// The gRPC status of a gRPC request.
+    pub(crate) grpc_status: Option<u32>,
+    /// Headers of the request, as they were sent upstream.
+    pub(crate) request_headers: Headers<'a>,
+    /// Headers of the response, as they were sent downstream.
+    pub(crate) response_headers: Headers<'a>,
+    /// Trailers of the response.
+    pub(crate) response_trailers: Headers<'a>,
+}
+
+impl LogRecord<'_> {
+    /// Nothing but a start.
+    pub(crate) fn new(start: SystemTime) -> Self {
+        Self {
+            start,
+            protocol: None,
+            method: None,
+            path: None,
+            authority: None,
+            scheme: None,
+            response_code: None,
+            response_code_details: None,
+            flags: ResponseFlags::NONE,
+            bytes_received: 0,
+            bytes_sent: 0,
+            duration: None,
+            request_duration: None,
+            response_duration: None,
+            response_tx_duration: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            upstream_local_address: None,
+            upstream_transport_failure_reason: None,
+            attempt_count: 0,
+            connection_termination_details: None,
+            downstream_remote: None,
+            downstream_direct_remote: None,
+            downstream_local: None,
+            downstream_peer_uri_sans: &[],
+            downstream_peer_subject: None,
+            downstream_local_uri_sans: &[],
+            downstream_tls_version: None,
+            downstream_tls_cipher: None,
+            requested_server_name: None,
+            route_name: None,
+            virtual_cluster_name: None,
+            filter_chain_name: None,
+            connection_id: None,
+            stream_id: None,
+            grpc_status: None,
+            request_headers: Headers::None,
+            response_headers: Headers::None,
+            response_trailers: Headers::None,
+        }
+    }
+}
+
+/// Headers that a record can look into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Headers<'a> {
+    /// There are none.
+    None,
+    /// All of them are still here.
+    Map(&'a HeaderMap),
+    /// They have moved on; what the logs need was kept.
+    Captured(&'a Captured),
+}
+
+impl<'a> Headers<'a> {
+    /// The first value of a header: Envoy logs no other.
+    pub(crate) fn get(self, name: &HeaderName) -> Option<&'a HeaderValue> {
+        match self {
+            Self::None => None,
+            Self::Map(headers) => headers.get(name),
+            Self::Captured(captured) => {
+                captured.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
+            }
+        }
+    }
+}
+
+/// Header values kept for the log. A value is shared and not copied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Captured(SmallVec<[(HeaderName, HeaderValue); 4]>);
+
+/// Which headers some logs read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Needs {
+    /// Of the request.
+    pub(crate) request_headers: Box<[HeaderName]>,
+    /// Of the response.
+    pub(crate) response_headers: Box<[HeaderName]>,
+    /// Trailers of the response.
+    pub(crate) response_trailers: Box<[HeaderName]>,
+}
+
+impl Needs {
+    /// What these logs read.
+    pub(crate) fn of(logs: &[AccessLog]) -> Self {
+        let mut found = Found::default();
+        for log in logs {
+            match &log.format {
+                LineFormat::Text(format) => found.format(format),
+                LineFormat::Json(format) => found.json(format),
+            }
+        }
+        found.into()
+    }
+
+    /// What these formats read: header additions with commands.
+    pub(crate) fn of_formats<'f>(formats: impl IntoIterator<Item = &'f Format>) -> Self {
+        let mut found = Found::default();
+        formats.into_iter().for_each(|format| found.format(format));
+        found.into()
+    }
+
+    /// Keeps the first value of each of `names` that is there.
+    pub(crate) fn capture(names: &[HeaderName], headers: &HeaderMap) -> Captured {
+        let value = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+        Captured(names.iter().filter_map(value).collect())
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    request: Vec<HeaderName>,
+    response: Vec<HeaderName>,
+    trailers: Vec<HeaderName>,
+}
+
+impl Found {
+    fn json(&mut self, format: &JsonFormat) {
+        match format {
+            JsonFormat::Object(fields) => fields.iter().for_each(|(_, field)| self.json(field)),
+            JsonFormat::List(items) => items.iter().for_each(|item| self.json(item)),
+            JsonFormat::Value(format) => self.format(format),
+            JsonFormat::Fixed(_) => {}
+        }
+    }
+
+    fn format(&mut self, format: &Format) {
+        for part in &format.parts {
+            let FormatPart::Command(command) = part else { continue };
+            match &command.operator {
+                Operator::Req(first, second) => {
+                    add(&mut self.request, header(first));
+                    add(&mut self.request, second.as_ref().and_then(header));
+                }
+                Operator::Resp(first, second) => {
+                    add(&mut self.response, header(first));
+                    add(&mut self.response, second.as_ref().and_then(header));
+                }
+                Operator::Trailer(first, second) => {
+                    add(&mut self.trailers, Some(first));
+                    add(&mut self.trailers, second.as_ref());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn header(name: &HeaderOrPseudo) -> Option<&HeaderName> {
+    match name {
+        HeaderOrPseudo::Header(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn add(names: &mut Vec<HeaderName>, name: Option<&HeaderName>) {
+    if let Some(name) = name
+        && !names.contains(name)
+    {
+        names.push(name.clone());
+    }
+}
+
+impl From<Found> for Needs {
+    fn from(found: Found) -> Self {
+        Self {
+            request_headers: found.request.into(),
+            response_headers: found.response.into(),
+            response_trailers: found.trailers.into(),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Lines of text.
+
+use super::operator::{Value, push_number, value};
+use super::record::LogRecord;
+use crate::config::access_log::{Command, Format, FormatPart};
+
+/// Appends `format` filled in from `record`. What is not known is `-`.
+///
+/// The value of a header addition with commands is made by this too; there, Envoy leaves out what is not known (see
+/// [`LogRecord`]), which is for the caller to ask with `missing = b""`.
+pub(crate) fn render(format: &Format, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec<u8>) {
+    for part in &format.parts {
+        match part {
+            FormatPart::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            FormatPart::Command(command) => push(command, record, missing, out),
+        }
+    }
+}
+
+fn push(command: &Command, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    match value(&command.operator, record) {
+        Value::Missing => out.extend_from_slice(missing),
+        Value::Text(text) => out.extend_from_slice(text),
+        Value::Number(number) => push_number(out, number),
+        Value::Owned(text) => out.extend_from_slice(&text),
+    }
+    if let Some(length) = command.max_length {
+        out.truncate(start.saturating_add(length).min(out.len()));
+    }
+}

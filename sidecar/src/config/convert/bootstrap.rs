@@ -1,0 +1,292 @@
+//! The bootstrap: its parts, and whether they fit each other.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
+use outrigger_proto::envoy::config::bootstrap::v3 as proto;
+use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use outrigger_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
+use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::config::core::v3::node::UserAgentVersionType;
+use outrigger_proto::envoy::config::metrics::v3::StatsConfig;
+use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+
+use prost::Message;
+
+use crate::config::Problems;
+use crate::config::bootstrap::{Bootstrap, DiscoveryService, Subscription};
+use crate::config::cluster::Cluster;
+use crate::config::listener::Listener;
+use crate::config::secret::Secret;
+
+use super::common::{Present, ip_and_port, sorted, unsupported};
+use super::{bootstrap_references, cluster, config_source, discovery, listener, secret};
+
+/// A bootstrap.
+#[allow(clippy::too_many_lines)] // one field after the other, as in the proto
+pub(super) fn convert(problems: &mut Problems, proto: proto::Bootstrap) -> Option<Bootstrap> {
+    let encoded = proto.encode_to_vec();
+    let proto::Bootstrap {
+        node,
+        node_context_params,
+        static_resources,
+        dynamic_resources,
+        cluster_manager,
+        hds_config,
+        flags_path,
+        stats_sinks,
+        deferred_stat_options: _, // when statistics take up memory; changes none of them
+        stats_config,
+        stats_flush_interval: _, // of stats_sinks, which are refused
+        watchdog,
+        watchdogs,
+        tracing,
+        layered_runtime,
+        admin,
+        overload_manager,
+        enable_dispatcher_stats: _, // only adds statistics of Envoy's event loop
+        header_prefix,
+        stats_server_version_override,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config: _, // which resolver library; there is one here
+        bootstrap_extensions,
+        fatal_actions,
+        config_sources,
+        default_config_source,
+        default_socket_interface,
+        certificate_provider_instances,
+        inline_headers: _, // how Envoy stores headers; changes no outcome
+        perf_tracing_file_path,
+        default_regex_engine,
+        xds_delegate_extension,
+        xds_config_tracker_extension,
+        listener_manager,
+        application_log_config,
+        grpc_async_client_manager_config: _, // how Envoy caches its gRPC clients
+        memory_allocator_manager: _,         // of Envoy's allocator
+        enable_worker_cpu_affinity,
+        stats_flush: _,    // of stats_sinks, which are refused
+        stats_eviction: _, // when statistics that no one uses are freed
+    } = proto;
+    unsupported!(problems;
+        node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing,
+        overload_manager, header_prefix, stats_server_version_override, use_tcp_for_dns_lookups,
+        dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources,
+        default_config_source, default_socket_interface, certificate_provider_instances,
+        perf_tracing_file_path, default_regex_engine, xds_delegate_extension,
+        xds_config_tracker_extension, listener_manager, application_log_config,
+        enable_worker_cpu_affinity);
+    let manager = cluster_manager.unwrap_or_default();
+    problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
+    problems.field("stats_config", |problems| {
+        stats_config_of(problems, stats_config.unwrap_or_default());
+    });
+    layered_runtime_of(problems, layered_runtime);
+    let admin =
+        admin.and_then(|proto| problems.field("admin", |problems| admin_of(problems, proto)));
+    let static_resources = static_resources.unwrap_or_default();
+    let parts = problems.field("static_resources", |problems| statics(problems, static_resources));
+    let dynamic = dynamic_resources.unwrap_or_default();
+    let Dynamic { lds, cds, ads } =
+        problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
+    let node = node_of(problems, node.unwrap_or_default(), ads.is_some());
+    let bootstrap = Bootstrap {
+        node,
+        admin,
+        listeners: parts.listeners,
+        clusters: parts.clusters,
+        secrets: parts.secrets,
+        ads,
+        lds,
+        cds,
+        encoded,
+    };
+    bootstrap_references::check(problems, &bootstrap);
+    Some(bootstrap)
+}
+
+/// What we tell discovery servers: the node of the file, under our name.
+fn node_of(problems: &mut Problems, mut node: core::Node, needs_name: bool) -> core::Node {
+    if needs_name {
+        problems.field("node", |problems| {
+            for (name, value, flag) in
+                [("id", &node.id, "node"), ("cluster", &node.cluster, "cluster")]
+            {
+                if value.is_empty() {
+                    problems.reject_field(
+                        name,
+                        format!("required with dynamic_resources: here or by --service-{flag}"),
+                    );
+                }
+            }
+        });
+    }
+    node.user_agent_name = "outrigger".to_owned();
+    node.user_agent_version_type =
+        Some(UserAgentVersionType::UserAgentVersion(env!("CARGO_PKG_VERSION").to_owned()));
+    node
+}
+
+fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) {
+    let proto::ClusterManager {
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config,
+        enable_deferred_cluster_creation: _, // when Envoy's workers build a cluster; changes no outcome
+    } = proto;
+    unsupported!(problems;
+        local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
+}
+
+fn stats_config_of(problems: &mut Problems, proto: StatsConfig) {
+    let StatsConfig {
+        stats_tags: _, // only add labels
+        use_all_default_tags,
+        stats_matcher: _, // only leaves statistics out
+        histogram_bucket_settings,
+        allow_default_tag_overrides: _, // of stats_tags, which only add labels
+    } = proto;
+    unsupported!(problems; histogram_bucket_settings);
+    if use_all_default_tags.is_some_and(|all| !all.value) {
+        problems.unsupported("use_all_default_tags", true);
+    }
+}
+
+/// There is no runtime. A layer that only could be filled later says nothing; one that sets something is refused.
+fn layered_runtime_of(problems: &mut Problems, proto: Option<proto::LayeredRuntime>) {
+    let Some(proto::LayeredRuntime { layers }) = proto else { return };
+    problems.field("layered_runtime", |problems| {
+        for (index, layer) in layers.into_iter().enumerate() {
+            let proto::RuntimeLayer { name: _, layer_specifier } = layer;
+            problems.element("layers", index, |problems| match layer_specifier {
+                Some(LayerSpecifier::StaticLayer(values)) => {
+                    for (key, _) in sorted(values.fields) {
+                        problems.element("static_layer", &key, |problems| {
+                            problems.reject("not supported by this version of Outrigger");
+                        });
+                    }
+                }
+                Some(LayerSpecifier::AdminLayer(proto::runtime_layer::AdminLayer {})) => {}
+                Some(LayerSpecifier::DiskLayer(_)) => problems.unsupported("disk_layer", true),
+                Some(LayerSpecifier::RtdsLayer(_)) => problems.unsupported("rtds_layer", true),
+                None => problems.reject("one of static_layer, admin_layer is required"),
+            });
+        }
+    });
+}
+
+fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> {
+    let proto::Admin {
+        access_log,
+        access_log_path,
+        profile_path: _, // of Envoy's CPU profiler, which there is not
+        address,
+        socket_options,
+        ignore_global_conn_limit: _, // there is no global limit
+        allow_paths,
+    } = proto;
+    unsupported!(problems; socket_options, allow_paths);
+    // A log that is thrown away need not be written.
+    problems.unsupported(
+        "access_log_path",
+        access_log_path.is_present() && access_log_path != "/dev/null",
+    );
+    for (index, log) in access_log.iter().enumerate() {
+        problems.element("access_log", index, |problems| {
+            if !is_discarded(log) {
+                problems.reject("not supported by this version of Outrigger, but to /dev/null");
+            }
+        });
+    }
+    // Without an address Envoy has no admin interface either.
+    let address = address?;
+    problems.field("address", |problems| ip_and_port(problems, address))
+}
+
+fn is_discarded(log: &AccessLog) -> bool {
+    let Some(access_log::ConfigType::TypedConfig(config)) = &log.config_type else { return false };
+    any::unpack::<FileAccessLog>(config).is_ok_and(|log| log.path == "/dev/null")
+}
+
+struct Statics {
+    listeners: Vec<Arc<Listener>>,
+    clusters: Vec<Arc<Cluster>>,
+    secrets: Vec<Secret>,
+}
+
+fn statics(problems: &mut Problems, proto: StaticResources) -> Statics {
+    let StaticResources { listeners, clusters, secrets } = proto;
+    let clusters = named(problems, "clusters", clusters, cluster::convert, |c| &c.name);
+    let secrets = named(problems, "secrets", secrets, secret::convert, |s| &s.name);
+    let listeners = named(problems, "listeners", listeners, listener::convert, |l| &l.name);
+    Statics {
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        clusters: clusters.into_iter().map(Arc::new).collect(),
+        secrets,
+    }
+}
+
+/// Converts a list of resources, whose names must differ.
+fn named<P, R>(
+    problems: &mut Problems,
+    field: &str,
+    protos: Vec<P>,
+    convert: impl Fn(&mut Problems, P) -> Option<R>,
+    name: impl Fn(&R) -> &Arc<str>,
+) -> Vec<R> {
+    let mut first: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut resources = Vec::with_capacity(protos.len());
+    for (index, proto) in protos.into_iter().enumerate() {
+        problems.element(field, index, |problems| {
+            let Some(resource) = convert(problems, proto) else { return };
+            if let Some(first) = first.get(name(&resource)) {
+                problems.reject_field(
+                    "name",
+                    format!("duplicate: {field}[{first}] is named {:?} already", name(&resource)),
+                );
+            }
+            first.entry(name(&resource).clone()).or_insert(index);
+            resources.push(resource);
+        });
+    }
+    resources
+}
+
+struct Dynamic {
+    lds: Option<Subscription>,
+    cds: Option<Subscription>,
+    ads: Option<DiscoveryService>,
+}
+
+fn dynamics(problems: &mut Problems, proto: DynamicResources) -> Dynamic {
+    let DynamicResources {
+        lds_config,
+        lds_resources_locator,
+        cds_config,
+        cds_resources_locator,
+        ads_config,
+    } = proto;
+    unsupported!(problems; lds_resources_locator, cds_resources_locator);
+    let has_ads = ads_config.is_some();
+    let ads = ads_config.and_then(|proto| {
+        problems.field("ads_config", |problems| discovery::convert(problems, proto))
+    });
+    if !has_ads && (lds_config.is_some() || cds_config.is_some()) {
+        problems.reject_field("ads_config", "required with lds_config and cds_config");
+    }
+    let mut subscription = |name: &str, proto: Option<core::ConfigSource>| {
+        let initial_fetch_timeout =
+            problems.field(name, |problems| config_source::ads(problems, proto?))?;
+        Some(Subscription { initial_fetch_timeout })
+    };
+    Dynamic {
+        lds: subscription("lds_config", lds_config),
+        cds: subscription("cds_config", cds_config),
+        ads,
+    }
+}

@@ -1,0 +1,215 @@
+//! Whether what a bootstrap names is there: clusters, secrets, the discovery server, addresses.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Problems;
+use crate::config::bootstrap::Bootstrap;
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::http_connection_manager::RouteSource;
+use crate::config::listener::{Listener, TerminalFilter};
+use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
+use crate::config::secret::{CertificateSource, SecretValue};
+use crate::config::tls::{CommonTls, SecretRef, Validation};
+
+/// Reports every reference that leads nowhere.
+pub(super) fn check(problems: &mut Problems, bootstrap: &Bootstrap) {
+    discovery_server(problems, bootstrap);
+    let known = Known::of(bootstrap);
+    problems.field("static_resources", |problems| {
+        for (index, cluster) in bootstrap.clusters.iter().enumerate() {
+            problems.element("clusters", index, |problems| known.cluster(problems, cluster));
+        }
+        let mut addresses = HashMap::new();
+        for (index, listener) in bootstrap.listeners.iter().enumerate() {
+            problems.element("listeners", index, |problems| {
+                known.listener(problems, listener);
+                unique_address(problems, &mut addresses, index, listener.address);
+            });
+        }
+    });
+}
+
+/// The stream that discovers everything else cannot itself wait for something to be discovered.
+fn discovery_server(problems: &mut Problems, bootstrap: &Bootstrap) {
+    let Some(ads) = &bootstrap.ads else { return };
+    let cluster = bootstrap.clusters.iter().find(|cluster| cluster.name == ads.cluster);
+    let reason = match cluster.map(|cluster| &cluster.discovery) {
+        None => format!("there is no cluster {:?} in static_resources", ads.cluster),
+        Some(Discovery::Eds { .. }) => {
+            format!("cluster {:?} is itself discovered: use type STATIC or STRICT_DNS", ads.cluster)
+        }
+        Some(Discovery::Static(_) | Discovery::StrictDns { .. }) => return,
+    };
+    problems.field("dynamic_resources", |problems| {
+        problems.field("ads_config", |problems| {
+            problems.element("grpc_services", 0, |problems| {
+                problems.field("envoy_grpc", |problems| {
+                    problems.reject_field("cluster_name", reason);
+                });
+            });
+        });
+    });
+}
+
+fn unique_address(
+    problems: &mut Problems,
+    seen: &mut HashMap<SocketAddr, usize>,
+    index: usize,
+    address: SocketAddr,
+) {
+    // Each port 0 becomes a port of its own.
+    if address.port() == 0 {
+        return;
+    }
+    if let Some(first) = seen.insert(address, index) {
+        problems.reject_field(
+            "address",
+            format!("duplicate: listeners[{first}] has {address} already"),
+        );
+    }
+}
+
+struct Known<'a> {
+    has_ads: bool,
+    clusters: HashSet<&'a Arc<str>>,
+    certificates: HashSet<&'a Arc<str>>,
+    validations: HashSet<&'a Arc<str>>,
+}
+
+impl<'a> Known<'a> {
+    fn of(bootstrap: &'a Bootstrap) -> Self {
+        let secrets = |wanted: fn(&SecretValue) -> bool| {
+            bootstrap
+                .secrets
+                .iter()
+                .filter(move |secret| wanted(&secret.value))
+                .map(|secret| &secret.name)
+                .collect()
+        };
+        Self {
+            has_ads: bootstrap.ads.is_some(),
+            clusters: bootstrap.clusters.iter().map(|cluster| &cluster.name).collect(),
+            certificates: secrets(|value| matches!(value, SecretValue::Certificate(_))),
+            validations: secrets(|value| matches!(value, SecretValue::Validation(_))),
+        }
+    }
+
+    fn cluster(&self, problems: &mut Problems, cluster: &Cluster) {
+        if matches!(cluster.discovery, Discovery::Eds { .. }) {
+            problems.field("eds_cluster_config", |problems| self.ads(problems, "eds_config"));
+        }
+        if let Some(tls) = &cluster.transport {
+            problems.field("transport_socket", |problems| self.tls(problems, &tls.common));
+        }
+        for (index, entry) in cluster.transport_socket_matches.iter().enumerate() {
+            let Some(tls) = &entry.transport else { continue };
+            problems.element("transport_socket_matches", index, |problems| {
+                problems.field("transport_socket", |problems| self.tls(problems, &tls.common));
+            });
+        }
+    }
+
+    fn listener(&self, problems: &mut Problems, listener: &Listener) {
+        let chains = listener.filter_chains.iter().enumerate();
+        let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
+        let default = listener.default_filter_chain.iter();
+        let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
+        for (name, chain) in chains.chain(default) {
+            problems.field(&name, |problems| {
+                if let Some(tls) = &chain.tls {
+                    problems.field("transport_socket", |problems| self.tls(problems, &tls.common));
+                }
+                if let TerminalFilter::Http(manager) = &chain.terminal {
+                    problems.field("filters[0].typed_config", |problems| match &manager.routes {
+                        RouteSource::Inline(routes) => self.routes(problems, routes),
+                        RouteSource::Rds { .. } => {
+                            problems.field("rds", |problems| self.ads(problems, "config_source"));
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    fn ads(&self, problems: &mut Problems, name: &str) {
+        if !self.has_ads {
+            problems.reject_field(name, "needs dynamic_resources.ads_config");
+        }
+    }
+
+    /// A route that stands in the bootstrap can only lead to a cluster that does as well, unless it says otherwise.
+    fn routes(&self, problems: &mut Problems, routes: &RouteConfiguration) {
+        if !routes.validate_clusters {
+            return;
+        }
+        for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
+            for (index, route) in host.routes.iter().enumerate() {
+                let RouteAction::Forward(forward) = &route.action else { continue };
+                let path =
+                    format!("route_config.virtual_hosts[{host_index}].routes[{index}].route");
+                problems.field(&path, |problems| match &forward.cluster {
+                    ClusterSpecifier::Cluster(name) => self.named(problems, "cluster", name),
+                    ClusterSpecifier::Weighted(clusters) => {
+                        for (index, cluster) in clusters.iter().enumerate() {
+                            let name = format!("weighted_clusters.clusters[{index}].name");
+                            self.named(problems, &name, &cluster.name);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    fn named(&self, problems: &mut Problems, field: &str, cluster: &Arc<str>) {
+        if !self.clusters.contains(cluster) {
+            problems.reject_field(
+                field,
+                format!("there is no cluster {cluster:?} in static_resources"),
+            );
+        }
+    }
+
+    fn tls(&self, problems: &mut Problems, tls: &CommonTls) {
+        problems.field("typed_config.common_tls_context", |problems| {
+            let certificates = tls.certificates.iter();
+            let references = certificates.filter_map(|certificate| match certificate {
+                CertificateSource::Secret(secret) => Some(secret),
+                CertificateSource::Inline(_) => None,
+            });
+            for (index, secret) in references.enumerate() {
+                let field = format!("tls_certificate_sds_secret_configs[{index}]");
+                self.secret(problems, &field, secret, &self.certificates, "tls_certificate");
+            }
+            let field = "validation_context_sds_secret_config";
+            let validation = |problems: &mut Problems, secret| {
+                self.secret(problems, field, secret, &self.validations, "validation_context");
+            };
+            match &tls.validation {
+                Validation::None | Validation::Inline(_) => {}
+                Validation::Secret(secret) => validation(problems, secret),
+                Validation::Combined { secret, .. } => problems
+                    .field("combined_validation_context", |problems| validation(problems, secret)),
+            }
+        });
+    }
+
+    fn secret(
+        &self,
+        problems: &mut Problems,
+        field: &str,
+        secret: &SecretRef,
+        known: &HashSet<&Arc<str>>,
+        kind: &str,
+    ) {
+        if secret.dynamic {
+            problems.field(field, |problems| self.ads(problems, "sds_config"));
+        } else if !known.contains(&secret.name) {
+            problems.reject_field(
+                field,
+                format!("there is no {kind} {:?} in static_resources.secrets", secret.name),
+            );
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_proto::envoy::config::cluster::v3 as proto;
+use outrigger_proto::envoy::config::cluster::v3::cluster::{
+    self as parts, ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily,
+};
+use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use outrigger_proto::envoy::r#type::v3::Percent;
+use outrigger_proto::google::protobuf::Duration as DurationProto;
+
+use crate::config::Problems;
+use crate::config::cluster::{
+    Cluster, Discovery, DnsFamily, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
+};
+use crate::config::endpoint::{LoadAssignment, MetadataMatch};
+use crate::config::tls::UpstreamTls;
+
+use super::common::{
+    boolean, duration, enumeration, fingerprint, json_object, number, optional, positive_duration,
+    required, text, unsupported,
+};
+use super::endpoint::{self, Hosts};
+use super::upstream_http::{self, Legacy};
+use super::{buffer_limit, circuit_breakers, config_source, load_balancer, outlier_detection, tls};
+
+/// A connection has to be there within this time where nothing is set.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two lookups of a name where nothing is set.
+const DEFAULT_DNS_REFRESH: Duration = Duration::from_secs(5);
+/// Envoy refuses lookups more often than this.
+const MIN_DNS_REFRESH: Duration = Duration::from_millis(1);
+/// A priority panics below this share of healthy endpoints where nothing is set, in percent.
+const DEFAULT_PANIC_THRESHOLD: u8 = 50;
+
+/// A cluster.
+#[allow(clippy::too_many_lines)] // one field after the other, as in the proto
+pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<Cluster> {
+    let proto::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher: _, // only leaves statistics out
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config: _, // which resolver library; there is one here
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval: _, // of ORIGINAL_DST clusters, which are refused
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata: _, // for people and control planes: nothing here reads it
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal: _, // of active health checks, which are refused
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets: _, // only adds statistics
+        upstream_config,
+        track_cluster_stats: _, // only adds statistics
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = proto;
+    unsupported!(problems;
+        transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks,
+        dns_jitter, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+        upstream_bind_config, lb_subset_config, filters, lrs_server, lrs_report_endpoint_metrics,
+        upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
+        queuing_policies);
+    if !boolean(wait_for_warm_on_init, true) {
+        problems.unsupported("wait_for_warm_on_init", true);
+    }
+    let name = text(problems, "name", name);
+    let dns = Dns {
+        refresh_rate: dns_refresh_rate,
+        failure_refresh_rate: dns_failure_refresh_rate,
+        respect_ttl: respect_dns_ttl,
+        family: dns_lookup_family,
+    };
+    let discovery = discovery(
+        problems,
+        &name,
+        cluster_discovery_type,
+        load_assignment,
+        eds_cluster_config,
+        dns,
+    );
+    let Common { healthy_panic_threshold, fail_traffic_on_panic } =
+        common_lb(problems, common_lb_config);
+    let load_balancer =
+        load_balancer::convert(problems, lb_policy, lb_config, load_balancing_policy);
+    let connect_timeout = positive_duration(problems, "connect_timeout", connect_timeout)
+        .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+    let transport = transport_socket.and_then(|proto| {
+        problems.field("transport_socket", |problems| upstream_transport(problems, proto))
+    });
+    let transport_socket_matches: Vec<TransportSocketMatch> = transport_socket_matches
+        .into_iter()
+        .enumerate()
+        .map(|(index, proto)| {
+            problems.element("transport_socket_matches", index, |problems| {
+                transport_socket_match(problems, proto)
+            })
+        })
+        .collect();
+    let http = upstream_http::convert(
+        problems,
+        typed_extension_protocol_options,
+        Legacy {
+            upstream_http_protocol_options,
+            common_http_protocol_options,
+            http_protocol_options,
+            http2_protocol_options,
+            protocol_selection,
+            max_requests_per_connection,
+        },
+    );
+    let negotiates = transport.is_some()
+        && transport_socket_matches.iter().all(|entry| entry.transport.is_some());
+    if http.protocol == UpstreamProtocol::Auto && !negotiates {
+        problems.reject_field(
+            "transport_socket",
+            "auto_config chooses the protocol by ALPN: every transport socket must be TLS",
+        );
+    }
+    let breakers = circuit_breakers::convert(problems, circuit_breakers);
+    let outlier_detection = outlier_detection.map(|proto| {
+        problems.field("outlier_detection", |problems| outlier_detection::convert(problems, proto))
+    });
+    let tcp_keepalive = upstream_connection_options.and_then(|proto| {
+        problems
+            .field("upstream_connection_options", |problems| connection_options(problems, proto))
+    });
+    let mut cluster = Cluster {
+        name: name.into(),
+        alt_stat_name: optional(alt_stat_name),
+        discovery: discovery?,
+        load_balancer: load_balancer?,
+        healthy_panic_threshold,
+        fail_traffic_on_panic,
+        connect_timeout,
+        per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
+        transport,
+        transport_socket_matches,
+        protocol: http.protocol,
+        http2: http.http2,
+        idle_timeout: http.common.idle_timeout,
+        max_requests_per_connection: http.common.max_requests_per_connection,
+        max_connection_duration: http.common.max_connection_duration,
+        max_response_headers_count: http.common.max_headers_count,
+        circuit_breakers: breakers,
+        outlier_detection,
+        tcp_keepalive,
+        auto_sni: http.auto_sni,
+        close_connections_on_host_health_failure,
+        fingerprint: 0,
+    };
+    cluster.fingerprint = fingerprint(&cluster);
+    Some(cluster)
+}
+
+struct Dns {
+    refresh_rate: Option<DurationProto>,
+    failure_refresh_rate: Option<parts::RefreshRate>,
+    respect_ttl: bool,
+    family: i32,
+}
+
+fn discovery(
+    problems: &mut Problems,
+    name: &str,
+    kind: Option<ClusterDiscoveryType>,
+    assignment: Option<ClusterLoadAssignment>,
+    eds: Option<parts::EdsClusterConfig>,
+    dns: Dns,
+) -> Option<Discovery> {
+    let kind = match kind {
+        // Unset, it is the first of the enumeration.
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(kind)) => enumeration(problems, "type", kind)?,
+        Some(ClusterDiscoveryType::ClusterType(kind)) => {
+            problems.field("cluster_type", |problems| {
+                problems.reject(format!(
+                    "{:?} is not supported by this version of Outrigger: use type STATIC, STRICT_DNS or EDS",
+                    kind.name
+                ));
+            });
+            return None;
+        }
+    };
+    if kind != DiscoveryType::Eds && eds.is_some() {
+        problems.reject_field("eds_cluster_config", "set on a cluster that is not of type EDS");
+    }
+    match kind {
+        DiscoveryType::Static => {
+            Some(Discovery::Static(inline(problems, assignment, Hosts::Addresses)?))
+        }
+        DiscoveryType::StrictDns => strict_dns(problems, assignment, dns),
+        DiscoveryType::Eds => {
+            if assignment.is_some() {
+                problems.reject_field("load_assignment", "set on a cluster of type EDS");
+            }
+            let config = required(problems, "eds_cluster_config", eds)?;
+            problems.field("eds_cluster_config", |problems| eds_config(problems, name, config))
+        }
+        DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
+            problems.reject_field(
+                "type",
+                format!(
+                    "{} is not supported by this version of Outrigger: STATIC, STRICT_DNS, EDS",
+                    kind.as_str_name()
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn inline(
+    problems: &mut Problems,
+    assignment: Option<ClusterLoadAssignment>,
+    hosts: Hosts,
+) -> Option<Arc<LoadAssignment>> {
+    let proto = required(problems, "load_assignment", assignment)?;
+    Some(Arc::new(
+        problems.field("load_assignment", |problems| endpoint::convert(problems, proto, hosts)),
+    ))
+}
+
+fn strict_dns(
+    problems: &mut Problems,
+    assignment: Option<ClusterLoadAssignment>,
+    dns: Dns,
+) -> Option<Discovery> {
+    let assignment = inline(problems, assignment, Hosts::Names);
+    let refresh_rate = duration(problems, "dns_refresh_rate", dns.refresh_rate);
+    if refresh_rate.is_some_and(|rate| rate < MIN_DNS_REFRESH) {
+        problems.reject_field("dns_refresh_rate", "must be 1 ms or more");
+    }
+    let family = match enumeration(problems, "dns_lookup_family", dns.family)? {
+        DnsLookupFamily::Auto => DnsFamily::Auto,
+        DnsLookupFamily::V4Only => DnsFamily::V4Only,
+        DnsLookupFamily::V6Only => DnsFamily::V6Only,
+        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
+        DnsLookupFamily::All => DnsFamily::All,
+    };
+    let failure_refresh = dns.failure_refresh_rate.and_then(|proto| {
+        problems.field("dns_failure_refresh_rate", |problems| failure_refresh(problems, proto))
+    });
+    Some(Discovery::StrictDns {
+        assignment: assignment?,
+        refresh_rate: refresh_rate.unwrap_or(DEFAULT_DNS_REFRESH),
+        respect_ttl: dns.respect_ttl,
+        family,
+        failure_refresh,
+    })
+}
+
+fn failure_refresh(
+    problems: &mut Problems,
+    proto: parts::RefreshRate,
+) -> Option<(Duration, Duration)> {
+    let parts::RefreshRate { base_interval, max_interval } = proto;
+    let base = required(problems, "base_interval", base_interval)?;
+    let base = positive_duration(problems, "base_interval", Some(base))?;
+    let max = positive_duration(problems, "max_interval", max_interval)
+        .unwrap_or_else(|| base.saturating_mul(10));
+    if max < base {
+        problems.reject_field("max_interval", "must not be less than base_interval");
+    }
+    Some((base, max))
+}
+
+fn eds_config(
+    problems: &mut Problems,
+    cluster: &str,
+    proto: parts::EdsClusterConfig,
+) -> Option<Discovery> {
+    let parts::EdsClusterConfig { eds_config, service_name } = proto;
+    let source = required(problems, "eds_config", eds_config)?;
+    let initial_fetch_timeout =
+        problems.field("eds_config", |problems| config_source::ads(problems, source))?;
+    let service_name = if service_name.is_empty() { cluster } else { &service_name };
+    Some(Discovery::Eds { service_name: service_name.into(), initial_fetch_timeout })
+}
+
+struct Common {
+    healthy_panic_threshold: u8,
+    fail_traffic_on_panic: bool,
+}
+
+fn common_lb(problems: &mut Problems, proto: Option<CommonLbConfig>) -> Common {
+    use parts::common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
+    let CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window: _, // how Envoy bundles updates of endpoints; here each takes effect at once
+        ignore_new_hosts_until_first_hc: _, // of active health checks, which are refused
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = proto.unwrap_or_default();
+    problems.field("common_lb_config", |problems| {
+        unsupported!(problems;
+            close_connections_on_host_set_change, consistent_hashing_lb_config,
+            override_host_status);
+        let threshold = healthy_panic_threshold
+            .and_then(|value| percent(problems, "healthy_panic_threshold", value));
+        let fail_traffic_on_panic = match locality_config_specifier {
+            None => false,
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+                problems.unsupported("locality_weighted_lb_config", true);
+                false
+            }
+            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
+                min_cluster_size: _, // the same
+                fail_traffic_on_panic,
+            })) => fail_traffic_on_panic,
+        };
+        Common {
+            healthy_panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, rounded),
+            fail_traffic_on_panic,
+        }
+    })
+}
+
+/// A percentage of 0 to 100.
+pub(super) fn percent(problems: &mut Problems, name: &str, proto: Percent) -> Option<f64> {
+    let Percent { value } = proto;
+    if (0.0..=100.0).contains(&value) {
+        return Some(value);
+    }
+    problems.reject_field(name, format!("{value} is not a percentage: 0 to 100"));
+    None
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100
+fn rounded(percent: f64) -> u8 {
+    percent.round() as u8
+}
+
+/// `None` is plaintext, or refused.
+fn upstream_transport(
+    problems: &mut Problems,
+    proto: core::TransportSocket,
+) -> Option<Arc<UpstreamTls>> {
+    let config = tls::transport_socket(problems, proto)?;
+    problems.field("typed_config", |problems| tls::upstream(problems, &config)).map(Arc::new)
+}
+
+fn transport_socket_match(
+    problems: &mut Problems,
+    proto: parts::TransportSocketMatch,
+) -> TransportSocketMatch {
+    let parts::TransportSocketMatch { name, r#match, transport_socket } = proto;
+    let name = text(problems, "name", name);
+    let transport = transport_socket.and_then(|proto| {
+        problems.field("transport_socket", |problems| upstream_transport(problems, proto))
+    });
+    TransportSocketMatch {
+        name: name.into(),
+        matches: MetadataMatch(r#match.map(json_object).unwrap_or_default()),
+        transport,
+    }
+}
+
+fn connection_options(
+    problems: &mut Problems,
+    proto: proto::UpstreamConnectionOptions,
+) -> Option<TcpKeepalive> {
+    let proto::UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    } = proto;
+    unsupported!(problems;
+        set_local_interface_name_on_upstream_connections, happy_eyeballs_config);
+    let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } =
+        tcp_keepalive?;
+    let seconds = |value| number(value).map(|value| Duration::from_secs(u64::from(value)));
+    Some(TcpKeepalive {
+        probes: number(keepalive_probes),
+        time: seconds(keepalive_time),
+        interval: seconds(keepalive_interval),
+    })
+}

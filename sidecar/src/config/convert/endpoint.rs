@@ -1,0 +1,243 @@
+//! Load assignments.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::config::endpoint::v3 as proto;
+use outrigger_proto::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
+use outrigger_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+
+use crate::config::Problems;
+use crate::config::endpoint::{
+    Endpoint, EndpointAddress, HealthStatus, LoadAssignment, Locality, LocalityEndpoints, Metadata,
+};
+
+use super::common::{
+    enumeration, host_and_port, json_object, number_in, required, sorted, text, unsupported,
+};
+
+/// Envoy's overprovisioning factor, in percent.
+const DEFAULT_OVERPROVISIONING: u32 = 140;
+/// The lowest priority that Envoy accepts.
+const MAX_PRIORITY: u32 = 128;
+
+/// Whether host names may stand where addresses do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hosts {
+    /// Only IP addresses.
+    Addresses,
+    /// Host names too: they are resolved.
+    Names,
+}
+
+/// A load assignment.
+pub(super) fn convert(
+    problems: &mut Problems,
+    proto: proto::ClusterLoadAssignment,
+    hosts: Hosts,
+) -> LoadAssignment {
+    let proto::ClusterLoadAssignment { cluster_name, endpoints, named_endpoints, policy } = proto;
+    unsupported!(problems; named_endpoints);
+    let cluster_name = text(problems, "cluster_name", cluster_name);
+    let Policy {
+        drop_overloads,
+        overprovisioning_factor,
+        endpoint_stale_after,
+        weighted_priority_health,
+    } = policy.unwrap_or_default();
+    let overprovisioning_factor = problems.field("policy", |problems| {
+        unsupported!(problems; drop_overloads, endpoint_stale_after, weighted_priority_health);
+        number_in(problems, "overprovisioning_factor", overprovisioning_factor, 1..=u32::MAX)
+    });
+    let mut seen = HashSet::new();
+    let mut localities: Vec<LocalityEndpoints> = endpoints
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems
+                .element("endpoints", index, |problems| locality(problems, proto, hosts, &mut seen))
+        })
+        .collect();
+    bounded_weights(problems, &localities);
+    fill_priorities(&mut localities);
+    LoadAssignment {
+        cluster_name: cluster_name.into(),
+        localities,
+        overprovisioning_factor: overprovisioning_factor.unwrap_or(DEFAULT_OVERPROVISIONING),
+    }
+}
+
+/// Load balancers add weights up in 32 bits, in Envoy and so here.
+fn bounded_weights(problems: &mut Problems, localities: &[LocalityEndpoints]) {
+    let mut by_priority: BTreeMap<u32, u64> = BTreeMap::new();
+    for locality in localities {
+        let endpoints: u64 =
+            locality.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
+        if endpoints > u64::from(u32::MAX) {
+            problems.reject_field(
+                "endpoints",
+                format!(
+                    "the weights of the endpoints of one locality sum up to {endpoints}: too much"
+                ),
+            );
+        }
+        *by_priority.entry(locality.priority).or_default() +=
+            u64::from(locality.weight.unwrap_or(0));
+    }
+    for (priority, sum) in by_priority {
+        if sum > u64::from(u32::MAX) {
+            problems.reject_field(
+                "endpoints",
+                format!(
+                    "the weights of the localities of priority {priority} sum up to {sum}: too much"
+                ),
+            );
+        }
+    }
+}
+
+/// Priorities that no one uses have no endpoints, as in Envoy; then there are no gaps.
+fn fill_priorities(localities: &mut Vec<LocalityEndpoints>) {
+    let used: HashSet<u32> = localities.iter().map(|locality| locality.priority).collect();
+    let highest = used.iter().copied().max().unwrap_or(0);
+    for priority in (0..highest).filter(|priority| !used.contains(priority)) {
+        localities.push(LocalityEndpoints {
+            locality: Arc::default(),
+            priority,
+            weight: None,
+            endpoints: Vec::new(),
+        });
+    }
+}
+
+fn locality(
+    problems: &mut Problems,
+    proto: proto::LocalityLbEndpoints,
+    hosts: Hosts,
+    seen: &mut HashSet<SocketAddr>,
+) -> Option<LocalityEndpoints> {
+    let proto::LocalityLbEndpoints {
+        locality,
+        metadata: _, // of the locality: nothing here reads it
+        lb_endpoints,
+        load_balancing_weight,
+        priority,
+        proximity: _, // without effect in Envoy too
+        lb_config,
+    } = proto;
+    if lb_config.is_some() {
+        problems.unsupported("leds_cluster_locality_config", true);
+    }
+    if priority > MAX_PRIORITY {
+        problems
+            .reject_field("priority", format!("{priority} is out of range: 0 to {MAX_PRIORITY}"));
+        return None;
+    }
+    let weight = number_in(problems, "load_balancing_weight", load_balancing_weight, 1..=u32::MAX);
+    let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
+    let endpoints = lb_endpoints
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element("lb_endpoints", index, |problems| endpoint(problems, proto, hosts))
+        })
+        .filter(|endpoint| match endpoint.address {
+            // Of endpoints with the same address the first counts, as in Envoy.
+            EndpointAddress::Ip(address) => seen.insert(address),
+            EndpointAddress::Name { .. } => true,
+        })
+        .collect();
+    Some(LocalityEndpoints {
+        locality: Arc::new(Locality {
+            region: region.into(),
+            zone: zone.into(),
+            sub_zone: sub_zone.into(),
+        }),
+        priority,
+        weight,
+        endpoints,
+    })
+}
+
+fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> Option<Endpoint> {
+    let proto::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } =
+        proto;
+    let health = match enumeration(problems, "health_status", health_status) {
+        Some(core::HealthStatus::Unknown) | None => HealthStatus::Unknown,
+        Some(core::HealthStatus::Healthy) => HealthStatus::Healthy,
+        Some(core::HealthStatus::Unhealthy) => HealthStatus::Unhealthy,
+        Some(core::HealthStatus::Draining) => HealthStatus::Draining,
+        Some(core::HealthStatus::Timeout) => HealthStatus::Timeout,
+        Some(core::HealthStatus::Degraded) => HealthStatus::Degraded,
+    };
+    let weight = number_in(problems, "load_balancing_weight", load_balancing_weight, 1..=u32::MAX)
+        .unwrap_or(1);
+    let endpoint = match host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
+        Some(HostIdentifier::EndpointName(_)) => {
+            problems.unsupported("endpoint_name", true);
+            return None;
+        }
+        None => {
+            problems.reject_field("endpoint", "required");
+            return None;
+        }
+    };
+    let (address, hostname) = problems.field("endpoint", |problems| {
+        let proto::Endpoint {
+            address,
+            health_check_config: _, // of active health checks, which are refused on clusters
+            hostname,
+            additional_addresses,
+            observability_name: _, // only names the endpoint in statistics
+        } = endpoint;
+        unsupported!(problems; additional_addresses);
+        let address = required(problems, "address", address)?;
+        let address =
+            problems.field("address", |problems| endpoint_address(problems, address, hosts))?;
+        Some((address, hostname))
+    })?;
+    Some(Endpoint {
+        address,
+        hostname: hostname.into(),
+        weight,
+        health,
+        metadata: Arc::new(metadata.map(metadata_of).unwrap_or_default()),
+    })
+}
+
+fn endpoint_address(
+    problems: &mut Problems,
+    address: core::Address,
+    hosts: Hosts,
+) -> Option<EndpointAddress> {
+    let (host, port) = host_and_port(problems, address)?;
+    match (host.parse::<IpAddr>(), hosts) {
+        (Ok(ip), _) => Some(EndpointAddress::Ip(SocketAddr::new(ip, port))),
+        (Err(_), Hosts::Names) => Some(EndpointAddress::Name { host: host.into(), port }),
+        (Err(_), Hosts::Addresses) => {
+            problems.field("socket_address", |problems| {
+                problems.reject_field(
+                    "address",
+                    format!("{host:?} is not an IP address: a cluster of type STRICT_DNS takes host names"),
+                );
+            });
+            None
+        }
+    }
+}
+
+fn metadata_of(proto: core::Metadata) -> Metadata {
+    let core::Metadata {
+        filter_metadata,
+        typed_filter_metadata: _, // for extensions that we do not have
+    } = proto;
+    Metadata(
+        sorted(filter_metadata)
+            .into_iter()
+            .map(|(filter, object)| (filter, json_object(object).into()))
+            .collect(),
+    )
+}

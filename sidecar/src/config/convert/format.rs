@@ -1,0 +1,294 @@
+//! Format strings with command operators: access logs and header additions share their grammar.
+//!
+//! `%NAME%`, `%NAME(ARGUMENT)%`, `%NAME(ARGUMENT):LENGTH%`; `%%` is a percent sign. The argument ends at the first `)`.
+//! Reference: "Access logging, command operators" in Envoy's documentation.
+
+use http::HeaderName;
+
+use crate::config::access_log::{Command, Format, FormatPart, HeaderOrPseudo, Operator};
+
+/// Parses a format string.
+///
+/// # Errors
+/// Naming the operator that is unknown or used wrongly.
+pub(super) fn parse(text: &str) -> Result<Format, String> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        literal.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let (part, after) = command(rest)?;
+        rest = after;
+        match part {
+            FormatPart::Literal(text) => literal.push_str(&text),
+            FormatPart::Command(_) => {
+                flush(&mut parts, &mut literal);
+                parts.push(part);
+            }
+        }
+    }
+    literal.push_str(rest);
+    flush(&mut parts, &mut literal);
+    Ok(Format { parts: parts.into() })
+}
+
+fn flush(parts: &mut Vec<FormatPart>, literal: &mut String) {
+    if !literal.is_empty() {
+        parts.push(FormatPart::Literal(std::mem::take(literal).into()));
+    }
+}
+
+/// One command and the text behind its closing `%`; `text` begins behind the opening one.
+fn command(text: &str) -> Result<(FormatPart, &str), String> {
+    let malformed = || {
+        let shown: String = text.chars().take(40).collect();
+        format!(
+            "\"%{shown}\" is not a command operator: expected %NAME%, %NAME(ARGUMENT)% or %NAME:LENGTH%"
+        )
+    };
+    let end = text
+        .find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
+        .unwrap_or(text.len());
+    let (name, mut rest) = text.split_at(end);
+    if name.is_empty() {
+        return Err(malformed());
+    }
+    let mut argument = None;
+    if let Some(behind) = rest.strip_prefix('(') {
+        let (inner, behind) = behind.split_once(')').ok_or_else(malformed)?;
+        argument = Some(inner);
+        rest = behind;
+    }
+    let mut max_length = None;
+    if let Some(behind) = rest.strip_prefix(':') {
+        let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+        let (digits, behind) = behind.split_at(end);
+        max_length = Some(digits.parse::<usize>().map_err(|_| malformed())?);
+        rest = behind;
+    }
+    let rest = rest.strip_prefix('%').ok_or_else(malformed)?;
+    if name == "ENVIRONMENT" {
+        return Ok((FormatPart::Literal(environment(argument, max_length)?.into()), rest));
+    }
+    let operator = operator(name, argument)?;
+    if max_length.is_some() && !has_text(&operator) {
+        return Err(format!("%{name}% has no text to shorten: it takes no length"));
+    }
+    Ok((FormatPart::Command(Command { operator, max_length }), rest))
+}
+
+/// The environment does not change while we run: its variables are read here.
+fn environment(argument: Option<&str>, max_length: Option<usize>) -> Result<String, String> {
+    let name = argument
+        .filter(|name| !name.is_empty())
+        .ok_or("%ENVIRONMENT% needs the name of a variable: %ENVIRONMENT(NAME)%")?;
+    let mut value = std::env::var(name).unwrap_or_else(|_| "-".to_owned());
+    if let Some(length) = max_length {
+        let end = (0..=length.min(value.len())).rev().find(|&at| value.is_char_boundary(at));
+        value.truncate(end.unwrap_or(0));
+    }
+    Ok(value)
+}
+
+/// Envoy refuses a length on operators whose value is not text of any length.
+fn has_text(operator: &Operator) -> bool {
+    !matches!(operator, Operator::StartTime(_))
+}
+
+fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
+    let plain = match name {
+        "START_TIME" => {
+            return Ok(Operator::StartTime(
+                argument.filter(|format| !format.is_empty()).map(Into::into),
+            ));
+        }
+        "REQ" => return header_pair(name, argument).map(|(a, b)| Operator::Req(a, b)),
+        "RESP" => return header_pair(name, argument).map(|(a, b)| Operator::Resp(a, b)),
+        "TRAILER" => return trailer_pair(name, argument),
+        "GRPC_STATUS" => return grpc_status(argument),
+        "PROTOCOL" => Operator::Protocol,
+        "REQUEST_METHOD" => Operator::RequestMethod,
+        "REQUEST_PATH" => Operator::RequestPath,
+        "RESPONSE_CODE" => Operator::ResponseCode,
+        "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
+        "RESPONSE_FLAGS" => Operator::ResponseFlags,
+        "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
+        "BYTES_RECEIVED" => Operator::BytesReceived,
+        "BYTES_SENT" => Operator::BytesSent,
+        "DURATION" => Operator::Duration,
+        "REQUEST_DURATION" => Operator::RequestDuration,
+        "RESPONSE_DURATION" => Operator::ResponseDuration,
+        "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
+        "UPSTREAM_HOST" => Operator::UpstreamHost,
+        "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
+        "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
+        "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
+        "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress,
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddressWithoutPort,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Operator::DownstreamDirectRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Operator::DownstreamDirectRemoteAddressWithoutPort
+        }
+        "DOWNSTREAM_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress,
+        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddressWithoutPort,
+        "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
+        "DOWNSTREAM_PEER_URI_SAN" => Operator::DownstreamPeerUriSan,
+        "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
+        "DOWNSTREAM_PEER_SUBJECT" => Operator::DownstreamPeerSubject,
+        "DOWNSTREAM_TLS_VERSION" => Operator::DownstreamTlsVersion,
+        "DOWNSTREAM_TLS_CIPHER" => Operator::DownstreamTlsCipher,
+        "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
+        "ROUTE_NAME" => Operator::RouteName,
+        "VIRTUAL_CLUSTER_NAME" => Operator::VirtualClusterName,
+        "FILTER_CHAIN_NAME" => Operator::FilterChainName,
+        "CONNECTION_ID" => Operator::ConnectionId,
+        "STREAM_ID" => Operator::StreamId,
+        "HOSTNAME" => Operator::Hostname,
+        "GRPC_STATUS_NUMBER" => Operator::GrpcStatusNumber,
+        _ => {
+            return Err(format!(
+                "the command operator %{name}% is not supported by this version of Outrigger"
+            ));
+        }
+    };
+    match argument {
+        Some(argument) => Err(format!("%{name}% takes no argument, but has ({argument})")),
+        None => Ok(plain),
+    }
+}
+
+fn grpc_status(argument: Option<&str>) -> Result<Operator, String> {
+    match argument {
+        None | Some("" | "CAMEL_STRING") => Ok(Operator::GrpcStatus),
+        Some("NUMBER") => Ok(Operator::GrpcStatusNumber),
+        Some(other) => {
+            Err(format!("%GRPC_STATUS({other})% is not supported: CAMEL_STRING or NUMBER"))
+        }
+    }
+}
+
+/// `X` or `X?Y`.
+fn names<'a>(
+    operator: &str,
+    argument: Option<&'a str>,
+) -> Result<(&'a str, Option<&'a str>), String> {
+    let argument = argument
+        .filter(|argument| !argument.is_empty())
+        .ok_or_else(|| format!("%{operator}% needs the name of a header: %{operator}(NAME)%"))?;
+    match argument.split_once('?') {
+        None => Ok((argument, None)),
+        Some((_, second)) if second.contains('?') => {
+            Err(format!("%{operator}({argument})% has more than one alternative"))
+        }
+        Some((first, "")) => Ok((first, None)),
+        Some((first, second)) => Ok((first, Some(second))),
+    }
+}
+
+fn header_pair(
+    operator: &str,
+    argument: Option<&str>,
+) -> Result<(HeaderOrPseudo, Option<HeaderOrPseudo>), String> {
+    let (first, second) = names(operator, argument)?;
+    Ok((header(operator, first)?, second.map(|name| header(operator, name)).transpose()?))
+}
+
+fn trailer_pair(operator: &str, argument: Option<&str>) -> Result<Operator, String> {
+    let (first, second) = names(operator, argument)?;
+    let name =
+        |name: &str| HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad_name(operator, name));
+    Ok(Operator::Trailer(name(first)?, second.map(name).transpose()?))
+}
+
+fn header(operator: &str, name: &str) -> Result<HeaderOrPseudo, String> {
+    let lower = name.to_ascii_lowercase();
+    Ok(match lower.as_str() {
+        ":method" => HeaderOrPseudo::Method,
+        ":path" => HeaderOrPseudo::Path,
+        ":authority" => HeaderOrPseudo::Authority,
+        "host" if operator == "REQ" => HeaderOrPseudo::Authority,
+        ":scheme" => HeaderOrPseudo::Scheme,
+        ":status" => HeaderOrPseudo::Status,
+        _ => HeaderOrPseudo::Header(
+            HeaderName::from_bytes(lower.as_bytes()).map_err(|_| bad_name(operator, name))?,
+        ),
+    })
+}
+
+fn bad_name(operator: &str, name: &str) -> String {
+    format!("%{operator}({name})%: {name:?} is not a header name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operators(text: &str) -> Vec<Operator> {
+        let format = parse(text).expect("parses");
+        format
+            .parts
+            .iter()
+            .filter_map(|part| match part {
+                FormatPart::Command(command) => Some(command.operator.clone()),
+                FormatPart::Literal(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_argument_may_contain_percent_signs() {
+        assert_eq!(
+            operators("[%START_TIME(%Y/%m/%dT%H:%M:%S%z)%] %PROTOCOL%"),
+            [Operator::StartTime(Some("%Y/%m/%dT%H:%M:%S%z".into())), Operator::Protocol]
+        );
+    }
+
+    #[test]
+    fn a_header_may_have_one_alternative_and_a_length() {
+        let format = parse("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH):12%").expect("parses");
+        let [FormatPart::Command(command)] = &*format.parts else { panic!("{format:?}") };
+        assert_eq!(command.max_length, Some(12));
+        assert_eq!(
+            command.operator,
+            Operator::Req(
+                HeaderOrPseudo::Header(HeaderName::from_static("x-envoy-original-path")),
+                Some(HeaderOrPseudo::Path)
+            )
+        );
+        assert!(parse("%REQ(a?b?c)%").is_err());
+    }
+
+    #[test]
+    fn a_doubled_percent_sign_is_one_and_joins_the_text_around_it() {
+        let format = parse("100%% of %PROTOCOL%").expect("parses");
+        let [FormatPart::Literal(text), FormatPart::Command(_)] = &*format.parts else {
+            panic!("{format:?}")
+        };
+        assert_eq!(&**text, "100% of ");
+    }
+
+    #[test]
+    fn what_is_no_operator_is_refused_by_name() {
+        for (text, named) in [
+            ("%DYNAMIC_METADATA(a:b)%", "%DYNAMIC_METADATA%"),
+            ("50% of it", "% of it"),
+            ("%PROTOCOL", "%PROTOCOL"),
+            ("%PROTOCOL(x)%", "takes no argument"),
+            ("%REQ%", "needs the name of a header"),
+            ("%REQ(a b)%", "not a header name"),
+            ("%START_TIME(%s):3%", "no length"),
+            ("%", "not a command operator"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

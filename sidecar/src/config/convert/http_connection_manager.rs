@@ -1,0 +1,353 @@
+//! The HTTP connection manager filter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use outrigger_proto::any;
+use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
+use outrigger_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+
+use crate::config::Problems;
+use crate::config::http_connection_manager::{
+    Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpConnectionManager,
+    RouteSource, ServerHeader, StripPort, Upgrade,
+};
+
+use super::common::{
+    boolean, duration, enumeration, header_value, limit, number_in, optional_header_value,
+    required, text, unknown_type, unpack, unsupported, unsupported_if_true,
+};
+use super::http_filter::{self, Filters};
+use super::{access_log, config_source, http_options, route, route_action};
+
+/// A stream may be silent for so long where nothing is set.
+const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
+/// Between the two GOAWAYs where nothing is set.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+/// A closing connection waits so long for its client where nothing is set.
+const DEFAULT_DELAYED_CLOSE: Duration = Duration::from_secs(1);
+/// Kilobytes of a request's headers where nothing is set.
+const DEFAULT_HEADERS_KB: u32 = 60;
+/// The most that Envoy accepts.
+const MAX_HEADERS_KB: u32 = 8192;
+
+/// The filter's configuration.
+#[allow(clippy::too_many_lines)] // one field after the other, as in the proto
+pub(super) fn convert(
+    problems: &mut Problems,
+    proto: proto::HttpConnectionManager,
+) -> Option<HttpConnectionManager> {
+    let proto::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration,
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        forward_client_cert_matcher,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port,
+        append_local_overload,
+        add_proxy_protocol_connection_state: _, // there is no PROXY protocol here
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = proto;
+    unsupported!(problems;
+        http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
+        stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
+        flush_access_log_on_new_request, access_log_options, original_ip_detection_extensions,
+        early_header_mutation_extensions, forward_client_cert_matcher, proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
+        path_normalization_options, proxy_status_config, typed_header_validation_config,
+        append_x_forwarded_port, append_local_overload, forward_proto_config);
+    unsupported_if_true!(problems; add_user_agent, stream_error_on_invalid_http_message);
+    no_tracing(problems, tracing);
+    internal_addresses(problems, internal_address_config);
+    request_id(problems, request_id_extension);
+
+    let codec = codec(problems, codec_type);
+    let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    let Filters { filters, suppress_envoy_headers } =
+        http_filter::convert(problems, "http_filters", http_filters);
+    let common = problems.field("common_http_protocol_options", |problems| {
+        http_options::common(problems, common_http_protocol_options)
+    });
+    let accept_http_10 = problems.field("http_protocol_options", |problems| {
+        http_options::http1(problems, http_protocol_options)
+    });
+    let http2 = problems.field("http2_protocol_options", |problems| {
+        http_options::http2(problems, http2_protocol_options)
+    });
+    let server_name = optional_header_value(problems, "server_name", &server_name)
+        .unwrap_or(HeaderValue::from_static("envoy"));
+    let server_header =
+        match enumeration(problems, "server_header_transformation", server_header_transformation) {
+            Some(hcm::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
+            Some(hcm::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
+            Some(hcm::ServerHeaderTransformation::Overwrite) | None => ServerHeader::Overwrite,
+        };
+    let max_request_headers_kb =
+        number_in(problems, "max_request_headers_kb", max_request_headers_kb, 1..=MAX_HEADERS_KB)
+            .unwrap_or(DEFAULT_HEADERS_KB);
+    let stream_idle_timeout =
+        limit(problems, "stream_idle_timeout", stream_idle_timeout, Some(DEFAULT_STREAM_IDLE));
+    let request_timeout = limit(problems, "request_timeout", request_timeout, None);
+    let request_headers_timeout =
+        limit(problems, "request_headers_timeout", request_headers_timeout, None);
+    let drain_timeout = duration(problems, "drain_timeout", drain_timeout).unwrap_or(DEFAULT_DRAIN);
+    let delayed_close_timeout = duration(problems, "delayed_close_timeout", delayed_close_timeout)
+        .unwrap_or(DEFAULT_DELAYED_CLOSE);
+    let access_logs = access_log::convert(problems, "access_log", access_log);
+    let via = if via.is_empty() { None } else { header_value(problems, "via", via.as_bytes()) };
+    let forward_client_cert =
+        client_cert(problems, forward_client_cert_details, set_current_client_cert_details);
+    let upgrades = upgrades(problems, upgrade_configs);
+    let escaped_slashes = escaped_slashes(problems, path_with_escaped_slashes_action);
+    let strip_port = strip_port(problems, strip_matching_host_port, strip_port_mode);
+    let routes = route_source(problems, route_specifier);
+    Some(HttpConnectionManager {
+        stat_prefix: stat_prefix.into(),
+        codec: codec?,
+        routes: routes?,
+        filters,
+        suppress_envoy_headers,
+        server_name,
+        server_header,
+        max_request_headers_bytes: max_request_headers_kb as usize * 1024,
+        max_headers_count: common.max_headers_count,
+        idle_timeout: common.idle_timeout,
+        max_connection_duration: common.max_connection_duration,
+        max_stream_duration: common.max_stream_duration,
+        max_requests_per_connection: common.max_requests_per_connection,
+        stream_idle_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        delayed_close_timeout,
+        http2,
+        accept_http_10,
+        use_remote_address: boolean(use_remote_address, false),
+        xff_num_trusted_hops,
+        skip_xff_append,
+        generate_request_id: boolean(generate_request_id, true),
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        via,
+        forward_client_cert,
+        normalize_path: boolean(normalize_path, false),
+        merge_slashes,
+        escaped_slashes,
+        underscores: common.underscores,
+        strip_port,
+        strip_trailing_host_dot,
+        upgrades,
+        access_logs,
+    })
+}
+
+/// Tracing without a provider records nothing, here as in Envoy.
+fn no_tracing(problems: &mut Problems, proto: Option<hcm::Tracing>) {
+    let Some(hcm::Tracing {
+        client_sampling: _,     // of spans that no one records
+        random_sampling: _,     // of spans that no one records
+        overall_sampling: _,    // of spans that no one records
+        verbose: _,             // of spans that no one records
+        max_path_tag_length: _, // of spans that no one records
+        custom_tags: _,         // of spans that no one records
+        provider,
+        spawn_upstream_span: _,    // of spans that no one records
+        operation: _,              // of spans that no one records
+        upstream_operation: _,     // of spans that no one records
+        no_context_propagation: _, // of spans that no one records
+    }) = proto
+    else {
+        return;
+    };
+    problems.unsupported("tracing.provider", provider.is_some());
+}
+
+/// Without it no address is internal, which is Envoy's default and ours; an empty one says the same.
+fn internal_addresses(problems: &mut Problems, proto: Option<hcm::InternalAddressConfig>) {
+    let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = proto else { return };
+    problems.field("internal_address_config", |problems| {
+        unsupported!(problems; unix_sockets, cidr_ranges);
+    });
+}
+
+/// The one way to make a request id here is Envoy's default.
+fn request_id(problems: &mut Problems, proto: Option<proto::RequestIdExtension>) {
+    let Some(proto::RequestIdExtension { typed_config }) = proto else { return };
+    problems.field("request_id_extension", |problems| {
+        let Some(config) = required(problems, "typed_config", typed_config) else { return };
+        problems.field("typed_config", |problems| {
+            if any::holds::<UuidRequestIdConfig>(&config) {
+                // Both fields tell how the id carries the decision to trace; there is no tracing here.
+                let _: Option<UuidRequestIdConfig> = unpack(problems, &config);
+            } else {
+                unknown_type(problems, &config, &["UuidRequestIdConfig"]);
+            }
+        });
+    });
+}
+
+fn codec(problems: &mut Problems, codec_type: i32) -> Option<Codec> {
+    match enumeration(problems, "codec_type", codec_type)? {
+        hcm::CodecType::Auto => Some(Codec::Auto),
+        hcm::CodecType::Http1 => Some(Codec::Http1),
+        hcm::CodecType::Http2 => Some(Codec::Http2),
+        hcm::CodecType::Http3 => {
+            problems
+                .reject_field("codec_type", "HTTP3 is not supported by this version of Outrigger");
+            None
+        }
+    }
+}
+
+fn client_cert(
+    problems: &mut Problems,
+    mode: i32,
+    details: Option<hcm::SetCurrentClientCertDetails>,
+) -> ForwardClientCert {
+    let mode = match enumeration(problems, "forward_client_cert_details", mode) {
+        Some(hcm::ForwardClientCertDetails::Sanitize) | None => ForwardClientCertMode::Sanitize,
+        Some(hcm::ForwardClientCertDetails::ForwardOnly) => ForwardClientCertMode::ForwardOnly,
+        Some(hcm::ForwardClientCertDetails::AppendForward) => ForwardClientCertMode::AppendForward,
+        Some(hcm::ForwardClientCertDetails::SanitizeSet) => ForwardClientCertMode::SanitizeSet,
+        Some(hcm::ForwardClientCertDetails::AlwaysForwardOnly) => {
+            ForwardClientCertMode::AlwaysForwardOnly
+        }
+    };
+    let hcm::SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } =
+        details.unwrap_or_default();
+    problems.field("set_current_client_cert_details", |problems| {
+        unsupported!(problems; issuer);
+        if enumeration(problems, "format", format) == Some(hcm::ForwardClientCertFormat::Json) {
+            problems.unsupported("format", true);
+        }
+    });
+    ForwardClientCert { mode, subject: boolean(subject, false), cert, chain, dns, uri }
+}
+
+fn upgrades(problems: &mut Problems, protos: Vec<hcm::UpgradeConfig>) -> Vec<Upgrade> {
+    let mut upgrades: Vec<Upgrade> = Vec::new();
+    for (index, proto) in protos.into_iter().enumerate() {
+        let hcm::UpgradeConfig { upgrade_type, filters, enabled } = proto;
+        problems.element("upgrade_configs", index, |problems| {
+            unsupported!(problems; filters);
+            if let Some(token) = route_action::upgrade_token(problems, &upgrade_type) {
+                if upgrades.iter().any(|known| known.token == token) {
+                    problems.reject_field("upgrade_type", format!("{token:?} stands here twice"));
+                }
+                upgrades.push(Upgrade { token, enabled: boolean(enabled, true) });
+            }
+        });
+    }
+    upgrades
+}
+
+fn escaped_slashes(problems: &mut Problems, action: i32) -> EscapedSlashes {
+    use hcm::PathWithEscapedSlashesAction as Action;
+    match enumeration(problems, "path_with_escaped_slashes_action", action) {
+        Some(Action::ImplementationSpecificDefault | Action::KeepUnchanged) | None => {
+            EscapedSlashes::KeepUnchanged
+        }
+        Some(Action::RejectRequest) => EscapedSlashes::RejectRequest,
+        Some(Action::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
+        Some(Action::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
+    }
+}
+
+fn strip_port(
+    problems: &mut Problems,
+    matching: bool,
+    mode: Option<hcm::StripPortMode>,
+) -> StripPort {
+    let any = matches!(mode, Some(hcm::StripPortMode::StripAnyHostPort(true)));
+    if any && matching {
+        problems.reject_field(
+            "strip_any_host_port",
+            "cannot be set together with strip_matching_host_port",
+        );
+    }
+    match (any, matching) {
+        (true, _) => StripPort::Any,
+        (false, true) => StripPort::Matching,
+        (false, false) => StripPort::Keep,
+    }
+}
+
+fn route_source(
+    problems: &mut Problems,
+    proto: Option<hcm::RouteSpecifier>,
+) -> Option<RouteSource> {
+    match proto {
+        None => {
+            problems.reject("one of rds, route_config is required");
+            None
+        }
+        Some(hcm::RouteSpecifier::RouteConfig(proto)) => {
+            let routes =
+                problems.field("route_config", |problems| route::convert(problems, proto, true));
+            Some(RouteSource::Inline(Arc::new(routes)))
+        }
+        Some(hcm::RouteSpecifier::Rds(proto)) => problems.field("rds", |problems| {
+            let proto::Rds { config_source, route_config_name } = proto;
+            let name = text(problems, "route_config_name", route_config_name);
+            let source = required(problems, "config_source", config_source)?;
+            let initial_fetch_timeout =
+                problems.field("config_source", |problems| config_source::ads(problems, source))?;
+            Some(RouteSource::Rds { name: name.into(), initial_fetch_timeout })
+        }),
+        Some(hcm::RouteSpecifier::ScopedRoutes(_)) => {
+            problems.unsupported("scoped_routes", true);
+            None
+        }
+    }
+}

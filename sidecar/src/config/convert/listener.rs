@@ -1,0 +1,397 @@
+//! Listeners and filter chains.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::core::v3::{self as core, TrafficDirection as DirectionProto};
+use outrigger_proto::envoy::config::listener::v3 as proto;
+use outrigger_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfigType;
+use outrigger_proto::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
+use outrigger_proto::envoy::config::listener::v3::listener_filter::ConfigType as ListenerFilterConfigType;
+use outrigger_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use outrigger_proto::google::protobuf::Any;
+
+use crate::config::Problems;
+use crate::config::listener::{
+    FilterChain, FilterChainMatch, Listener, ServerNamePattern, TerminalFilter, TrafficDirection,
+    TransportProtocol,
+};
+use crate::config::tls::DownstreamTls;
+
+use super::common::{
+    boolean, enumeration, fingerprint, ip_and_port, limit, number, number_in, optional, required,
+    text, unknown_type, unpack, unsupported, unsupported_if_true,
+};
+use super::{access_log, buffer_limit, http_connection_manager, tcp_proxy, tls};
+
+/// Listener filters may take so long where nothing is set.
+const DEFAULT_LISTENER_FILTERS: Duration = Duration::from_secs(15);
+
+/// A listener.
+#[allow(clippy::too_many_lines)] // one field after the other, as in the proto
+pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option<Listener> {
+    let proto::Listener {
+        name,
+        address,
+        additional_addresses,
+        stat_prefix,
+        stats_matcher: _, // only leaves statistics out
+        filter_chains,
+        fcds_config,
+        filter_chain_matcher,
+        use_original_dst,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        metadata: _, // for people and control planes: nothing here reads it
+        deprecated_v1,
+        drain_type,
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        transparent,
+        freebind,
+        socket_options,
+        tcp_fast_open_queue_length,
+        traffic_direction,
+        udp_listener_config,
+        api_listener,
+        connection_balance_config,
+        reuse_port: _, // deprecated, and without effect in Envoy too: enable_reuse_port replaced it
+        enable_reuse_port,
+        access_log,
+        tcp_backlog_size,
+        max_connections_to_accept_per_socket_event: _, // how the accept loop takes turns; changes no outcome
+        bind_to_port,
+        enable_mptcp,
+        ignore_global_conn_limit: _, // there is no global limit
+        bypass_overload_manager: _,  // there is no overload manager
+        tcp_keepalive,
+        listener_specifier,
+    } = proto;
+    unsupported!(problems;
+        additional_addresses, fcds_config, filter_chain_matcher,
+        per_connection_buffer_high_watermark_timeout, socket_options, tcp_fast_open_queue_length,
+        udp_listener_config, api_listener, connection_balance_config, enable_mptcp, tcp_keepalive);
+    unsupported_if_true!(problems; use_original_dst, transparent, freebind);
+    if listener_specifier.is_some() {
+        problems.unsupported("internal_listener", true);
+    }
+    let old_bind =
+        deprecated_v1.and_then(|proto::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
+    if !boolean(bind_to_port, true) || !boolean(old_bind, true) {
+        problems.unsupported("bind_to_port", true);
+    }
+    // Tells when to drain on /healthcheck/fail; on removal and change both kinds drain.
+    let _: Option<proto::listener::DrainType> = enumeration(problems, "drain_type", drain_type);
+
+    let address = required(problems, "address", address)
+        .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));
+    let mut tls_inspector = false;
+    for (index, proto) in listener_filters.into_iter().enumerate() {
+        tls_inspector |= problems
+            .element("listener_filters", index, |problems| listener_filter(problems, proto));
+    }
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        problems.reject_field("filter_chains", "must have at least one entry");
+    }
+    let chains: Vec<(usize, FilterChain)> = filter_chains
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems
+                .element("filter_chains", index, |problems| filter_chain(problems, proto))
+                .map(|chain| (index, chain))
+        })
+        .collect();
+    unique_matches(problems, &chains);
+    let filter_chains: Vec<FilterChain> = chains.into_iter().map(|(_, chain)| chain).collect();
+    let default_filter_chain = default_filter_chain.and_then(|proto| {
+        problems.field("default_filter_chain", |problems| filter_chain(problems, proto))
+    });
+    // As Envoy adds it where a match cannot be decided without.
+    tls_inspector |= filter_chains.iter().any(|chain| {
+        !chain.matches.server_names.is_empty()
+            || !chain.matches.application_protocols.is_empty()
+            || chain.matches.transport_protocol == Some(TransportProtocol::Tls)
+    });
+    let traffic_direction = match enumeration(problems, "traffic_direction", traffic_direction) {
+        Some(DirectionProto::Inbound) => TrafficDirection::Inbound,
+        Some(DirectionProto::Outbound) => TrafficDirection::Outbound,
+        Some(DirectionProto::Unspecified) | None => TrafficDirection::Unspecified,
+    };
+    let listener_filters_timeout = limit(
+        problems,
+        "listener_filters_timeout",
+        listener_filters_timeout,
+        Some(DEFAULT_LISTENER_FILTERS),
+    );
+    let access_logs = access_log::convert(problems, "access_log", access_log);
+    let address = address?;
+    // Envoy makes up a random name for a listener without one; ours is the same each time.
+    let name = if name.is_empty() { address.to_string() } else { name };
+    Some(Listener {
+        name: name.into(),
+        address,
+        stat_prefix: optional(stat_prefix),
+        filter_chains,
+        default_filter_chain,
+        tls_inspector,
+        listener_filters_timeout,
+        continue_on_listener_filters_timeout,
+        per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
+        tcp_backlog: number(tcp_backlog_size),
+        enable_reuse_port: boolean(enable_reuse_port, true),
+        traffic_direction,
+        access_logs,
+    })
+}
+
+/// Whether it is the tls_inspector, which is the only one there is.
+fn listener_filter(problems: &mut Problems, proto: proto::ListenerFilter) -> bool {
+    // name: of the filter, which its type already says.
+    let proto::ListenerFilter { name: _, filter_disabled, config_type } = proto;
+    unsupported!(problems; filter_disabled);
+    let config = match config_type {
+        Some(ListenerFilterConfigType::TypedConfig(config)) => config,
+        Some(ListenerFilterConfigType::ConfigDiscovery(_)) => {
+            problems.unsupported("config_discovery", true);
+            return false;
+        }
+        None => {
+            problems.reject_field("typed_config", "required");
+            return false;
+        }
+    };
+    problems.field("typed_config", |problems| {
+        if !any::holds::<TlsInspector>(&config) {
+            let supported = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+            unknown_type(problems, &config, &[supported]);
+            return false;
+        }
+        let Some(TlsInspector {
+            enable_ja3_fingerprinting,
+            enable_ja4_fingerprinting,
+            initial_read_buffer_size: _, // how its buffer grows; changes no outcome
+            close_connection_on_client_hello_parsing_errors,
+            max_client_hello_size,
+        }) = unpack(problems, &config)
+        else {
+            return false;
+        };
+        unsupported!(problems;
+            close_connection_on_client_hello_parsing_errors, max_client_hello_size);
+        unsupported_if_true!(problems; enable_ja3_fingerprinting, enable_ja4_fingerprinting);
+        true
+    })
+}
+
+fn filter_chain(problems: &mut Problems, proto: proto::FilterChain) -> Option<FilterChain> {
+    let proto::FilterChain {
+        filter_chain_match,
+        filters,
+        use_proxy_proto,
+        metadata: _, // for people and control planes: nothing here reads it
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = proto;
+    unsupported_if_true!(problems; use_proxy_proto);
+    let matches = filter_chain_match
+        .map(|proto| problems.field("filter_chain_match", |problems| chain_match(problems, proto)))
+        .unwrap_or_default();
+    let tls = transport_socket.and_then(|proto| {
+        problems.field("transport_socket", |problems| downstream_transport(problems, proto))
+    });
+    let transport_socket_connect_timeout =
+        limit(problems, "transport_socket_connect_timeout", transport_socket_connect_timeout, None);
+    let terminal = terminal_filter(problems, filters)?;
+    let mut chain = FilterChain {
+        name: name.into(),
+        matches,
+        tls,
+        transport_socket_connect_timeout,
+        terminal,
+        fingerprint: 0,
+    };
+    chain.fingerprint = fingerprint(&chain);
+    Some(chain)
+}
+
+/// `None` is plaintext, or refused.
+fn downstream_transport(
+    problems: &mut Problems,
+    proto: core::TransportSocket,
+) -> Option<Arc<DownstreamTls>> {
+    let config = tls::transport_socket(problems, proto)?;
+    problems.field("typed_config", |problems| tls::downstream(problems, &config)).map(Arc::new)
+}
+
+/// Both kinds of filter take the connection for themselves: a chain has exactly one.
+fn terminal_filter(problems: &mut Problems, protos: Vec<proto::Filter>) -> Option<TerminalFilter> {
+    if protos.is_empty() {
+        problems.reject_field("filters", "must have at least one entry");
+    }
+    let mut terminal = None;
+    for (index, proto) in protos.into_iter().enumerate() {
+        problems.element("filters", index, |problems| {
+            if index > 0 {
+                problems.reject("stands behind a filter that ends the chain");
+            }
+            let filter = network_filter(problems, proto);
+            if index == 0 {
+                terminal = filter;
+            }
+        });
+    }
+    terminal
+}
+
+fn network_filter(problems: &mut Problems, proto: proto::Filter) -> Option<TerminalFilter> {
+    let proto::Filter { name, config_type } = proto;
+    text(problems, "name", name);
+    let config: Any = match config_type {
+        Some(FilterConfigType::TypedConfig(config)) => config,
+        Some(FilterConfigType::ConfigDiscovery(_)) => {
+            problems.unsupported("config_discovery", true);
+            return None;
+        }
+        None => {
+            problems.reject_field("typed_config", "required");
+            return None;
+        }
+    };
+    problems.field("typed_config", |problems| {
+        if any::holds::<HttpConnectionManager>(&config) {
+            let proto = unpack(problems, &config)?;
+            let hcm = http_connection_manager::convert(problems, proto)?;
+            return Some(TerminalFilter::Http(Arc::new(hcm)));
+        }
+        if any::holds::<TcpProxy>(&config) {
+            let proto = unpack(problems, &config)?;
+            return Some(TerminalFilter::Tcp(Arc::new(tcp_proxy::convert(problems, proto)?)));
+        }
+        unknown_type(problems, &config, &["HttpConnectionManager", "TcpProxy"]);
+        None
+    })
+}
+
+fn chain_match(problems: &mut Problems, proto: proto::FilterChainMatch) -> FilterChainMatch {
+    let proto::FilterChainMatch {
+        destination_port,
+        prefix_ranges,
+        address_suffix,
+        suffix_len,
+        direct_source_prefix_ranges,
+        source_type,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = proto;
+    unsupported!(problems;
+        prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges,
+        source_prefix_ranges, source_ports);
+    if enumeration(problems, "source_type", source_type)
+        .is_some_and(|source: ConnectionSourceType| source != ConnectionSourceType::Any)
+    {
+        problems.unsupported("source_type", true);
+    }
+    let destination_port = number_in(problems, "destination_port", destination_port, 1..=65_535)
+        .and_then(|port| u16::try_from(port).ok());
+    let server_names = server_names
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, name)| {
+            problems.element("server_names", index, |problems| server_name(problems, &name))
+        })
+        .collect();
+    let transport_protocol = match transport_protocol.as_str() {
+        "" => None,
+        "raw_buffer" => Some(TransportProtocol::RawBuffer),
+        "tls" => Some(TransportProtocol::Tls),
+        other => {
+            problems.reject_field(
+                "transport_protocol",
+                format!("{other:?} is not supported by this version of Outrigger: raw_buffer, tls"),
+            );
+            None
+        }
+    };
+    let application_protocols = application_protocols
+        .into_iter()
+        .map(|protocol| protocol.into_bytes().into_boxed_slice())
+        .collect();
+    FilterChainMatch { destination_port, server_names, transport_protocol, application_protocols }
+}
+
+fn server_name(problems: &mut Problems, name: &str) -> Option<ServerNamePattern> {
+    let name = name.to_ascii_lowercase();
+    let (rest, is_suffix) = match name.strip_prefix('*') {
+        Some(rest) if rest.starts_with('.') => (rest, true),
+        _ => (name.as_str(), false),
+    };
+    if rest.contains('*') {
+        problems.reject(format!("{name:?}: a star may only stand in front, as *.example.com"));
+        return None;
+    }
+    if rest.is_empty() || rest == "." {
+        problems.reject(format!("{name:?} is not a server name"));
+        return None;
+    }
+    Some(if is_suffix {
+        ServerNamePattern::Suffix(rest.into())
+    } else {
+        ServerNamePattern::Exact(rest.into())
+    })
+}
+
+/// No connection may fit two chains equally well: each combination of criteria stands in one chain only.
+fn unique_matches(problems: &mut Problems, chains: &[(usize, FilterChain)]) {
+    let mut seen = HashMap::new();
+    for (index, chain) in chains {
+        for combination in combinations(&chain.matches) {
+            if let Some(first) = seen.insert(combination, *index) {
+                problems.element("filter_chains", index, |problems| {
+                    problems.reject_field(
+                        "filter_chain_match",
+                        if first == *index {
+                            "names one criterion twice".to_owned()
+                        } else {
+                            format!("matches the same connections as filter_chains[{first}]")
+                        },
+                    );
+                });
+                // One report for a chain, however many of its combinations are taken.
+                break;
+            }
+        }
+    }
+}
+
+type Combination<'a> =
+    (Option<u16>, Option<&'a ServerNamePattern>, Option<TransportProtocol>, Option<&'a [u8]>);
+
+fn combinations(matches: &FilterChainMatch) -> Vec<Combination<'_>> {
+    let names = or_none(matches.server_names.iter());
+    let protocols = or_none(matches.application_protocols.iter().map(AsRef::as_ref));
+    names
+        .iter()
+        .flat_map(|name| {
+            protocols.iter().map(|protocol| {
+                (matches.destination_port, *name, matches.transport_protocol, *protocol)
+            })
+        })
+        .collect()
+}
+
+/// The items, or one "any".
+fn or_none<T>(items: impl Iterator<Item = T>) -> Vec<Option<T>> {
+    let items: Vec<Option<T>> = items.map(Some).collect();
+    if items.is_empty() { vec![None] } else { items }
+}

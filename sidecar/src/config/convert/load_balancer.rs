@@ -1,0 +1,182 @@
+//! Load balancers: the enumeration with its settings, or the list of extensible policies.
+
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::cluster::v3 as proto;
+use outrigger_proto::envoy::config::cluster::v3::cluster::{
+    LbConfig, LbPolicy, LeastRequestLbConfig, RoundRobinLbConfig,
+};
+use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
+use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
+use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
+use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use outrigger_proto::google::protobuf::{Any, UInt32Value};
+
+use crate::config::Problems;
+use crate::config::cluster::LoadBalancer;
+
+use super::common::{
+    enumeration, number_in, unknown_type, unpack, unsupported, unsupported_if_true,
+};
+
+/// Candidates that are compared where nothing is set.
+const DEFAULT_CHOICES: u32 = 2;
+/// How much active requests count where nothing is set.
+const DEFAULT_BIAS: f64 = 1.0;
+
+/// The list counts before the enumeration, as in Envoy.
+pub(super) fn convert(
+    problems: &mut Problems,
+    policy: i32,
+    config: Option<LbConfig>,
+    list: Option<proto::LoadBalancingPolicy>,
+) -> Option<LoadBalancer> {
+    let policy = enumeration(problems, "lb_policy", policy);
+    if let Some(list) = list {
+        return problems.field("load_balancing_policy", |problems| first_known(problems, list));
+    }
+    match policy? {
+        LbPolicy::RoundRobin => {
+            if let Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })) =
+                config
+            {
+                problems.field("round_robin_lb_config", |problems| {
+                    unsupported!(problems; slow_start_config);
+                });
+            }
+            Some(LoadBalancer::RoundRobin)
+        }
+        LbPolicy::LeastRequest => {
+            let LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
+                match config {
+                    Some(LbConfig::LeastRequestLbConfig(config)) => config,
+                    // Settings of another policy say nothing, in Envoy too.
+                    _ => LeastRequestLbConfig::default(),
+                };
+            problems.field("least_request_lb_config", |problems| {
+                unsupported!(problems; slow_start_config);
+                least_request(problems, choice_count, active_request_bias)
+            })
+        }
+        LbPolicy::Random => Some(LoadBalancer::Random),
+        policy @ (LbPolicy::RingHash
+        | LbPolicy::Maglev
+        | LbPolicy::ClusterProvided
+        | LbPolicy::LoadBalancingPolicyConfig) => {
+            problems.reject_field(
+                "lb_policy",
+                format!(
+                    "{} is not supported by this version of Outrigger: ROUND_ROBIN, LEAST_REQUEST, RANDOM",
+                    policy.as_str_name()
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn least_request(
+    problems: &mut Problems,
+    choice_count: Option<UInt32Value>,
+    bias: Option<RuntimeDouble>,
+) -> Option<LoadBalancer> {
+    let choice_count =
+        number_in(problems, "choice_count", choice_count, 2..=u32::MAX).unwrap_or(DEFAULT_CHOICES);
+    // runtime_key: there is no runtime that could override the value.
+    let active_request_bias =
+        bias.map_or(DEFAULT_BIAS, |RuntimeDouble { default_value, runtime_key: _ }| default_value);
+    if !(active_request_bias >= 0.0 && active_request_bias.is_finite()) {
+        problems.reject_field("active_request_bias", "must be 0 or more");
+        return None;
+    }
+    Some(LoadBalancer::LeastRequest { choice_count, active_request_bias })
+}
+
+/// The first policy of the list that we have, as in Envoy: a list names what it would like first.
+fn first_known(problems: &mut Problems, list: proto::LoadBalancingPolicy) -> Option<LoadBalancer> {
+    let proto::LoadBalancingPolicy { policies } = list;
+    let mut last = None;
+    for (index, policy) in policies.into_iter().enumerate() {
+        let proto::load_balancing_policy::Policy { typed_extension_config } = policy;
+        let config = typed_extension_config
+            .and_then(|TypedExtensionConfig { name: _, typed_config }| typed_config);
+        let Some(config) = config else {
+            problems.element("policies", index, |problems| {
+                problems.field("typed_extension_config", |problems| {
+                    problems.reject_field("typed_config", "required");
+                });
+            });
+            return None;
+        };
+        if is_known(&config) {
+            return problems.element("policies", index, |problems| {
+                problems.field("typed_extension_config", |problems| {
+                    problems.field("typed_config", |problems| extension(problems, &config))
+                })
+            });
+        }
+        last = Some((index, config));
+    }
+    match last {
+        None => problems.reject_field("policies", "must have at least one entry"),
+        Some((index, config)) => problems.element("policies", index, |problems| {
+            unknown_type(problems, &config, &["LeastRequest", "RoundRobin", "Random"]);
+        }),
+    }
+    None
+}
+
+fn is_known(config: &Any) -> bool {
+    any::holds::<LeastRequest>(config)
+        || any::holds::<RoundRobin>(config)
+        || any::holds::<Random>(config)
+}
+
+fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
+    if any::holds::<LeastRequest>(config) {
+        let LeastRequest {
+            choice_count,
+            active_request_bias,
+            slow_start_config,
+            locality_lb_config,
+            enable_full_scan,
+            selection_method,
+        } = unpack(problems, config)?;
+        unsupported!(problems; slow_start_config);
+        unsupported_if_true!(problems; enable_full_scan);
+        if enumeration(problems, "selection_method", selection_method)
+            == Some(SelectionMethod::FullScan)
+        {
+            problems.unsupported("selection_method", true);
+        }
+        locality(problems, locality_lb_config);
+        return least_request(problems, choice_count, active_request_bias);
+    }
+    if any::holds::<RoundRobin>(config) {
+        let RoundRobin { slow_start_config, locality_lb_config } = unpack(problems, config)?;
+        unsupported!(problems; slow_start_config);
+        locality(problems, locality_lb_config);
+        return Some(LoadBalancer::RoundRobin);
+    }
+    let Random { locality_lb_config } = unpack(problems, config)?;
+    locality(problems, locality_lb_config);
+    Some(LoadBalancer::Random)
+}
+
+fn locality(problems: &mut Problems, proto: Option<LocalityLbConfig>) {
+    let Some(LocalityLbConfig { locality_config_specifier }) = proto else { return };
+    problems.field("locality_lb_config", |problems| match locality_config_specifier {
+        None => {}
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
+            // The rest needs a local cluster, which the bootstrap cannot name here.
+            problems.field("zone_aware_lb_config", |problems| {
+                problems.unsupported("fail_traffic_on_panic", config.fail_traffic_on_panic);
+            });
+        }
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            problems.unsupported("locality_weighted_lb_config", true);
+        }
+    });
+}

@@ -1,0 +1,247 @@
+//! The RBAC filter and its overrides on routes.
+
+use std::sync::Arc;
+
+use outrigger_proto::envoy::config::core::v3::CidrRange;
+use outrigger_proto::envoy::config::rbac::v3 as proto;
+use outrigger_proto::envoy::config::rbac::v3::permission::Rule;
+use outrigger_proto::envoy::config::rbac::v3::principal::Identifier;
+use outrigger_proto::envoy::extensions::filters::http::rbac::v3 as filter;
+use outrigger_proto::envoy::r#type::matcher::v3::{PathMatcher as PathMatcherProto, path_matcher};
+use outrigger_proto::envoy::r#type::v3::Int32Range;
+
+use crate::config::Problems;
+use crate::config::matcher::PathMatcher;
+use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
+
+use super::common::{cidr, enumeration, sorted, unsupported};
+use super::matcher;
+
+/// The filter's configuration.
+pub(super) fn filter(problems: &mut Problems, proto: filter::Rbac) -> Rbac {
+    let filter::Rbac {
+        rules,
+        rules_stat_prefix: _, // counters keep their plain names
+        matcher,
+        shadow_rules,
+        shadow_matcher,
+        shadow_rules_stat_prefix: _, // counters keep their plain names
+        track_per_rule_stats: _,     // only adds counters
+    } = proto;
+    unsupported!(problems; matcher, shadow_matcher);
+    let rules = rules.map(|proto| problems.field("rules", |problems| list(problems, proto)));
+    let shadow_rules =
+        shadow_rules.map(|proto| problems.field("shadow_rules", |problems| list(problems, proto)));
+    Rbac { rules, shadow_rules }
+}
+
+/// `RBACPerRoute`: other rules for what matches here, or none.
+pub(super) fn per_route(problems: &mut Problems, proto: filter::RbacPerRoute) -> Option<Arc<Rbac>> {
+    let filter::RbacPerRoute { rbac } = proto;
+    rbac.map(|proto| Arc::new(problems.field("rbac", |problems| filter(problems, proto))))
+}
+
+fn list(problems: &mut Problems, proto: proto::Rbac) -> Rules {
+    let proto::Rbac { action, policies, audit_logging_options } = proto;
+    unsupported!(problems; audit_logging_options);
+    let action = match enumeration(problems, "action", action) {
+        // A refused action is already on the list of problems: what is built then is thrown away.
+        Some(proto::rbac::Action::Allow) | None => Action::Allow,
+        Some(proto::rbac::Action::Deny) => Action::Deny,
+        Some(proto::rbac::Action::Log) => Action::Log,
+    };
+    let policies = sorted(policies)
+        .into_iter()
+        .map(|(name, proto)| {
+            problems.element("policies", &name, |problems| policy(problems, &name, proto))
+        })
+        .collect();
+    Rules { action, policies }
+}
+
+fn policy(problems: &mut Problems, name: &str, proto: proto::Policy) -> Policy {
+    let proto::Policy { permissions, principals, condition, checked_condition, cel_config } = proto;
+    unsupported!(problems; condition, checked_condition, cel_config);
+    Policy {
+        name: name.into(),
+        permissions: permission_list(problems, "permissions", permissions),
+        principals: principal_list(problems, "principals", principals),
+    }
+}
+
+fn permission_list(
+    problems: &mut Problems,
+    name: &str,
+    protos: Vec<proto::Permission>,
+) -> Vec<Permission> {
+    not_empty(problems, name, protos.len());
+    protos
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element(name, index, |problems| permission(problems, proto))
+        })
+        .collect()
+}
+
+fn principal_list(
+    problems: &mut Problems,
+    name: &str,
+    protos: Vec<proto::Principal>,
+) -> Vec<Principal> {
+    not_empty(problems, name, protos.len());
+    protos
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element(name, index, |problems| principal(problems, proto))
+        })
+        .collect()
+}
+
+fn not_empty(problems: &mut Problems, name: &str, length: usize) {
+    if length == 0 {
+        problems.reject_field(name, "must have at least one entry");
+    }
+}
+
+fn permission(problems: &mut Problems, proto: proto::Permission) -> Option<Permission> {
+    let proto::Permission { rule } = proto;
+    let Some(rule) = rule else {
+        problems.reject("says nothing: one of any, header, url_path, ... is required");
+        return None;
+    };
+    match rule {
+        Rule::Any(any) => must_be_true(problems, any).then_some(Permission::Any),
+        Rule::AndRules(set) => Some(Permission::And(
+            problems.field("and_rules", |problems| permission_list(problems, "rules", set.rules)),
+        )),
+        Rule::OrRules(set) => Some(Permission::Or(
+            problems.field("or_rules", |problems| permission_list(problems, "rules", set.rules)),
+        )),
+        Rule::NotRule(inner) => {
+            let inner = problems.field("not_rule", |problems| permission(problems, *inner))?;
+            Some(Permission::Not(Box::new(inner)))
+        }
+        Rule::Header(header) => {
+            let header = problems.field("header", |problems| matcher::header(problems, header))?;
+            Some(Permission::Header(header))
+        }
+        Rule::UrlPath(path) => url_path(problems, path).map(Permission::UrlPath),
+        Rule::DestinationIp(range) => {
+            cidr(problems, "destination_ip", range).map(Permission::DestinationIp)
+        }
+        Rule::DestinationPort(port) => match u16::try_from(port) {
+            Ok(port) => Some(Permission::DestinationPort(port)),
+            Err(_) => {
+                problems.reject_field("destination_port", format!("{port} is not a port"));
+                None
+            }
+        },
+        Rule::DestinationPortRange(range) => port_range(problems, range),
+        Rule::RequestedServerName(name) => {
+            let name = problems
+                .field("requested_server_name", |problems| matcher::string(problems, name))?;
+            Some(Permission::RequestedServerName(name))
+        }
+        Rule::Metadata(_) => refuse(problems, "metadata"),
+        Rule::Matcher(_) => refuse(problems, "matcher"),
+        Rule::UriTemplate(_) => refuse(problems, "uri_template"),
+        Rule::SourcedMetadata(_) => refuse(problems, "sourced_metadata"),
+    }
+}
+
+/// A part of a rule that we cannot judge must never become one that matches, or does not: the whole is refused.
+fn refuse<T>(problems: &mut Problems, name: &str) -> Option<T> {
+    problems.unsupported(name, true);
+    None
+}
+
+fn must_be_true(problems: &mut Problems, any: bool) -> bool {
+    if !any {
+        problems.reject_field("any", "must be true");
+    }
+    any
+}
+
+fn port_range(problems: &mut Problems, range: Int32Range) -> Option<Permission> {
+    let Int32Range { start, end } = range;
+    // `end` is exclusive: 65536 takes in the last port, which a `u16` bound cannot say.
+    let bounds = u16::try_from(start).ok().zip(u16::try_from(end).ok());
+    if let Some((start, end)) = bounds.filter(|(start, end)| start < end) {
+        return Some(Permission::DestinationPortRange(start, end));
+    }
+    if let (Ok(first), 65_536) = (u16::try_from(start), end) {
+        let last = Permission::DestinationPort(u16::MAX);
+        if first == u16::MAX {
+            return Some(last);
+        }
+        return Some(Permission::Or(vec![Permission::DestinationPortRange(first, u16::MAX), last]));
+    }
+    problems.reject_field(
+        "destination_port_range",
+        format!("[{start}, {end}) is not a range of ports: 0 <= start < end <= 65536"),
+    );
+    None
+}
+
+fn url_path(problems: &mut Problems, proto: PathMatcherProto) -> Option<PathMatcher> {
+    let PathMatcherProto { rule } = proto;
+    problems.field("url_path", |problems| match rule {
+        Some(path_matcher::Rule::Path(path)) => {
+            problems.field("path", |problems| matcher::string(problems, path))
+        }
+        None => {
+            problems.reject_field("path", "required");
+            None
+        }
+    })
+}
+
+fn principal(problems: &mut Problems, proto: proto::Principal) -> Option<Principal> {
+    let proto::Principal { identifier } = proto;
+    let Some(identifier) = identifier else {
+        problems.reject("says nothing: one of any, authenticated, header, ... is required");
+        return None;
+    };
+    let ip = |problems: &mut Problems, name: &str, range: CidrRange| cidr(problems, name, range);
+    match identifier {
+        Identifier::Any(any) => must_be_true(problems, any).then_some(Principal::Any),
+        Identifier::AndIds(set) => Some(Principal::And(
+            problems.field("and_ids", |problems| principal_list(problems, "ids", set.ids)),
+        )),
+        Identifier::OrIds(set) => Some(Principal::Or(
+            problems.field("or_ids", |problems| principal_list(problems, "ids", set.ids)),
+        )),
+        Identifier::NotId(inner) => {
+            let inner = problems.field("not_id", |problems| principal(problems, *inner))?;
+            Some(Principal::Not(Box::new(inner)))
+        }
+        Identifier::Authenticated(proto::principal::Authenticated { principal_name }) => {
+            let name = match principal_name {
+                None => None,
+                Some(name) => Some(problems.field("authenticated", |problems| {
+                    problems.field("principal_name", |problems| matcher::string(problems, name))
+                })?),
+            };
+            Some(Principal::Authenticated(name))
+        }
+        // Deprecated; the peer's address, as there is nothing here that replaces it.
+        Identifier::SourceIp(range) => {
+            ip(problems, "source_ip", range).map(Principal::DirectRemoteIp)
+        }
+        Identifier::DirectRemoteIp(range) => {
+            ip(problems, "direct_remote_ip", range).map(Principal::DirectRemoteIp)
+        }
+        Identifier::RemoteIp(range) => ip(problems, "remote_ip", range).map(Principal::RemoteIp),
+        Identifier::Header(header) => {
+            let header = problems.field("header", |problems| matcher::header(problems, header))?;
+            Some(Principal::Header(header))
+        }
+        Identifier::UrlPath(path) => url_path(problems, path).map(Principal::UrlPath),
+        Identifier::Metadata(_) => refuse(problems, "metadata"),
+        Identifier::FilterState(_) => refuse(problems, "filter_state"),
+        Identifier::SourcedMetadata(_) => refuse(problems, "sourced_metadata"),
+        Identifier::Custom(_) => refuse(problems, "custom"),
+    }
+}

@@ -1,0 +1,146 @@
+//! Retry policies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::route::v3 as proto;
+use outrigger_proto::envoy::config::route::v3::retry_policy as policy;
+use outrigger_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+
+use crate::config::Problems;
+use crate::config::route::{RetryOn, RetryPolicy};
+
+use super::common::{
+    duration, number, positive_duration, required, unknown_type, unpack, unsupported,
+};
+use super::matcher;
+
+/// Upper bound of the first delay where the policy does not say.
+const DEFAULT_BASE: Duration = Duration::from_millis(25);
+
+/// The policy in the field `retry_policy`.
+pub(super) fn convert(
+    problems: &mut Problems,
+    proto: Option<proto::RetryPolicy>,
+) -> Option<Arc<RetryPolicy>> {
+    let proto = proto?;
+    problems.field("retry_policy", |problems| policy_of(problems, proto)).map(Arc::new)
+}
+
+fn policy_of(problems: &mut Problems, proto: proto::RetryPolicy) -> Option<RetryPolicy> {
+    let proto::RetryPolicy {
+        retry_on,
+        num_retries,
+        per_try_timeout,
+        per_try_idle_timeout,
+        retry_priority,
+        retry_host_predicate,
+        retry_options_predicates,
+        host_selection_retry_max_attempts,
+        retriable_status_codes,
+        retry_back_off,
+        rate_limited_retry_back_off,
+        retriable_headers,
+        retriable_request_headers,
+        refresh_cluster_on_retry,
+    } = proto;
+    unsupported!(problems;
+        retry_priority, retry_options_predicates, rate_limited_retry_back_off,
+        refresh_cluster_on_retry);
+    let mut avoid_previous_hosts = false;
+    for (index, proto) in retry_host_predicate.into_iter().enumerate() {
+        avoid_previous_hosts |= problems
+            .element("retry_host_predicate", index, |problems| host_predicate(problems, proto));
+    }
+    let host_selection_retry_max_attempts = attempts(problems, host_selection_retry_max_attempts);
+    let retriable_status_codes = retriable_status_codes
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, code)| {
+            let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+            if status.is_none() {
+                problems.element("retriable_status_codes", index, |problems| {
+                    problems.reject(format!("{code} is not a status"));
+                });
+            }
+            status
+        })
+        .collect();
+    let (base_interval, max_interval) = back_off(problems, retry_back_off);
+    Some(RetryPolicy {
+        on: conditions(&retry_on),
+        num_retries: number(num_retries).unwrap_or(1),
+        per_try_timeout: duration(problems, "per_try_timeout", per_try_timeout)
+            .filter(|timeout| !timeout.is_zero()),
+        per_try_idle_timeout: duration(problems, "per_try_idle_timeout", per_try_idle_timeout)
+            .filter(|timeout| !timeout.is_zero()),
+        retriable_status_codes,
+        retriable_headers: matcher::headers(problems, "retriable_headers", retriable_headers),
+        retriable_request_headers: matcher::headers(
+            problems,
+            "retriable_request_headers",
+            retriable_request_headers,
+        ),
+        avoid_previous_hosts,
+        host_selection_retry_max_attempts,
+        base_interval,
+        max_interval,
+    })
+}
+
+/// Conditions by name. Names that are unknown do not count, as in Envoy: a policy may name what later versions know.
+fn conditions(text: &str) -> RetryOn {
+    text.split(',')
+        .filter_map(|name| RetryOn::parse(name.trim()))
+        .fold(RetryOn::default(), RetryOn::union)
+}
+
+fn host_predicate(problems: &mut Problems, proto: policy::RetryHostPredicate) -> bool {
+    // name: of the predicate, which its type already says.
+    let policy::RetryHostPredicate { name: _, config_type } = proto;
+    let Some(policy::retry_host_predicate::ConfigType::TypedConfig(config)) = config_type else {
+        problems.reject_field("typed_config", "required");
+        return false;
+    };
+    problems.field("typed_config", |problems| {
+        if !any::holds::<PreviousHostsPredicate>(&config) {
+            unknown_type(problems, &config, &["PreviousHostsPredicate"]);
+            return false;
+        }
+        let Some(PreviousHostsPredicate {}) = unpack(problems, &config) else { return false };
+        true
+    })
+}
+
+/// Unset, and so zero, means one pick and no other.
+fn attempts(problems: &mut Problems, value: i64) -> u32 {
+    match u32::try_from(value) {
+        Ok(0) => 1,
+        Ok(value) => value,
+        Err(_) => {
+            problems.reject_field(
+                "host_selection_retry_max_attempts",
+                format!("{value} is out of range: 0 to {}", u32::MAX),
+            );
+            1
+        }
+    }
+}
+
+fn back_off(problems: &mut Problems, proto: Option<policy::RetryBackOff>) -> (Duration, Duration) {
+    let default = (DEFAULT_BASE, DEFAULT_BASE * 10);
+    let Some(policy::RetryBackOff { base_interval, max_interval }) = proto else { return default };
+    problems.field("retry_back_off", |problems| {
+        let base = required(problems, "base_interval", base_interval)
+            .and_then(|base| positive_duration(problems, "base_interval", Some(base)));
+        let Some(base) = base else { return default };
+        let max = positive_duration(problems, "max_interval", max_interval)
+            .unwrap_or_else(|| base.saturating_mul(10));
+        if max < base {
+            problems.reject_field("max_interval", "must not be less than base_interval");
+        }
+        (base, max)
+    })
+}

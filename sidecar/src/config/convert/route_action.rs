@@ -1,0 +1,421 @@
+//! What a route does: forward, redirect, or answer by itself.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use outrigger_proto::envoy::config::core::v3::RoutingPriority as RoutingPriorityProto;
+use outrigger_proto::envoy::config::route::v3 as proto;
+use outrigger_proto::envoy::config::route::v3::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
+use outrigger_proto::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier as ClusterProto, HostRewriteSpecifier,
+    InternalRedirectAction,
+};
+use outrigger_proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
+use outrigger_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+
+use crate::config::Problems;
+use crate::config::route::{
+    ClusterSpecifier, Forward, HostRewrite, MaxStreamDuration, PathRewrite, Redirect, RouteAction,
+    RoutingPriority, WeightedCluster,
+};
+
+use super::common::{
+    boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
+    unsupported,
+};
+use super::{data_source, filter_overrides, header, matcher, retry};
+
+/// A route's timeout where it does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `RouteAction`.
+pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Option<Forward> {
+    let proto::RouteAction {
+        cluster_not_found_response_code,
+        metadata_match,
+        prefix_rewrite,
+        regex_rewrite,
+        path_rewrite_policy,
+        path_rewrite,
+        append_x_forwarded_host,
+        timeout,
+        idle_timeout,
+        flush_timeout,
+        early_data_policy,
+        retry_policy,
+        retry_policy_typed_config,
+        request_mirror_policies,
+        priority,
+        rate_limits,
+        include_vh_rate_limits: _, // there are no rate limits to include
+        hash_policy: _, // read only by hashing load balancers, which no cluster here can have
+        cors,
+        max_grpc_timeout,
+        grpc_timeout_offset,
+        upgrade_configs,
+        internal_redirect_policy,
+        internal_redirect_action,
+        max_internal_redirects: _, // counts only with internal_redirect_action, which is refused
+        hedge_policy,
+        max_stream_duration,
+        cluster_specifier,
+        host_rewrite_specifier,
+    } = proto;
+    unsupported!(problems;
+        metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
+        retry_policy_typed_config, request_mirror_policies, rate_limits, cors, max_grpc_timeout,
+        grpc_timeout_offset, internal_redirect_policy, hedge_policy);
+    if enumeration(problems, "internal_redirect_action", internal_redirect_action)
+        == Some(InternalRedirectAction::HandleInternalRedirect)
+    {
+        problems.unsupported("internal_redirect_action", true);
+    }
+    let cluster_not_found_status = match enumeration(
+        problems,
+        "cluster_not_found_response_code",
+        cluster_not_found_response_code,
+    ) {
+        Some(ClusterNotFoundResponseCode::NotFound) => StatusCode::NOT_FOUND,
+        Some(ClusterNotFoundResponseCode::InternalServerError) => StatusCode::INTERNAL_SERVER_ERROR,
+        Some(ClusterNotFoundResponseCode::ServiceUnavailable) | None => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    };
+    let priority = match enumeration(problems, "priority", priority) {
+        Some(RoutingPriorityProto::High) => RoutingPriority::High,
+        Some(RoutingPriorityProto::Default) | None => RoutingPriority::Default,
+    };
+    let cluster = cluster(problems, cluster_specifier);
+    let timeout = limit(problems, "timeout", timeout, Some(DEFAULT_TIMEOUT));
+    let idle_timeout = duration(problems, "idle_timeout", idle_timeout);
+    let max_stream_duration = max_stream_duration.map(|proto| stream_duration(problems, proto));
+    let retry_policy = retry::convert(problems, retry_policy);
+    let path_rewrite = path_rewrite_of(problems, prefix_rewrite, regex_rewrite);
+    let host_rewrite = host_rewrite(problems, host_rewrite_specifier);
+    let upgrades = upgrades(problems, upgrade_configs);
+    Some(Forward {
+        cluster: cluster?,
+        cluster_not_found_status,
+        timeout,
+        idle_timeout,
+        max_stream_duration,
+        retry_policy,
+        path_rewrite,
+        host_rewrite,
+        append_x_forwarded_host,
+        priority,
+        upgrades,
+    })
+}
+
+fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<ClusterSpecifier> {
+    match proto {
+        None => {
+            problems.reject("one of cluster, weighted_clusters is required");
+            None
+        }
+        Some(ClusterProto::Cluster(name)) => {
+            Some(ClusterSpecifier::Cluster(text(problems, "cluster", name).into()))
+        }
+        Some(ClusterProto::WeightedClusters(proto)) => {
+            problems.field("weighted_clusters", |problems| weighted_clusters(problems, proto))
+        }
+        Some(ClusterProto::ClusterHeader(_)) => {
+            problems.unsupported("cluster_header", true);
+            None
+        }
+        Some(ClusterProto::ClusterSpecifierPlugin(_)) => {
+            problems.unsupported("cluster_specifier_plugin", true);
+            None
+        }
+        Some(ClusterProto::InlineClusterSpecifierPlugin(_)) => {
+            problems.unsupported("inline_cluster_specifier_plugin", true);
+            None
+        }
+    }
+}
+
+fn weighted_clusters(
+    problems: &mut Problems,
+    proto: proto::WeightedCluster,
+) -> Option<ClusterSpecifier> {
+    let proto::WeightedCluster {
+        clusters,
+        total_weight: _,       // deprecated: the sum of the weights counts
+        runtime_key_prefix: _, // there is no runtime that could override the weights
+        random_value_specifier,
+    } = proto;
+    unsupported!(problems; random_value_specifier);
+    if clusters.is_empty() {
+        problems.reject_field("clusters", "must have at least one entry");
+        return None;
+    }
+    let clusters: Vec<WeightedCluster> = clusters
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element("clusters", index, |problems| weighted_cluster(problems, proto))
+        })
+        .collect();
+    let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    if sum == 0 || sum > u64::from(u32::MAX) {
+        problems
+            .reject_field("clusters", format!("the weights sum up to {sum}: 1 to {}", u32::MAX));
+        return None;
+    }
+    Some(ClusterSpecifier::Weighted(clusters))
+}
+
+fn weighted_cluster(problems: &mut Problems, proto: ClusterWeight) -> Option<WeightedCluster> {
+    let ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        metadata_match,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = proto;
+    unsupported!(problems; cluster_header, metadata_match);
+    let name = text(problems, "name", name);
+    let host_rewrite = match host_rewrite_specifier {
+        None => None,
+        Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            host_value(problems, "host_rewrite_literal", &host)
+        }
+    };
+    Some(WeightedCluster {
+        name: name.into(),
+        weight: number(weight).unwrap_or(0),
+        request_headers: header::mutations(
+            problems,
+            "request",
+            request_headers_to_add,
+            request_headers_to_remove,
+        ),
+        response_headers: header::mutations(
+            problems,
+            "response",
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        host_rewrite,
+        filters: filter_overrides::convert(problems, typed_per_filter_config),
+    })
+}
+
+/// A literal `Host`; as in Envoy an empty one means that none is set.
+fn host_value(problems: &mut Problems, name: &str, host: &str) -> Option<HeaderValue> {
+    if host.is_empty() { None } else { header_value(problems, name, host.as_bytes()) }
+}
+
+fn stream_duration(
+    problems: &mut Problems,
+    proto: proto::route_action::MaxStreamDuration,
+) -> MaxStreamDuration {
+    let proto::route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = proto;
+    problems.field("max_stream_duration", |problems| MaxStreamDuration {
+        max_stream_duration: duration(problems, "max_stream_duration", max_stream_duration),
+        grpc_timeout_header_max: duration(
+            problems,
+            "grpc_timeout_header_max",
+            grpc_timeout_header_max,
+        ),
+        grpc_timeout_header_offset: duration(
+            problems,
+            "grpc_timeout_header_offset",
+            grpc_timeout_header_offset,
+        ),
+    })
+}
+
+fn path_rewrite_of(
+    problems: &mut Problems,
+    prefix: String,
+    regex: Option<RegexMatchAndSubstitute>,
+) -> Option<PathRewrite> {
+    if !prefix.is_empty() && regex.is_some() {
+        problems.reject_field("regex_rewrite", "cannot be set together with prefix_rewrite");
+    }
+    if let Some(proto) = regex {
+        return problems.field("regex_rewrite", |problems| regex_rewrite(problems, proto));
+    }
+    path_text(problems, "prefix_rewrite", prefix).map(PathRewrite::Prefix)
+}
+
+fn regex_rewrite(problems: &mut Problems, proto: RegexMatchAndSubstitute) -> Option<PathRewrite> {
+    let (pattern, substitution) = matcher::substitute(problems, proto)?;
+    Some(PathRewrite::Regex { pattern, substitution })
+}
+
+/// A part of a path that goes out with a request or a `Location`.
+fn path_text(problems: &mut Problems, name: &str, value: String) -> Option<Box<str>> {
+    if value.contains(['\0', '\r', '\n']) {
+        problems.reject_field(name, "must not contain a line break or NUL");
+    }
+    optional(value)
+}
+
+fn host_rewrite(
+    problems: &mut Problems,
+    proto: Option<HostRewriteSpecifier>,
+) -> Option<HostRewrite> {
+    match proto? {
+        HostRewriteSpecifier::HostRewriteLiteral(host) => {
+            host_value(problems, "host_rewrite_literal", &host).map(HostRewrite::Literal)
+        }
+        HostRewriteSpecifier::AutoHostRewrite(auto) => auto.value.then_some(HostRewrite::Auto),
+        HostRewriteSpecifier::HostRewriteHeader(name) => {
+            if name.is_empty() {
+                return None;
+            }
+            header_name(problems, "host_rewrite_header", &name).map(HostRewrite::Header)
+        }
+        HostRewriteSpecifier::HostRewritePathRegex(proto) => {
+            problems.field("host_rewrite_path_regex", |problems| {
+                let (pattern, substitution) = matcher::substitute(problems, proto)?;
+                Some(HostRewrite::PathRegex { pattern, substitution })
+            })
+        }
+        HostRewriteSpecifier::HostRewrite(_) => {
+            problems.unsupported("host_rewrite", true);
+            None
+        }
+    }
+}
+
+fn upgrades(
+    problems: &mut Problems,
+    protos: Vec<proto::route_action::UpgradeConfig>,
+) -> Vec<(Box<str>, bool)> {
+    let mut upgrades: Vec<(Box<str>, bool)> = Vec::new();
+    for (index, proto) in protos.into_iter().enumerate() {
+        let proto::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = proto;
+        problems.element("upgrade_configs", index, |problems| {
+            unsupported!(problems; connect_config);
+            if let Some(token) = upgrade_token(problems, &upgrade_type) {
+                if upgrades.iter().any(|(known, _)| *known == token) {
+                    problems.reject_field("upgrade_type", format!("{token:?} stands here twice"));
+                }
+                upgrades.push((token, boolean(enabled, true)));
+            }
+        });
+    }
+    upgrades
+}
+
+/// The token of an `Upgrade` header, lower case.
+pub(super) fn upgrade_token(problems: &mut Problems, token: &str) -> Option<Box<str>> {
+    let token = token.to_ascii_lowercase();
+    let refused = match token.as_str() {
+        "connect" | "connect-udp" | "h2c" => {
+            Some(format!("{token:?} is not supported by this version of Outrigger"))
+        }
+        _ if http::HeaderName::from_bytes(token.as_bytes()).is_err() => {
+            Some(format!("{token:?} is not the name of a protocol"))
+        }
+        _ => None,
+    };
+    match refused {
+        Some(reason) => {
+            problems.reject_field("upgrade_type", reason);
+            None
+        }
+        None => Some(token.into()),
+    }
+}
+
+/// `RedirectAction`.
+pub(super) fn redirect(problems: &mut Problems, proto: proto::RedirectAction) -> Option<Redirect> {
+    let proto::RedirectAction {
+        host_redirect,
+        port_redirect,
+        response_code,
+        strip_query,
+        scheme_rewrite_specifier,
+        path_rewrite_specifier,
+    } = proto;
+    let status = match enumeration(problems, "response_code", response_code) {
+        Some(RedirectResponseCode::MovedPermanently) | None => StatusCode::MOVED_PERMANENTLY,
+        Some(RedirectResponseCode::Found) => StatusCode::FOUND,
+        Some(RedirectResponseCode::SeeOther) => StatusCode::SEE_OTHER,
+        Some(RedirectResponseCode::TemporaryRedirect) => StatusCode::TEMPORARY_REDIRECT,
+        Some(RedirectResponseCode::PermanentRedirect) => StatusCode::PERMANENT_REDIRECT,
+    };
+    let port = u16::try_from(port_redirect).ok();
+    if port.is_none() {
+        problems.reject_field("port_redirect", format!("{port_redirect} is not a port"));
+    }
+    let scheme = match scheme_rewrite_specifier {
+        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
+            path_text(problems, "scheme_redirect", scheme)
+        }
+        Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
+    };
+    let path = match path_rewrite_specifier {
+        None => None,
+        Some(PathRewriteSpecifier::PathRedirect(path)) => {
+            path_text(problems, "path_redirect", path).map(PathRewrite::Full)
+        }
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+            path_text(problems, "prefix_rewrite", prefix).map(PathRewrite::Prefix)
+        }
+        Some(PathRewriteSpecifier::RegexRewrite(proto)) => {
+            problems.field("regex_rewrite", |problems| regex_rewrite(problems, proto))
+        }
+        Some(PathRewriteSpecifier::PathRewrite(_)) => {
+            problems.unsupported("path_rewrite", true);
+            None
+        }
+    };
+    Some(Redirect {
+        status,
+        scheme,
+        host: path_text(problems, "host_redirect", host_redirect),
+        port: port.filter(|port| *port != 0),
+        path,
+        strip_query,
+    })
+}
+
+/// `DirectResponseAction`.
+pub(super) fn direct_response(
+    problems: &mut Problems,
+    proto: proto::DirectResponseAction,
+    max_body: u32,
+) -> Option<RouteAction> {
+    let proto::DirectResponseAction { status, body, body_format } = proto;
+    unsupported!(problems; body_format);
+    let code = u16::try_from(status)
+        .ok()
+        .filter(|status| (200..600).contains(status))
+        .and_then(|status| StatusCode::from_u16(status).ok());
+    if code.is_none() {
+        problems.reject_field("status", format!("{status} is out of range: 200 to 599"));
+    }
+    let body = match body {
+        None => Vec::new(),
+        Some(source) => problems.field("body", |problems| {
+            let body = data_source::read(problems, source)?;
+            if body.len() as u64 > u64::from(max_body) {
+                problems.reject(format!(
+                    "{} bytes are more than max_direct_response_body_size_bytes, {max_body}",
+                    body.len()
+                ));
+            }
+            Some(body)
+        })?,
+    };
+    Some(RouteAction::DirectResponse { status: code?, body: Bytes::from(body) })
+}

@@ -1,0 +1,112 @@
+//! The TCP proxy filter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
+use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+};
+
+use crate::config::Problems;
+use crate::config::tcp_proxy::TcpProxy;
+
+use super::access_log;
+use super::common::{boolean, enumeration, limit, number_in, text, unsupported};
+
+/// How long a connection may be idle where the configuration does not say.
+const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
+
+/// The filter's configuration.
+pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option<TcpProxy> {
+    let proto::TcpProxy {
+        stat_prefix,
+        on_demand,
+        metadata_match,
+        idle_timeout,
+        downstream_idle_timeout,
+        upstream_idle_timeout,
+        access_log,
+        max_connect_attempts,
+        backoff_options,
+        hash_policy: _, // read only by hashing load balancers, which no cluster here can have
+        tunneling_config,
+        max_downstream_connection_duration,
+        max_downstream_connection_duration_jitter_percentage,
+        access_log_flush_interval,
+        flush_access_log_on_connected,
+        access_log_options,
+        proxy_protocol_tlvs,
+        proxy_protocol_tlv_merge_policy: _, // of proxy_protocol_tlvs, which is refused
+        upstream_connect_mode,
+        max_early_data_bytes,
+        check_drain_close,
+        cluster_specifier,
+    } = proto;
+    unsupported!(problems;
+        on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
+        tunneling_config, max_downstream_connection_duration,
+        max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
+        flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
+        max_early_data_bytes);
+    if boolean(check_drain_close, false) {
+        problems.unsupported("check_drain_close", true);
+    }
+    if enumeration(problems, "upstream_connect_mode", upstream_connect_mode).is_some_and(
+        |mode: proto::UpstreamConnectMode| mode != proto::UpstreamConnectMode::Immediate,
+    ) {
+        problems.unsupported("upstream_connect_mode", true);
+    }
+    let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    let clusters = match cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => {
+            Some(vec![(Arc::from(text(problems, "cluster", name)), 1)])
+        }
+        Some(ClusterSpecifier::WeightedClusters(proto)) => {
+            problems.field("weighted_clusters", |problems| weighted(problems, proto))
+        }
+        None => {
+            problems.reject("one of cluster, weighted_clusters is required");
+            None
+        }
+    };
+    let idle_timeout = limit(problems, "idle_timeout", idle_timeout, Some(DEFAULT_IDLE));
+    let max_connect_attempts =
+        number_in(problems, "max_connect_attempts", max_connect_attempts, 1..=u32::MAX)
+            .unwrap_or(1);
+    let access_logs = access_log::convert(problems, "access_log", access_log);
+    Some(TcpProxy {
+        stat_prefix: stat_prefix.into(),
+        clusters: clusters?,
+        idle_timeout,
+        max_connect_attempts,
+        access_logs,
+    })
+}
+
+fn weighted(problems: &mut Problems, proto: WeightedCluster) -> Option<Vec<(Arc<str>, u32)>> {
+    let WeightedCluster { clusters } = proto;
+    if clusters.is_empty() {
+        problems.reject_field("clusters", "must have at least one entry");
+        return None;
+    }
+    let clusters = clusters
+        .into_iter()
+        .enumerate()
+        .map(|(index, proto)| {
+            problems.element("clusters", index, |problems| {
+                let ClusterWeight { name, weight, metadata_match } = proto;
+                unsupported!(problems; metadata_match);
+                if weight == 0 {
+                    problems.reject_field("weight", "must be at least 1");
+                }
+                (Arc::from(text(problems, "name", name)), weight)
+            })
+        })
+        .collect::<Vec<_>>();
+    let sum: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    if sum > u64::from(u32::MAX) {
+        problems.reject_field("clusters", format!("the weights sum up to {sum}: too much"));
+    }
+    Some(clusters)
+}

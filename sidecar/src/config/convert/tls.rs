@@ -1,0 +1,316 @@
+//! TLS contexts of both sides.
+
+use std::sync::Arc;
+
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::core::v3::{TransportSocket, transport_socket};
+use outrigger_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3 as proto;
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::{
+    OcspStaplePolicy, SessionTicketKeysType,
+};
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
+use outrigger_proto::google::protobuf::Any;
+use rustls_pki_types::DnsName;
+
+use crate::config::Problems;
+use crate::config::secret::CertificateSource;
+use crate::config::tls::{
+    CommonTls, DownstreamTls, SecretRef, TlsVersions, UpstreamTls, Validation,
+};
+
+use super::common::{
+    boolean, enumeration, fingerprint, number, required, text, unknown_type, unpack, unsupported,
+    unsupported_if_true,
+};
+use super::{certificate, config_source};
+
+/// The configuration of a transport socket; `None` for plaintext (`raw_buffer`), or if something was refused.
+pub(super) fn transport_socket(problems: &mut Problems, proto: TransportSocket) -> Option<Any> {
+    // name: of the extension, which its type already says.
+    let TransportSocket { name: _, config_type } = proto;
+    let Some(transport_socket::ConfigType::TypedConfig(config)) = config_type else {
+        problems.reject_field("typed_config", "required");
+        return None;
+    };
+    if any::holds::<RawBuffer>(&config) {
+        problems.field("typed_config", |problems| {
+            let _: Option<RawBuffer> = unpack(problems, &config);
+        });
+        return None;
+    }
+    Some(config)
+}
+
+/// A `DownstreamTlsContext`.
+pub(super) fn downstream(problems: &mut Problems, config: &Any) -> Option<DownstreamTls> {
+    if !any::holds::<proto::DownstreamTlsContext>(config) {
+        unknown_type(problems, config, &["DownstreamTlsContext", "RawBuffer"]);
+        return None;
+    }
+    let proto::DownstreamTlsContext {
+        common_tls_context,
+        require_client_certificate,
+        require_sni,
+        disable_stateful_session_resumption,
+        session_timeout,
+        ocsp_staple_policy,
+        full_scan_certs_on_sni_mismatch,
+        prefer_client_ciphers,
+        session_ticket_keys_type,
+    } = unpack(problems, config)?;
+    unsupported!(problems; session_timeout, prefer_client_ciphers);
+    unsupported_if_true!(problems; require_sni, full_scan_certs_on_sni_mismatch);
+    if enumeration(problems, "ocsp_staple_policy", ocsp_staple_policy)
+        .is_some_and(|policy: OcspStaplePolicy| policy != OcspStaplePolicy::LenientStapling)
+    {
+        problems.unsupported("ocsp_staple_policy", true);
+    }
+    let disable_stateless_session_resumption = match session_ticket_keys_type {
+        None => false,
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(disable)) => disable,
+        Some(SessionTicketKeysType::SessionTicketKeys(_)) => {
+            problems.unsupported("session_ticket_keys", true);
+            false
+        }
+        Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(_)) => {
+            problems.unsupported("session_ticket_keys_sds_secret_config", true);
+            false
+        }
+    };
+    let common = common(problems, common_tls_context)?;
+    if common.certificates.is_empty() {
+        problems.reject_field(
+            "common_tls_context",
+            "needs a certificate: tls_certificates or tls_certificate_sds_secret_configs",
+        );
+    }
+    let mut context = DownstreamTls {
+        common,
+        require_client_certificate: boolean(require_client_certificate, false),
+        disable_stateless_session_resumption,
+        disable_stateful_session_resumption,
+        fingerprint: 0,
+    };
+    context.fingerprint = fingerprint(&context);
+    Some(context)
+}
+
+/// An `UpstreamTlsContext`.
+pub(super) fn upstream(problems: &mut Problems, config: &Any) -> Option<UpstreamTls> {
+    if !any::holds::<proto::UpstreamTlsContext>(config) {
+        unknown_type(problems, config, &["UpstreamTlsContext", "RawBuffer"]);
+        return None;
+    }
+    let proto::UpstreamTlsContext {
+        common_tls_context,
+        sni,
+        auto_host_sni,
+        auto_sni_san_validation,
+        allow_renegotiation,
+        max_session_keys,
+        enforce_rsa_key_usage: _, // every handshake here is signed by an RSA key and never encrypted to it
+    } = unpack(problems, config)?;
+    unsupported!(problems; auto_host_sni, auto_sni_san_validation, allow_renegotiation);
+    if !sni.is_empty() && DnsName::try_from(sni.as_str()).is_err() {
+        problems.reject_field("sni", format!("{sni:?} is not a DNS name"));
+    }
+    let common = common(problems, common_tls_context)?;
+    if common.certificates.len() > 1 {
+        problems.reject_field("common_tls_context", "more than one certificate for a client");
+    }
+    let mut context = UpstreamTls {
+        common,
+        sni: (!sni.is_empty()).then(|| sni.into()),
+        max_session_keys: number(max_session_keys).unwrap_or(1),
+        fingerprint: 0,
+    };
+    context.fingerprint = fingerprint(&context);
+    Some(context)
+}
+
+fn common(problems: &mut Problems, proto: Option<proto::CommonTlsContext>) -> Option<CommonTls> {
+    let proto = proto.unwrap_or_default();
+    problems.field("common_tls_context", |problems| {
+        let proto::CommonTlsContext {
+            tls_params,
+            tls_certificates,
+            tls_certificate_sds_secret_configs,
+            tls_certificate_provider_instance,
+            custom_tls_certificate_selector,
+            tls_certificate_certificate_provider,
+            tls_certificate_certificate_provider_instance,
+            alpn_protocols,
+            custom_handshaker,
+            key_log,
+            validation_context_type,
+        } = proto;
+        unsupported!(problems;
+            tls_certificate_provider_instance, custom_tls_certificate_selector,
+            tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance,
+            custom_handshaker, key_log);
+        let versions = versions(problems, tls_params);
+        if !tls_certificates.is_empty() && !tls_certificate_sds_secret_configs.is_empty() {
+            problems.reject_field(
+                "tls_certificate_sds_secret_configs",
+                "cannot be set together with tls_certificates",
+            );
+        }
+        let inline: Vec<_> = tls_certificates
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, proto)| {
+                problems.element("tls_certificates", index, |problems| {
+                    certificate::tls_certificate(problems, proto)
+                })
+            })
+            .map(CertificateSource::Inline)
+            .collect();
+        let secrets: Vec<_> = tls_certificate_sds_secret_configs
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, proto)| {
+                problems.element("tls_certificate_sds_secret_configs", index, |problems| {
+                    secret_ref(problems, proto)
+                })
+            })
+            .map(CertificateSource::Secret)
+            .collect();
+        let alpn = alpn(problems, &alpn_protocols);
+        let validation = validation(problems, validation_context_type)?;
+        Some(CommonTls {
+            certificates: inline.into_iter().chain(secrets).collect(),
+            validation,
+            alpn,
+            versions: versions?,
+        })
+    })
+}
+
+fn versions(problems: &mut Problems, proto: Option<proto::TlsParameters>) -> Option<TlsVersions> {
+    let proto::TlsParameters {
+        tls_minimum_protocol_version,
+        tls_maximum_protocol_version,
+        cipher_suites,
+        ecdh_curves,
+        signature_algorithms,
+        compliance_policies,
+    } = proto.unwrap_or_default();
+    problems.field("tls_params", |problems| {
+        unsupported!(problems;
+            cipher_suites, ecdh_curves, signature_algorithms, compliance_policies);
+        let mut version = |name: &str, value| match enumeration(problems, name, value)? {
+            TlsProtocol::TlsAuto => Some(None),
+            TlsProtocol::TlSv12 => Some(Some(12)),
+            TlsProtocol::TlSv13 => Some(Some(13)),
+            TlsProtocol::TlSv10 | TlsProtocol::TlSv11 => {
+                problems.reject_field(name, "TLS 1.0 and 1.1 are not spoken: TLSv1_2 or TLSv1_3");
+                None
+            }
+        };
+        let minimum = version("tls_minimum_protocol_version", tls_minimum_protocol_version);
+        let maximum = version("tls_maximum_protocol_version", tls_maximum_protocol_version);
+        let (minimum, maximum) = (minimum?.unwrap_or(12), maximum?.unwrap_or(13));
+        if minimum > maximum {
+            problems.reject_field(
+                "tls_maximum_protocol_version",
+                "is below tls_minimum_protocol_version",
+            );
+            return None;
+        }
+        Some(TlsVersions { tls12: minimum == 12, tls13: maximum == 13 })
+    })
+}
+
+/// Envoy joins the entries with commas and splits the whole again: one entry may name several protocols.
+fn alpn(problems: &mut Problems, protos: &[String]) -> Vec<Box<[u8]>> {
+    let mut protocols = Vec::new();
+    for (index, entry) in protos.iter().enumerate() {
+        for protocol in entry.split(',') {
+            if protocol.is_empty() || protocol.len() > 255 {
+                problems.element("alpn_protocols", index, |problems| {
+                    problems.reject("a protocol has 1 to 255 bytes");
+                });
+            }
+            protocols.push(protocol.as_bytes().into());
+        }
+    }
+    protocols
+}
+
+fn secret_ref(problems: &mut Problems, proto: proto::SdsSecretConfig) -> Option<SecretRef> {
+    let proto::SdsSecretConfig { name, sds_config } = proto;
+    let name = text(problems, "name", name);
+    let dynamic = match sds_config {
+        None => false,
+        Some(source) => {
+            // A secret that does not come keeps its users waiting; there is nothing to do when a time is over.
+            problems.field("sds_config", |problems| config_source::ads(problems, source))?;
+            true
+        }
+    };
+    Some(SecretRef { name: name.into(), dynamic })
+}
+
+fn validation(problems: &mut Problems, proto: Option<ValidationContextType>) -> Option<Validation> {
+    match proto {
+        None => Some(Validation::None),
+        Some(ValidationContextType::ValidationContext(proto)) => {
+            problems.field("validation_context", |problems| {
+                let context = certificate::validation(problems, proto);
+                certificate::needs_roots(problems, &context, !context.roots.is_empty());
+                Some(Validation::Inline(Arc::new(context)))
+            })
+        }
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(proto)) => {
+            let secret = problems.field("validation_context_sds_secret_config", |problems| {
+                secret_ref(problems, proto)
+            })?;
+            Some(Validation::Secret(secret))
+        }
+        Some(ValidationContextType::CombinedValidationContext(proto)) => {
+            problems.field("combined_validation_context", |problems| combined(problems, proto))
+        }
+        Some(ValidationContextType::ValidationContextCertificateProvider(_)) => {
+            problems.unsupported("validation_context_certificate_provider", true);
+            None
+        }
+        Some(ValidationContextType::ValidationContextCertificateProviderInstance(_)) => {
+            problems.unsupported("validation_context_certificate_provider_instance", true);
+            None
+        }
+    }
+}
+
+fn combined(
+    problems: &mut Problems,
+    proto: CombinedCertificateValidationContext,
+) -> Option<Validation> {
+    let CombinedCertificateValidationContext {
+        default_validation_context,
+        validation_context_sds_secret_config,
+        validation_context_certificate_provider,
+        validation_context_certificate_provider_instance,
+    } = proto;
+    unsupported!(problems;
+        validation_context_certificate_provider, validation_context_certificate_provider_instance);
+    let default =
+        required(problems, "default_validation_context", default_validation_context).map(|proto| {
+            problems.field("default_validation_context", |problems| {
+                certificate::validation(problems, proto)
+            })
+        });
+    let secret = required(
+        problems,
+        "validation_context_sds_secret_config",
+        validation_context_sds_secret_config,
+    )
+    .and_then(|proto| {
+        problems
+            .field("validation_context_sds_secret_config", |problems| secret_ref(problems, proto))
+    });
+    Some(Validation::Combined { default: Arc::new(default?), secret: secret? })
+}
