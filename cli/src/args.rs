@@ -13,6 +13,7 @@ use crate::commands::rollback::RollbackArgs;
 use crate::commands::status::StatusArgs;
 use crate::commands::token::TokenCommand;
 use crate::commands::validate::ValidateArgs;
+use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 
 /// A service mesh: the sidecar, the control plane, and the commands to work with them.
@@ -31,6 +32,12 @@ pub(crate) struct Cli {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a whole mesh on this machine, from nothing, and show it
+    Demo(DemoArgs),
+    /// Run the data plane: from an Envoy bootstrap, or as a member of a mesh
+    Sidecar(Box<outrigger_sidecar::cli::Args>),
+    /// Run the control plane
+    ControlPlane(Box<outrigger_control_plane::cli::Args>),
     /// Apply resources, all or none of them
     Apply(ApplyArgs),
     /// Say what an apply would change; exit code 3 if anything

@@ -3,16 +3,20 @@
 //! # Layout
 //! - [`args`]: the command tree; [`exit`]: how commands end.
 //! - [`commands`]: one command a file; [`client`]: the mesh API as they see it; [`output`]: tables, JSON, YAML.
-//! - [`http_pool`]: keep-alive connections to one address.
-//! - [`demo_app`]: the application of the demo's services.
+//! - [`demo`]: a whole mesh on this machine, its acts and its live view; [`demo_app`]: the application of its services;
+//!   [`watchdog`]: no child outlives it.
+//! - [`load`]: an open-loop load generator; [`http_pool`]: the connections it sends on.
 
 mod args;
 mod client;
 mod commands;
+mod demo;
 mod demo_app;
 mod exit;
 mod http_pool;
+mod load;
 mod output;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -31,10 +35,25 @@ use self::exit::Outcome;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    watchdog::start();
     let outcome = match Cli::parse().command {
+        // The servers make their own runtimes, and have their own exit codes.
+        Command::Sidecar(args) => return outrigger_sidecar::cli::main(*args),
+        Command::ControlPlane(args) => return outrigger_control_plane::cli::main(*args),
         Command::Completion(args) => completion::run(&args),
         Command::Validate(args) => validate::run(&args),
-        command => block_on(command),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::DemoApp(args) => block_on(async { Ok(demo_app::run(args).await?) }),
+        Command::Apply(args) => block_on(apply::apply(args)),
+        Command::Diff(args) => block_on(apply::diff(args)),
+        Command::Get(args) => block_on(get::run(args)),
+        Command::Delete(args) => block_on(delete::run(args)),
+        Command::History(args) => block_on(history::run(args)),
+        Command::Rollback(args) => block_on(rollback::run(args)),
+        Command::Export(args) => block_on(export::run(args)),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Endpoints(args) => block_on(endpoints::run(args)),
+        Command::Token(TokenCommand::Create(args)) => block_on(token::create(args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,24 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command on one thread: clients, and the demo's application, which shall be small.
-fn block_on(command: Command) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match command {
-            Command::Apply(args) => apply::apply(args).await,
-            Command::Diff(args) => apply::diff(args).await,
-            Command::Get(args) => get::run(args).await,
-            Command::Delete(args) => delete::run(args).await,
-            Command::History(args) => history::run(args).await,
-            Command::Rollback(args) => rollback::run(args).await,
-            Command::Export(args) => export::run(args).await,
-            Command::Status(args) => status::run(args).await,
-            Command::Endpoints(args) => endpoints::run(args).await,
-            Command::Token(TokenCommand::Create(args)) => token::create(args).await,
-            Command::DemoApp(args) => Ok(demo_app::run(args).await?),
-            Command::Completion(args) => completion::run(&args),
-            Command::Validate(args) => validate::run(&args),
-        }
-    })
+/// Runs a command on one thread: none of them has much to do, and the demo's application shall be small.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }

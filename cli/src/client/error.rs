@@ -57,6 +57,14 @@ impl ApiError {
             }
         }
     }
+
+    /// The refusal, if it is one.
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem),
+            _ => None,
+        }
+    }
 }
 
 impl From<ApiError> for Failure {

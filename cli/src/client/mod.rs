@@ -65,6 +65,11 @@ impl Api {
         })
     }
 
+    /// The URL, without a slash at its end.
+    pub(crate) fn url(&self) -> &str {
+        &self.base
+    }
+
     /// GET, as raw JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.call(Method::GET, path, None, CALL_TIMEOUT).await
@@ -74,6 +79,11 @@ impl Api {
     pub(crate) async fn get_text(&self, path: &str) -> Result<String, ApiError> {
         let body = self.exchange(Method::GET, path, None, CALL_TIMEOUT).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// GET, as a type.
+    pub(crate) async fn get_as<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        typed(path, self.get(path).await?)
     }
 
     /// POST of a JSON body.

@@ -13,8 +13,8 @@ fn a_url_that_cannot_be_an_api_is_refused_with_the_reason() {
         let error = Api::new(url).unwrap_err();
         assert!(error.contains(why), "{url}: {error}");
     }
-    assert_eq!(Api::new("http://[::1]:7700/").unwrap().base, "http://[::1]:7700");
-    assert_eq!(Api::new("http://mesh").unwrap().base, "http://mesh:80");
+    assert_eq!(Api::new("http://[::1]:7700/").unwrap().url(), "http://[::1]:7700");
+    assert_eq!(Api::new("http://mesh").unwrap().url(), "http://mesh:80");
 }
 
 #[tokio::test]

@@ -82,6 +82,8 @@ pub(crate) struct Sidecar {
     pub(crate) node: String,
     #[serde(default)]
     pub(crate) service: String,
+    #[serde(default)]
+    pub(crate) instance: String,
     pub(crate) connected: bool,
     #[serde(default)]
     pub(crate) client: String,
@@ -116,6 +118,12 @@ impl Sidecar {
             ("endpoints", self.endpoints.as_ref()),
             ("secrets", self.secrets.as_ref()),
         ]
+    }
+
+    /// Connected, and nothing pending or rejected.
+    pub(crate) fn in_sync(&self) -> bool {
+        self.connected
+            && self.types().iter().all(|(_, state)| state.is_none_or(|state| state.state == "ok"))
     }
 }
 
