@@ -30,4 +30,4 @@ pub(crate) use cache::{
 pub(crate) use resource_type::ResourceType;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
