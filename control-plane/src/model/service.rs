@@ -182,9 +182,12 @@ pub struct CircuitBreaker {
     /// Requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
-    /// Retries.
+    /// Retries. Beside a budget, what is allowed whatever the budget is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_retries: Option<u32>,
+    /// Retries may be such a share of the requests, 0 to 100; absent: `max_retries` alone counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_budget_percent: Option<u8>,
 }
 
 /// Time limits of a service.

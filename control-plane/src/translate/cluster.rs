@@ -10,6 +10,7 @@ use crate::translate::{endpoint, names, tls};
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use outrigger_proto::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
 };
@@ -29,6 +30,7 @@ use outrigger_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions
 use outrigger_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
+use outrigger_proto::envoy::r#type::v3::Percent;
 use outrigger_proto::google::protobuf::Struct;
 use prost::Name;
 use std::collections::HashMap;
@@ -160,13 +162,25 @@ fn set_http(cluster: &mut Cluster, http2: bool, idle: Option<Duration>) {
 }
 
 fn circuit_breakers(limits: &CircuitBreaker) -> proto::CircuitBreakers {
-    let CircuitBreaker { max_connections, max_pending_requests, max_requests, max_retries } =
-        *limits;
+    let CircuitBreaker {
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget_percent,
+    } = *limits;
+    // Envoy does not look at max_retries beside a budget: there it is the budget's lower bound.
+    let retry_budget = retry_budget_percent.map(|percent| RetryBudget {
+        budget_percent: Some(Percent { value: percent.into() }),
+        min_retry_concurrency: max_retries.and_then(uint32),
+        ..Default::default()
+    });
     breakers(Thresholds {
         max_connections: max_connections.and_then(uint32),
         max_pending_requests: max_pending_requests.and_then(uint32),
         max_requests: max_requests.and_then(uint32),
         max_retries: max_retries.and_then(uint32),
+        retry_budget,
         ..Default::default()
     })
 }

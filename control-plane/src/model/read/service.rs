@@ -98,9 +98,7 @@ fn outlier_detection(scope: &mut Scope, at: At<'_>) -> Option<OutlierDetection> 
         let defaults = OutlierDetection::default();
         let consecutive_5xx = fields.optional("consecutive5xx", count);
         let consecutive_gateway_failure = fields.optional("consecutiveGatewayFailure", count);
-        let percent = fields.optional("maxEjectionPercent", |scope, at| {
-            values::number(scope, at, 0..=100).and_then(|percent| u8::try_from(percent).ok())
-        });
+        let percent = fields.optional("maxEjectionPercent", percent);
         Some(OutlierDetection {
             consecutive_5xx: match consecutive_gateway_failure {
                 None => consecutive_5xx.or(defaults.consecutive_5xx),
@@ -124,14 +122,18 @@ fn outlier_detection(scope: &mut Scope, at: At<'_>) -> Option<OutlierDetection> 
 fn circuit_breaker(scope: &mut Scope, at: At<'_>) -> Option<CircuitBreaker> {
     let limit = |scope: &mut Scope, at: At<'_>| values::number(scope, at, 0..=u32::MAX);
     scope.mapping(at, |fields| {
-        fields.not_supported(&["retryBudgetPercent"]);
         Some(CircuitBreaker {
             max_connections: fields.optional("maxConnections", limit),
             max_pending_requests: fields.optional("maxPendingRequests", limit),
             max_requests: fields.optional("maxRequests", limit),
             max_retries: fields.optional("maxRetries", limit),
+            retry_budget_percent: fields.optional("retryBudgetPercent", percent),
         })
     })
+}
+
+fn percent(scope: &mut Scope, at: At<'_>) -> Option<u8> {
+    values::number(scope, at, 0..=100).and_then(|percent| u8::try_from(percent).ok())
 }
 
 fn timeouts(scope: &mut Scope, at: At<'_>) -> Option<Timeouts> {

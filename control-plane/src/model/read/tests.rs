@@ -18,7 +18,7 @@ spec:
   subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
   loadBalancer: {policy: least_request}
   outlierDetection: {consecutive5xx: 5, consecutiveGatewayFailure: 5, interval: 10s, baseEjectionTime: 30s, maxEjectionPercent: 50, alwaysEjectOne: true}
-  circuitBreaker: {maxConnections: 1024, maxPendingRequests: 1024, maxRequests: 1024, maxRetries: 3}
+  circuitBreaker: {maxConnections: 1024, maxPendingRequests: 1024, maxRequests: 1024, maxRetries: 3, retryBudgetPercent: 20}
   timeouts: {request: 15s, connect: 2s, idle: 1h}
   retry: {attempts: 2, on: [connect-failure, refused-stream, gateway-error], perTryTimeout: 2s, backoff: 25ms}
 ---
@@ -220,7 +220,6 @@ fn what_this_version_cannot_do_is_refused_and_says_so() {
         ("loadBalancer: {hashOn: [{sourceIp: true}]}", "spec.loadBalancer.hashOn"),
         ("loadBalancer: {slowStart: 30s}", "spec.loadBalancer.slowStart"),
         ("loadBalancer: {localityWeighted: true}", "spec.loadBalancer.localityWeighted"),
-        ("circuitBreaker: {retryBudgetPercent: 20}", "spec.circuitBreaker.retryBudgetPercent"),
     ] {
         let problem = service_problem(spec);
         assert_eq!((problem.code, problem.field.as_deref()), (Code::NotSupported, Some(field)));
@@ -261,6 +260,7 @@ fn values_out_of_their_range_are_refused() {
         "outlierDetection: {interval: 0s}",
         "circuitBreaker: {maxRequests: -1}",
         "circuitBreaker: {maxRequests: 4294967296}",
+        "circuitBreaker: {retryBudgetPercent: 101}",
         "subsets: [{name: v1, labels: {}}]",
         "subsets: [{name: V1, labels: {a: b}}]",
         "subsets: [{name: a, labels: {a: b}}, {name: a, labels: {a: c}}]",
