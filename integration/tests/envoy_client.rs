@@ -24,7 +24,7 @@ async fn envoy_follows_by_delta() -> Result<()> {
 }
 
 async fn follows(variant: Variant) -> Result<()> {
-    if peers().is_none() || !Kind::Outrigger.is_runnable() {
+    if peers().is_none() {
         return Ok(());
     }
     let scene = Scene::start(variant).await?;
@@ -59,7 +59,7 @@ async fn follows(variant: Variant) -> Result<()> {
     .await?;
 
     let (asked, failed) = load.stop().await?;
-    ensure!(asked > 50 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
+    ensure!(asked > 20 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
 
     let stats = scene.envoy.admin("/stats?usedonly").await?;
     let rejected: Vec<&str> = stats
@@ -110,7 +110,7 @@ spec:
         let (host, port) = (control_plane.xds_insecure.ip(), control_plane.xds_insecure.port());
         let bootstrap = format!(
             "
-node: {{id: envoy-1, cluster: ''}}
+node: {{id: envoy-1, cluster: foreign}}
 dynamic_resources:
   ads_config:
     api_type: {}
@@ -216,7 +216,7 @@ spec:
                 if outcome.status() != 200 {
                     failed.push(format!("{outcome:?}"));
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             (asked, failed)
         });

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail, ensure};
 use outrigger_integration::control_plane::ControlPlane;
 use outrigger_integration::peers::{fixture, peers};
 use outrigger_integration::process::Process;
-use outrigger_integration::proxy::Kind;
 use outrigger_integration::upstream::{Reply, Upstream};
 use serde_json::{Value, json};
 
@@ -24,9 +23,6 @@ async fn calls_by_name_and_port_follow_the_endpoints() -> Result<()> {
 
 async fn follows(target: &str) -> Result<()> {
     let Some(peers) = peers() else { return Ok(()) };
-    if !Kind::Outrigger.is_runnable() {
-        return Ok(());
-    }
     let control_plane = ControlPlane::start().await?;
     let (one, two) = (server("one").await?, server("two").await?);
     control_plane
