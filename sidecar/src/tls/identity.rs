@@ -1,8 +1,12 @@
 //! Who a peer is, read once from its certificate for access control, logs and `x-forwarded-client-cert`.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+
+use super::certificate::{Names, distinguished_name, parse};
 
 /// What a peer's certificate says.
 #[derive(Debug, Clone)]
@@ -15,7 +19,7 @@ pub(crate) struct PeerIdentity {
     pub(crate) subject: Box<str>,
     /// Issuer in the form of RFC 2253.
     pub(crate) issuer: Box<str>,
-    /// Serial number in lower-case hexadecimal, without leading zeros.
+    /// Serial number in lower-case hexadecimal, two digits a byte, without leading zero bytes.
     pub(crate) serial: Box<str>,
     /// SHA-256 of the certificate.
     pub(crate) sha256: [u8; 32],
@@ -25,4 +29,34 @@ pub(crate) struct PeerIdentity {
     pub(crate) verified: bool,
     /// The chain as presented, the peer's own certificate first.
     pub(crate) chain: Arc<[CertificateDer<'static>]>,
+}
+
+impl PeerIdentity {
+    /// The identity in a presented chain; `None` if there is no certificate that parses.
+    pub(super) fn of(chain: &[CertificateDer<'static>], verified: bool) -> Option<Self> {
+        let leaf = chain.first()?;
+        let certificate = parse(leaf)?;
+        let Names { uri, dns, email: _, ip: _ } = Names::of(&certificate);
+        Some(Self {
+            uri_sans: uri,
+            dns_sans: dns,
+            subject: distinguished_name(certificate.subject()).into(),
+            issuer: distinguished_name(certificate.issuer()).into(),
+            serial: hexadecimal(certificate.raw_serial()).into(),
+            sha256: Sha256::digest(leaf).into(),
+            not_after: certificate.validity().not_after.timestamp(),
+            verified,
+            chain: chain.into(),
+        })
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in &bytes[start..] {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
