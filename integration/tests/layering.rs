@@ -20,12 +20,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trace", &["config", "stats"]),
     ("tls", &["config", "stats"]),
     ("snapshot", &["config", "stats", "tls", "cluster", "http", "listener", "tcp_proxy"]),
-    ("cluster", &["config", "stats"]),
+    // An endpoint holds the TLS context it is connected with: that is a part of what makes it the same endpoint.
+    ("cluster", &["config", "stats", "tls"]),
     ("upstream", &["config", "stats", "tls", "cluster", "transport"]),
     ("http", &["config", "stats", "cluster", "upstream", "transport", "access_log", "trace"]),
     ("tcp_proxy", &["config", "stats", "cluster", "upstream", "transport", "access_log"]),
     ("listener", &["config", "stats", "tls", "transport", "http", "tcp_proxy"]),
     ("xds", &["config", "stats"]),
+    ("admin", &["config", "stats", "cluster", "logging", "cli"]),
     ("worker", &["*"]),
     ("server", &["*"]),
 ];
