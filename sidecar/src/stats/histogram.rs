@@ -157,6 +157,14 @@ impl Snapshot {
         }))
     }
 
+    /// Every bin that is not empty: where it begins, how wide it is, and its samples.
+    pub(crate) fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+        self.bins.iter().map(|&(bin, count)| {
+            let (left, width) = bounds(bin);
+            (left, width, count)
+        })
+    }
+
     /// What was recorded since `earlier`, a snapshot of the same histogram.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut difference = Self::default();

@@ -5,13 +5,15 @@
 //! request path pays a plain load and store for a count, and nothing else.
 //!
 //! Reading order: [`cell`] (counter, gauge, response codes), [`histogram`], [`sharded`], [`scope`] (what a scope is
-//! called), [`cells`] (every struct of cells), [`registry`] (the scopes that are alive), then the three ways to print
-//! them: [`text`], [`json`], [`prometheus`].
+//! called), [`cells`] (every struct of cells), [`registry`] (the scopes that are alive), then the ways to print
+//! them: [`render`] (text and JSON), [`prometheus`].
 
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod histogram;
+pub(crate) mod prometheus;
 pub(crate) mod registry;
+pub(crate) mod render;
 pub(crate) mod scope;
 pub(crate) mod sharded;
 
