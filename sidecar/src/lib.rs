@@ -5,10 +5,16 @@ pub mod cli;
 #[allow(dead_code, unused_imports)] // until workers choose endpoints with it
 mod cluster;
 pub mod config;
+#[allow(dead_code)] // until the server starts workers
+mod copy;
+#[allow(dead_code)] // until the server starts workers
+mod drain;
 #[allow(dead_code)] // until the workers run it
 mod http;
 #[allow(dead_code)] // until the workers run it
 mod listener;
+#[allow(dead_code)] // until the server starts workers
+mod local;
 #[allow(dead_code)] // until the server calls it
 mod logging;
 mod server;
@@ -16,9 +22,15 @@ mod server;
 mod snapshot;
 #[allow(dead_code, unused_imports)] // until clusters and workers count with it
 mod stats;
+#[allow(dead_code)] // until the server starts workers
+mod tcp_proxy;
 #[allow(dead_code, unused_imports)] // until the listener and the connection pools use it
 mod tls;
 #[allow(dead_code)] // until the workers run it
 mod transport;
+#[allow(dead_code)] // until the server starts workers
+mod upstream;
+#[allow(dead_code)] // until the server starts workers
+mod worker;
 #[allow(dead_code, unused_imports)] // until the server starts it
 mod xds;

@@ -4,6 +4,12 @@
 //! keeps the snapshot it began with. An update copies one table of pointers and never what they point to. Endpoints are
 //! not in here: each cluster swaps its own host set.
 
+use std::sync::Arc;
+
+use crate::cluster::ClusterTable;
+use crate::http::RouteTable;
+use crate::listener::Listener;
+
 /// A listener's place in the snapshot. Stable while the listener lives, across its updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ListenerId(pub(crate) u32);
@@ -23,5 +29,31 @@ impl RouteConfigId {
     /// As an index into the table of route configurations.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// Everything a worker serves from, at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Counts up with each change.
+    pub(crate) version: u64,
+    /// By [`ListenerId`].
+    pub(crate) listeners: Box<[Option<Arc<Listener>>]>,
+    /// By [`RouteConfigId`].
+    pub(crate) routes: Box<[Option<Arc<RouteTable>>]>,
+    /// By [`ClusterId`](crate::cluster::ClusterId).
+    pub(crate) clusters: ClusterTable,
+}
+
+impl Snapshot {
+    /// The listener of an id, if it exists at the moment.
+    pub(crate) fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.get(id.index())?.as_ref()
+    }
+
+    /// The route table of an id, if it has come.
+    #[inline]
+    pub(crate) fn routes(&self, id: RouteConfigId) -> Option<&Arc<RouteTable>> {
+        self.routes.get(id.index())?.as_ref()
     }
 }

@@ -17,6 +17,8 @@ pub(crate) trait Meter: Send + Sync {
     fn received(&self, bytes: u64);
     /// So many bytes went out.
     fn sent(&self, bytes: u64);
+    /// The peer does not read, and nothing more fits into the socket.
+    fn blocked(&self) {}
 }
 
 /// A TCP socket whose first bytes may have been read already, to find out what the peer speaks.
@@ -32,7 +34,7 @@ impl Socket {
         Self { tcp, ahead, meter: None }
     }
 
-    /// Counts what passes from now on, and what was read ahead.
+    /// Counts what passes, what was read ahead included.
     pub(crate) fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
         if !self.ahead.is_empty() {
             meter.received(self.ahead.len() as u64);
@@ -46,36 +48,42 @@ impl Socket {
         &self.tcp
     }
 
-    /// Reads more in front of what was read ahead, until `enough` says so, `limit` bytes are there, or the peer is done.
-    ///
-    /// # Errors
-    /// What the socket says.
+    /// Reads more in front of what was read ahead: see [`read_ahead`].
     pub(crate) async fn read_ahead<T>(
         &mut self,
         limit: usize,
-        mut enough: impl FnMut(&[u8]) -> Option<T>,
+        enough: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        let mut buffer = bytes::BytesMut::from(&*self.ahead);
-        loop {
-            if let Some(found) = enough(&buffer) {
-                self.ahead = buffer.freeze();
-                return Ok(Some(found));
-            }
-            if buffer.len() >= limit {
-                self.ahead = buffer.freeze();
-                return Ok(None);
-            }
-            buffer.reserve(2048);
-            let read = tokio::io::AsyncReadExt::read_buf(&mut self.tcp, &mut buffer).await;
-            // What is there stays there, also when the peer is done or the socket fails.
-            let done = !matches!(read, Ok(1..));
-            if let (Some(meter), Ok(read)) = (&self.meter, &read) {
-                meter.received(*read as u64);
-            }
-            if done {
-                self.ahead = buffer.freeze();
-                return read.map(|_| None);
-            }
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let found = read_ahead(self, &mut ahead, limit, enough).await;
+        self.ahead = ahead;
+        found
+    }
+}
+
+/// Reads from `reader` into `ahead` until `enough` says so, `limit` bytes are there, or the peer is done (`None`). What was
+/// read stays in `ahead`.
+async fn read_ahead<T>(
+    reader: &mut (impl AsyncRead + Unpin),
+    ahead: &mut Bytes,
+    limit: usize,
+    mut enough: impl FnMut(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let mut buffer = bytes::BytesMut::from(&**ahead);
+    loop {
+        if let Some(found) = enough(&buffer) {
+            *ahead = buffer.freeze();
+            return Ok(Some(found));
+        }
+        buffer.reserve(2048);
+        let at_limit = buffer.len() >= limit;
+        let read = match at_limit {
+            true => Ok(0),
+            false => tokio::io::AsyncReadExt::read_buf(reader, &mut buffer).await,
+        };
+        if !matches!(read, Ok(1..)) {
+            *ahead = buffer.freeze();
+            return read.map(|_| None);
         }
     }
 }
@@ -140,34 +148,51 @@ impl AsyncWrite for Socket {
 
 impl Socket {
     fn count_sent(&self, result: &Poll<io::Result<usize>>) {
-        if let (Poll::Ready(Ok(sent)), Some(meter)) = (result, &self.meter) {
-            meter.sent(*sent as u64);
+        match (result, &self.meter) {
+            (Poll::Ready(Ok(sent)), Some(meter)) => meter.sent(*sent as u64),
+            (Poll::Pending, Some(meter)) => meter.blocked(),
+            _ => {}
         }
     }
 }
 
 /// A connection, ready to carry bytes of an application.
-pub(crate) enum Transport {
-    /// In the clear.
+pub(crate) struct Transport {
+    stream: Stream,
+    /// Bytes of the application that were read already, to find out what it speaks.
+    ahead: Bytes,
+}
+
+enum Stream {
     Plain(Socket),
-    /// Under TLS. Boxed: most of it is cold.
+    /// Boxed: most of it is cold.
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
+    /// In the clear.
+    pub(crate) fn plain(socket: Socket) -> Self {
+        Self { stream: Stream::Plain(socket), ahead: Bytes::new() }
+    }
+
+    /// Under TLS, from either side.
+    pub(crate) fn tls(stream: impl Into<TlsStream<Socket>>) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream.into())), ahead: Bytes::new() }
+    }
+
     /// The socket underneath.
     pub(crate) fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
+        match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(stream) => stream.get_ref().0,
         }
     }
 
     /// The state of TLS, if there is any.
-    pub(crate) fn tls(&self) -> Option<&rustls::CommonState> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => Some(stream.get_ref().1),
+    pub(crate) fn tls_state(&self) -> Option<&rustls::CommonState> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => Some(stream.get_ref().1),
         }
     }
 
@@ -177,52 +202,58 @@ impl Transport {
         let _ = self.socket().tcp().set_zero_linger();
     }
 
-    /// Bytes of the application that have been read from the peer but not taken yet; empty under TLS.
+    /// Looks at the first bytes of the application: see [`read_ahead`].
     pub(crate) async fn read_ahead<T>(
         &mut self,
         limit: usize,
         enough: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        match self {
-            Self::Plain(socket) => socket.read_ahead(limit, enough).await,
-            Self::Tls(_) => Ok(None),
-        }
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let found = read_ahead(self, &mut ahead, limit, enough).await;
+        self.ahead = ahead;
+        found
     }
 }
 
 impl AsyncRead for Transport {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buffer),
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket).poll_write(cx, buffer),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buffer),
         }
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, buffers),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, buffers),
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, buffers),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, buffers),
         }
     }
 
@@ -230,17 +261,17 @@ impl AsyncWrite for Transport {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

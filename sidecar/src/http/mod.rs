@@ -1,5 +1,36 @@
 //! HTTP: from a connection to its requests, and from a request to its response.
+//!
+//! In the order in which a request meets them:
+//! - [`connection_manager`]: the connection: version of HTTP, limits, how it ends;
+//! - [`router`]: the function: accept, route, filters, forward, respond;
+//! - [`headers`], [`path`]: the form that everything behind sees;
+//! - [`route_table`], [`matching`]: which route takes a request;
+//! - [`filters`]: what may refuse it on the way;
+//! - [`rewrite`], [`mutations`]: what its route changes;
+//! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`];
+//! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
+//! - [`local_reply`], [`failures`]: every response that we make ourselves;
+//! - [`exchange`]: what is counted and logged of all this.
 
-pub(crate) mod matching;
-pub(crate) mod path;
+mod attempt;
+pub(crate) mod body;
+pub(crate) mod connection_manager;
+mod exchange;
+mod failures;
+pub(crate) mod filters;
+mod headers;
+mod limits;
+mod local_reply;
+mod matching;
+mod mutations;
+mod path;
+mod replay;
+mod retry;
+mod rewrite;
+mod route_table;
+mod router;
 pub(crate) mod timeout;
+mod upgrade;
+mod upstream_body;
+
+pub(crate) use route_table::RouteTable;

@@ -1,0 +1,183 @@
+//! One attempt to get a response from an endpoint: its place in the circuit breaker, on the endpoint, on a connection.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::{HeaderMap, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::exchange::Exchange;
+use super::headers::GRPC_STATUS;
+use super::local_reply::http_status;
+use crate::cluster::{Endpoint, Outcome, RoutingPriority};
+use crate::local::ClusterRef;
+use crate::upstream::{Acquired, Pool};
+
+/// One attempt, for as long as the endpoint has to do with it.
+pub(crate) struct Attempt {
+    cluster: ClusterRef,
+    pool: Rc<Pool<RequestBody>>,
+    priority: RoutingPriority,
+    connection: Option<Acquired<RequestBody>>,
+    began: Instant,
+    /// The outcome is known by the trailers.
+    grpc: bool,
+    /// The endpoint has been heard, or its silence been judged.
+    judged: bool,
+    /// The connection serves no other request.
+    once: bool,
+}
+
+impl Attempt {
+    /// Takes a place in the circuit breaker; `None`: there is none.
+    pub(crate) fn begin(
+        cluster: &ClusterRef,
+        pool: Rc<Pool<RequestBody>>,
+        priority: RoutingPriority,
+    ) -> Option<Box<Self>> {
+        if !cluster.breaker(priority).try_request() {
+            return None;
+        }
+        let stats = cluster.stats.local();
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        pool.endpoint.active.fetch_add(1, Relaxed);
+        let host = pool.endpoint.stats.local();
+        host.rq_total.inc();
+        host.rq_active.inc();
+        Some(Box::new(Self {
+            cluster: cluster.clone(),
+            pool,
+            priority,
+            connection: None,
+            began: Instant::now(),
+            grpc: false,
+            judged: false,
+            once: false,
+        }))
+    }
+
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.pool.endpoint
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool<RequestBody>> {
+        &self.pool
+    }
+
+    /// A connection to send the request on.
+    pub(crate) fn use_connection(
+        &mut self,
+        connection: Acquired<RequestBody>,
+    ) -> &mut Acquired<RequestBody> {
+        self.cluster.report(&self.pool.endpoint, Outcome::ConnectSuccess);
+        self.connection.insert(connection)
+    }
+
+    /// The connection turned out to be closed before anything was sent.
+    pub(crate) fn drop_connection(&mut self) {
+        self.connection = None;
+    }
+
+    /// Time since it began, for `x-envoy-upstream-service-time`.
+    pub(crate) fn elapsed_milliseconds(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The head of a response is there.
+    pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
+        let status = response.status();
+        let stats = self.cluster.stats.local();
+        stats.responses_external.record(status.as_u16());
+        let in_headers = response.headers().get(GRPC_STATUS);
+        self.grpc = grpc && in_headers.is_none() && status == StatusCode::OK;
+        if self.grpc {
+            return; // its status comes with the trailers
+        }
+        let outcome = match (grpc, in_headers.and_then(parse_grpc_status)) {
+            (true, Some(grpc_status)) => http_status(grpc_status),
+            _ => status.as_u16(),
+        };
+        self.judge(outcome);
+    }
+
+    fn judge(&mut self, status: u16) {
+        self.judged = true;
+        let host = self.pool.endpoint.stats.local();
+        if status >= 500 {
+            host.rq_error.inc();
+        } else {
+            host.rq_success.inc();
+        }
+        self.cluster.report(&self.pool.endpoint, Outcome::Status(status));
+    }
+
+    /// The endpoint has said everything. Its connection is free if the request was sent to its end as well.
+    pub(crate) fn complete(&mut self, exchange: &mut Exchange, trailers: Option<&HeaderMap>) {
+        if self.grpc {
+            let status = trailers.and_then(|trailers| trailers.get(GRPC_STATUS));
+            // Without a status it is an error: 2 is UNKNOWN.
+            let status = status.and_then(parse_grpc_status).unwrap_or(2);
+            self.judge(http_status(status));
+        }
+        let stats = self.cluster.stats.local();
+        stats.upstream_rq_time_external.record(self.elapsed_milliseconds());
+        let reusable = exchange.request_is_complete() && !self.once;
+        if let Some(Acquired::Http1(connection)) = self.connection.take() {
+            self.pool.give_back(connection, &self.cluster, reusable);
+        }
+    }
+
+    /// It is over before the head of a response.
+    pub(crate) fn failed(&mut self, outcome: Outcome) {
+        self.judged = true;
+        let host = self.pool.endpoint.stats.local();
+        host.rq_error.inc();
+        if outcome == Outcome::Timeout {
+            host.rq_timeout.inc();
+        }
+        self.cluster.report(&self.pool.endpoint, outcome);
+    }
+
+    /// The endpoint broke off in the middle of its response.
+    pub(crate) fn reset_after_headers(&mut self, remote_reset: bool) {
+        if remote_reset {
+            self.cluster.stats.local().upstream_rq_rx_reset.inc();
+        }
+        if !self.judged {
+            self.failed(Outcome::Reset);
+        }
+    }
+
+    /// The route's timeout was over in the middle of the response.
+    pub(crate) fn timed_out(&self) {
+        self.cluster.stats.local().upstream_rq_timeout.inc();
+        self.pool.endpoint.stats.local().rq_timeout.inc();
+    }
+
+    /// The connection serves no other request.
+    pub(crate) fn keep_from_pool(&mut self) {
+        self.once = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats.local();
+        stats.upstream_rq_active.dec();
+        self.pool.endpoint.active.fetch_sub(1, Relaxed);
+        self.pool.endpoint.stats.local().rq_active.dec();
+        self.cluster.breaker(self.priority).release_request();
+        if self.connection.is_some() && !self.judged {
+            // Nobody waits for the answer any more: the stream is reset, or the connection closed.
+            stats.upstream_rq_cancelled.inc();
+        }
+    }
+}
+
+fn parse_grpc_status(value: &http::HeaderValue) -> Option<u8> {
+    value.to_str().ok()?.parse().ok()
+}

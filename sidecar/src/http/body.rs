@@ -1,0 +1,276 @@
+//! Bodies: an enum each way, never a box, and what is known of them while they pass.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::exchange::Exchange;
+use super::headers;
+use super::replay::Replay;
+use super::upstream_body::UpstreamBody;
+
+/// Why a body ends early. Whoever sends it on must not end it as if it were whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client's body broke off, or its framing is wrong.
+    #[error("the client's body ended early: {0}")]
+    Downstream(#[source] hyper::Error),
+    /// The endpoint's body broke off, or its framing is wrong.
+    #[error("the endpoint's body ended early: {0}")]
+    Upstream(#[source] hyper::Error),
+    /// Fewer bytes came than were announced.
+    #[error("the body is shorter than its content-length")]
+    Truncated,
+    /// A timeout ended it.
+    #[error("{0}")]
+    TimedOut(&'static str),
+    /// The response is over, or another attempt has taken the request's place.
+    #[error("nobody waits for the body any more")]
+    Abandoned,
+}
+
+/// How far the body of a request has come. Shared between whoever sends it upstream and whoever waits for the response.
+pub(crate) struct Progress {
+    /// Bytes of data so far.
+    pub(crate) received: Cell<u64>,
+    /// When its end was read.
+    pub(crate) complete: Cell<Option<Instant>>,
+    /// It broke off, or its framing is wrong.
+    pub(crate) failed: Cell<bool>,
+    /// Nobody waits for it any more.
+    pub(crate) abandoned: Cell<bool>,
+    /// When something of it last came.
+    pub(crate) last: Cell<Instant>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Progress {
+    pub(crate) fn new(now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            received: Cell::new(0),
+            complete: Cell::new(None),
+            failed: Cell::new(false),
+            abandoned: Cell::new(false),
+            last: Cell::new(now),
+            waiting: RefCell::new(None),
+        })
+    }
+
+    /// The task to wake when the body ends, one way or the other.
+    pub(crate) fn wake_at_end(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *waiting = Some(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Notes what came of the body. `ended` says whether that was the last of it.
+    fn note(&self, polled: &mut Option<Result<Frame<Bytes>, BodyError>>, ended: bool) {
+        let now = Instant::now();
+        self.last.set(now);
+        match polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.received.set(self.received.get() + data.len() as u64);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
+            }
+            Some(Err(_)) => {
+                self.failed.set(true);
+                self.wake();
+            }
+            None => {}
+        }
+        let trailers = matches!(polled, Some(Ok(frame)) if frame.is_trailers());
+        if (ended || trailers || polled.is_none())
+            && self.complete.get().is_none()
+            && !self.failed.get()
+        {
+            self.complete.set(Some(now));
+            self.wake();
+        }
+    }
+}
+
+/// The next frame of a client's body, noted in its progress.
+pub(crate) fn poll_incoming(
+    incoming: &mut Incoming,
+    progress: &Progress,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let polled = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+    let mut polled = polled.map(|frame| frame.map_err(BodyError::Downstream));
+    progress.note(&mut polled, incoming.is_end_stream());
+    Poll::Ready(polled)
+}
+
+/// What is sent upstream.
+pub(crate) enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// The client's body as it comes.
+    Streaming(Incoming, Rc<Progress>),
+    /// The client's body, kept for another attempt.
+    Replay(Replay),
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Streaming(incoming, progress) => {
+                if progress.abandoned.get() {
+                    return Poll::Ready(Some(Err(BodyError::Abandoned)));
+                }
+                poll_incoming(incoming, progress, cx)
+            }
+            Self::Replay(replay) => replay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(incoming, _) => incoming.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(incoming, _) => incoming.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
+        }
+    }
+}
+
+/// What is sent to the client. Dropping it is the end of the exchange, whole or not.
+pub(crate) struct ResponseBody {
+    kind: Kind,
+    /// `None`: a tunnel has it.
+    exchange: Option<Exchange>,
+}
+
+enum Kind {
+    /// Nothing more comes.
+    Done,
+    /// One piece of ours.
+    Whole(Bytes),
+    /// The endpoint's body as it comes.
+    Upstream(UpstreamBody),
+    /// The endpoint's body, which ended too early.
+    Broken,
+}
+
+impl ResponseBody {
+    /// Nothing.
+    pub(crate) fn empty(exchange: Exchange) -> Self {
+        Self { kind: Kind::Done, exchange: Some(exchange) }
+    }
+
+    /// Nothing, and not the end either: the connection, or the stream, becomes a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { kind: Kind::Done, exchange: None }
+    }
+
+    /// One piece.
+    pub(crate) fn whole(bytes: Bytes, exchange: Exchange) -> Self {
+        let kind = if bytes.is_empty() { Kind::Done } else { Kind::Whole(bytes) };
+        Self { kind, exchange: Some(exchange) }
+    }
+
+    /// Notes the head of the response, as it goes out.
+    pub(crate) fn note_head(&mut self, headers: &HeaderMap) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.capture_response(headers);
+        }
+    }
+
+    /// What an endpoint sends.
+    pub(crate) fn upstream(mut body: UpstreamBody, mut exchange: Exchange) -> Self {
+        let kind = if body.is_end_stream() {
+            body.finish(&mut exchange, None);
+            Kind::Done
+        } else {
+            Kind::Upstream(body)
+        };
+        Self { kind, exchange: Some(exchange) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        match &mut this.kind {
+            Kind::Done => Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                exchange.sent += bytes.len() as u64;
+                this.kind = Kind::Done;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Upstream(upstream) => {
+                let polled = std::task::ready!(upstream.poll_frame(cx, exchange));
+                if upstream.is_done() {
+                    this.kind = match &polled {
+                        Some(Err(_)) => Kind::Broken,
+                        _ => Kind::Done,
+                    };
+                }
+                Poll::Ready(polled)
+            }
+            Kind::Broken => Poll::Ready(Some(Err(BodyError::Abandoned))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Done => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Upstream(upstream) => upstream.size_hint(),
+            Kind::Broken => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let whole = matches!(self.kind, Kind::Done);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.end(whole);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One request and its response, from the first byte of the head to the last of the body: what is counted and logged.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Version};
+use tokio::time::Instant;
+
+use super::body::Progress;
+use super::connection_manager::Connection;
+use super::headers::{GRPC_STATUS, X_REQUEST_ID};
+use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
+
+/// One request and its response. It travels from the connection's task into the response's body; wherever it is dropped,
+/// the exchange is over.
+pub(crate) struct Exchange {
+    /// Whose.
+    pub(crate) connection: Rc<Connection>,
+    /// When the head of the request was there.
+    pub(crate) start: Instant,
+    /// Bytes of the response's body so far.
+    pub(crate) sent: u64,
+    /// Status of the response; 0 as long as there is none.
+    pub(crate) status: u16,
+    pub(crate) flags: ResponseFlags,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub(crate) details: Cow<'static, str>,
+    /// The body of the request, if it has one.
+    pub(crate) progress: Option<Rc<Progress>>,
+    /// What a log or a header wants to know.
+    pub(crate) facts: Option<Box<Facts>>,
+    /// Where the response has to repeat it.
+    pub(crate) request_id: Option<HeaderValue>,
+    ended: bool,
+}
+
+/// What access logs and header additions may ask for. Collected only where one of them is configured.
+pub(crate) struct Facts {
+    start: SystemTime,
+    version: Version,
+    method: Method,
+    path: Option<PathAndQuery>,
+    authority: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    pub(crate) https: bool,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) host: Option<SocketAddr>,
+    pub(crate) host_local: Option<SocketAddr>,
+    pub(crate) attempts: u32,
+    pub(crate) failure: Option<String>,
+    pub(crate) first_response_byte: Option<Instant>,
+    grpc_status: Option<u32>,
+    request: Captured,
+    /// For additions to the response.
+    for_additions: Captured,
+    response: Captured,
+    trailers: Captured,
+}
+
+impl Exchange {
+    /// A request begins.
+    pub(crate) fn begin(connection: &Rc<Connection>, request: &Parts) -> Self {
+        let stats = connection.stats();
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        if request.version == Version::HTTP_2 {
+            stats.downstream_rq_http2_total.inc();
+        } else {
+            stats.downstream_rq_http1_total.inc();
+        }
+        connection.begin_request();
+        let mut exchange = Self {
+            connection: Rc::clone(connection),
+            start: Instant::now(),
+            sent: 0,
+            status: 0,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed(""),
+            progress: None,
+            facts: None,
+            request_id: None,
+            ended: false,
+        };
+        if !connection.manager.loggers.is_empty() {
+            exchange.collect(request);
+        }
+        exchange
+    }
+
+    /// Collects facts about the request from here on.
+    pub(crate) fn collect(&mut self, request: &Parts) {
+        if self.facts.is_none() {
+            self.facts = Some(Box::new(Facts {
+                start: SystemTime::now() - self.start.elapsed(),
+                version: request.version,
+                method: request.method.clone(),
+                path: None,
+                authority: None,
+                request_id: None,
+                https: self.connection.tls.is_some(),
+                client: None,
+                route: None,
+                cluster: None,
+                host: None,
+                host_local: None,
+                attempts: 0,
+                failure: None,
+                first_response_byte: None,
+                grpc_status: None,
+                request: Captured::default(),
+                for_additions: Captured::default(),
+                response: Captured::default(),
+                trailers: Captured::default(),
+            }));
+        }
+        self.capture_request(request);
+    }
+
+    /// Notes the request as it is now.
+    pub(crate) fn capture_request(&mut self, request: &Parts) {
+        if let Some(facts) = &mut self.facts {
+            let needs = &self.connection.manager.loggers.needs;
+            facts.path = request.uri.path_and_query().cloned();
+            facts.authority = request.headers.get(header::HOST).cloned().or_else(|| {
+                let authority = request.uri.authority()?;
+                HeaderValue::from_str(authority.as_str()).ok()
+            });
+            facts.request_id = request.headers.get(X_REQUEST_ID).cloned();
+            facts.request = Needs::capture(&needs.request_headers, &request.headers);
+        }
+    }
+
+    /// Keeps what additions to the response will ask of the request.
+    pub(crate) fn capture_for_additions(&mut self, request: &Parts, needs: &Needs) {
+        if let Some(facts) = &mut self.facts {
+            facts.for_additions = Needs::capture(&needs.request_headers, &request.headers);
+        }
+    }
+
+    /// What additions of headers may ask for; the headers that are added to are not in it.
+    pub(crate) fn record_for_additions(&self) -> LogRecord<'_> {
+        match &self.facts {
+            None => LogRecord::new(SystemTime::now()),
+            Some(facts) => {
+                let mut record = self.record(facts);
+                record.request_headers = Headers::Captured(&facts.for_additions);
+                record
+            }
+        }
+    }
+
+    /// Notes the response as it goes out.
+    pub(crate) fn capture_response(&mut self, headers: &HeaderMap) {
+        if let Some(facts) = &mut self.facts {
+            let needs = &self.connection.manager.loggers.needs;
+            facts.response = Needs::capture(&needs.response_headers, headers);
+            facts.grpc_status = grpc_status(headers).or(facts.grpc_status);
+        }
+    }
+
+    /// Notes the trailers of the response.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(facts) = &mut self.facts {
+            let needs = &self.connection.manager.loggers.needs;
+            facts.trailers = Needs::capture(&needs.response_trailers, trailers);
+            facts.grpc_status = grpc_status(trailers).or(facts.grpc_status);
+        }
+    }
+
+    /// Notes why the exchange fails, or what is odd about it.
+    pub(crate) fn fail(&mut self, flags: ResponseFlags, details: impl Into<Cow<'static, str>>) {
+        self.flags.insert(flags);
+        self.details = details.into();
+    }
+
+    /// When something last came from the client or, at `upstream`, from the endpoint.
+    pub(crate) fn last_activity(&self, upstream: Instant) -> Instant {
+        self.progress.as_ref().map_or(upstream, |progress| progress.last.get().max(upstream))
+    }
+
+    /// The whole of the request is here.
+    pub(crate) fn request_is_complete(&self) -> bool {
+        self.progress.as_ref().is_none_or(|progress| progress.complete.get().is_some())
+    }
+
+    /// When the whole of the request was here.
+    pub(crate) fn request_completed_at(&self) -> Option<Instant> {
+        match &self.progress {
+            None => Some(self.start),
+            Some(progress) => progress.complete.get(),
+        }
+    }
+
+    /// Moves the exchange out, to end somewhere else: a tunnel lives longer than its request.
+    pub(crate) fn take_over(&mut self) -> Self {
+        let ended = std::mem::replace(&mut self.ended, true);
+        Self {
+            connection: Rc::clone(&self.connection),
+            start: self.start,
+            sent: self.sent,
+            status: self.status,
+            flags: self.flags,
+            details: std::mem::take(&mut self.details),
+            progress: self.progress.take(),
+            facts: self.facts.take(),
+            request_id: None,
+            ended,
+        }
+    }
+
+    /// The exchange is over; `whole`: the client has got all of its response.
+    pub(crate) fn end(&mut self, whole: bool) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let stats = self.connection.stats();
+        stats.downstream_rq_active.dec();
+        if let Some(progress) = &self.progress {
+            if progress.complete.get().is_none() && whole {
+                stats.downstream_rq_response_before_rq_complete.inc();
+            }
+            // Whoever still sends it upstream stops there.
+            progress.abandoned.set(true);
+        }
+        if !whole && self.flags.is_empty() {
+            self.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            self.details = Cow::Borrowed("downstream_remote_disconnect");
+            stats.downstream_rq_rx_reset.inc();
+            self.connection.count_reset(self.start.elapsed());
+        }
+        if self.status != 0 {
+            stats.responses.record(self.status);
+            self.connection.listener_stats().responses.record(self.status);
+        }
+        let milliseconds = self.start.elapsed().as_millis();
+        stats.downstream_rq_time.record(u64::try_from(milliseconds).unwrap_or(u64::MAX));
+        self.connection.end_request();
+        let loggers = &self.connection.manager.loggers;
+        if !loggers.is_empty()
+            && let Some(facts) = &self.facts
+        {
+            loggers.log(&self.record(facts));
+        }
+    }
+
+    /// Everything that is known by now.
+    pub(crate) fn record<'a>(&'a self, facts: &'a Facts) -> LogRecord<'a> {
+        let connection = &*self.connection;
+        let tls = connection.tls.as_ref();
+        let identity = tls.and_then(|tls| tls.identity.as_ref());
+        let text = |value: &'a Option<HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok());
+        let mut record = LogRecord::new(facts.start);
+        record.protocol = Some(facts.version);
+        record.method = Some(facts.method.as_str());
+        record.path = facts.path.as_ref().map(PathAndQuery::as_str);
+        record.authority = text(&facts.authority);
+        record.scheme = Some(if facts.https { "https" } else { "http" });
+        record.response_code = (self.status != 0).then_some(self.status);
+        record.response_code_details = (!self.details.is_empty()).then_some(&*self.details);
+        record.flags = self.flags;
+        let progress = self.progress.as_ref();
+        record.bytes_received = progress.map_or(0, |progress| progress.received.get());
+        record.bytes_sent = self.sent;
+        record.duration = Some(self.start.elapsed());
+        record.request_duration = self.request_completed_at().map(|at| at - self.start);
+        record.response_duration = facts.first_response_byte.map(|at| at - self.start);
+        record.response_tx_duration = facts.first_response_byte.map(|at| at.elapsed());
+        record.upstream_host = facts.host;
+        record.upstream_cluster = facts.cluster.as_deref();
+        record.upstream_local_address = facts.host_local;
+        record.upstream_transport_failure_reason = facts.failure.as_deref();
+        record.attempt_count = facts.attempts;
+        let client = facts.client.map_or(connection.peer, |client| {
+            // The port is known only of the connection's own peer.
+            let is_peer = client == connection.peer.ip().to_canonical();
+            SocketAddr::new(client, if is_peer { connection.peer.port() } else { 0 })
+        });
+        record.downstream_remote = Some(client);
+        record.downstream_direct_remote = Some(connection.peer);
+        record.downstream_local = Some(connection.local_address);
+        record.downstream_peer_uri_sans = identity.map_or(&[], |identity| &identity.uri_sans);
+        record.downstream_peer_subject = identity.map(|identity| &*identity.subject);
+        record.downstream_tls_version = tls.map(|tls| tls.version);
+        record.downstream_tls_cipher = tls.and_then(|tls| tls.cipher.as_deref());
+        record.requested_server_name = tls.and_then(|tls| tls.server_name.as_deref());
+        record.route_name = facts.route.as_deref().filter(|name| !name.is_empty());
+        record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
+        record.connection_id = Some(connection.id);
+        record.stream_id = text(&facts.request_id);
+        record.grpc_status = facts.grpc_status;
+        record.request_headers = Headers::Captured(&facts.request);
+        record.response_headers = Headers::Captured(&facts.response);
+        record.response_trailers = Headers::Captured(&facts.trailers);
+        record
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,158 @@
+//! What a request that gets no response is answered with, in Envoy's words, and what it counts as.
+
+use http::StatusCode;
+
+use super::attempt::Attempt;
+use super::exchange::Exchange;
+use super::limits::Expired;
+use super::local_reply::{LocalReply, Reason};
+use super::router::Refusal;
+use crate::access_log::ResponseFlags;
+use crate::cluster::Outcome;
+use crate::local::ClusterRef;
+use crate::upstream::Failure;
+
+/// Counts a failed attempt.
+pub(crate) fn count_failure(cluster: &ClusterRef, failure: &Failure) {
+    let stats = cluster.stats.local();
+    match failure {
+        Failure::RemoteReset | Failure::Refused => stats.upstream_rq_rx_reset.inc(),
+        Failure::Protocol(_) => stats.upstream_cx_protocol_error.inc(),
+        Failure::Connect(_) | Failure::ConnectTimeout => {
+            stats.upstream_rq_pending_failure_eject.inc();
+        }
+        Failure::Overflow | Failure::ConnectionTermination => {}
+    }
+}
+
+/// What outlier detection is told; an open circuit breaker says nothing about an endpoint.
+pub(crate) fn outcome_of(failure: &Failure) -> Option<Outcome> {
+    match failure {
+        Failure::Overflow => None,
+        Failure::Connect(_) => Some(Outcome::ConnectFailure),
+        Failure::ConnectTimeout => Some(Outcome::Timeout),
+        Failure::Refused
+        | Failure::RemoteReset
+        | Failure::ConnectionTermination
+        | Failure::Protocol(_) => Some(Outcome::Reset),
+    }
+}
+
+pub(crate) fn unavailable() -> Refusal {
+    LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
+        .because(Reason::NoHealthyUpstream)
+        .flagged(ResponseFlags::NO_HEALTHY_UPSTREAM)
+        .into()
+}
+
+/// The client's own request broke off.
+pub(crate) fn broken_request() -> Refusal {
+    LocalReply::new(StatusCode::BAD_REQUEST, "Bad Request", "request_body_error")
+        .because(Reason::BadRequest)
+        .flagged(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+        .closing()
+        .into()
+}
+
+/// The answer for a request that got none, in Envoy's words.
+pub(crate) fn failed(failure: &Failure, retried: bool) -> Refusal {
+    let (status, flags, reason) = match failure {
+        Failure::Connect(_) | Failure::ConnectTimeout => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            Reason::UpstreamConnectFailure,
+        ),
+        Failure::Overflow => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlags::UPSTREAM_OVERFLOW,
+            Reason::UpstreamOverflow,
+        ),
+        Failure::Refused | Failure::RemoteReset => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlags::UPSTREAM_REMOTE_RESET,
+            Reason::UpstreamReset,
+        ),
+        Failure::ConnectionTermination => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+            Reason::UpstreamReset,
+        ),
+        Failure::Protocol(_) => {
+            (StatusCode::BAD_GATEWAY, ResponseFlags::UPSTREAM_PROTOCOL_ERROR, Reason::UpstreamReset)
+        }
+    };
+    let what = failure.text();
+    let retried = if retried { "retried and the latest " } else { "" };
+    let mut text = format!(
+        "upstream connect error or disconnect/reset before headers. {retried}reset reason: {what}"
+    );
+    let mut details = format!("upstream_reset_before_response_started{{{what}}}");
+    if let Failure::Connect(cause) = failure {
+        text.push_str(&format!(", transport failure reason: {cause}"));
+        details = format!("upstream_reset_before_response_started{{{what}|{cause}}}");
+    }
+    let reply = LocalReply::new(status, text, details.replace(' ', "_"));
+    let reply = reply.because(reason).flagged(flags);
+    if *failure == Failure::Overflow { reply.overloaded() } else { reply }.into()
+}
+
+/// The answer for a request that took too long.
+pub(crate) fn timed_out(
+    expired: Expired,
+    exchange: &Exchange,
+    attempt: Option<(&mut Attempt, &ClusterRef)>,
+) -> Refusal {
+    let stats = exchange.connection.stats();
+    // Envoy blames the side that has not finished.
+    let blame = if exchange.request_is_complete() {
+        StatusCode::GATEWAY_TIMEOUT
+    } else {
+        StatusCode::REQUEST_TIMEOUT
+    };
+    if let Some((attempt, cluster)) = attempt {
+        if expired == Expired::Route {
+            cluster.stats.local().upstream_rq_timeout.inc();
+        }
+        attempt.failed(Outcome::Timeout);
+    }
+    let mut reply = match expired {
+        Expired::Route | Expired::PerTry => {
+            let details = if expired == Expired::Route {
+                "response_timeout"
+            } else {
+                "upstream_per_try_timeout"
+            };
+            LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", details)
+                .because(Reason::UpstreamTimeout)
+                .flagged(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT)
+        }
+        Expired::Stream => {
+            stats.downstream_rq_max_duration_reached.inc();
+            let mut reply =
+                LocalReply::new(blame, "downstream duration timeout", "max_duration_timeout")
+                    .because(Reason::RequestTimeout)
+                    .flagged(ResponseFlags::DURATION_TIMEOUT);
+            reply.grpc_status = Some(4);
+            reply
+        }
+        Expired::Idle => {
+            stats.downstream_rq_idle_timeout.inc();
+            LocalReply::new(blame, "stream timeout", "stream_idle_timeout")
+                .because(Reason::RequestTimeout)
+                .flagged(ResponseFlags::STREAM_IDLE_TIMEOUT)
+        }
+        Expired::Request => {
+            stats.downstream_rq_timeout.inc();
+            LocalReply::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request timeout",
+                "request_overall_timeout",
+            )
+            .because(Reason::RequestTimeout)
+        }
+    };
+    if !exchange.request_is_complete() {
+        reply.close = true;
+    }
+    reply.into()
+}

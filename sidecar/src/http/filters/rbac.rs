@@ -1,0 +1,116 @@
+//! Role-based access control, `envoy.filters.http.rbac`: who may do what.
+//!
+//! Policies are walked in the order of their names; the first that matches decides. A rule that denies looks at every
+//! value of a header on its own as well, so that a second value cannot hide the first.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::FilterInput;
+use crate::config::matcher::StringMatcher;
+use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
+use crate::http::local_reply::{LocalReply, Reason};
+
+/// Lets the request pass, or denies it.
+pub(crate) fn run(
+    name: &Arc<str>,
+    config: &Arc<Rbac>,
+    input: &FilterInput<'_>,
+) -> Result<(), Box<LocalReply>> {
+    let overridden = input.overrides.iter().flatten().find_map(|overrides| {
+        overrides.rbac.iter().find(|(other, _)| other == name).map(|(_, config)| config)
+    });
+    let config = match overridden {
+        Some(None) => return Ok(()),
+        Some(Some(config)) => config,
+        None => config,
+    };
+    let stats = input.connection.manager.rbac_stats.local();
+    if let Some(shadow) = &config.shadow_rules {
+        match decide(shadow, input).0 {
+            true => stats.shadow_allowed.inc(),
+            false => stats.shadow_denied.inc(),
+        }
+    }
+    let Some(rules) = &config.rules else { return Ok(()) };
+    let (allowed, policy) = decide(rules, input);
+    if allowed {
+        stats.allowed.inc();
+        return Ok(());
+    }
+    stats.denied.inc();
+    let policy = policy.map_or("none", |policy| &*policy.name);
+    // Envoy keeps spaces out of its details.
+    let details = format!("rbac_access_denied_matched_policy[{policy}]").replace(' ', "_");
+    let reply = LocalReply::new(http::StatusCode::FORBIDDEN, "RBAC: access denied", details);
+    Err(reply.because(Reason::RbacDenied).into())
+}
+
+/// Whether the rules allow the request, and the policy that matched.
+fn decide<'r>(rules: &'r Rules, input: &FilterInput<'_>) -> (bool, Option<&'r Policy>) {
+    let strict = rules.action == Action::Deny;
+    let matched = rules.policies.iter().find(|policy| {
+        policy.permissions.iter().any(|permission| permits(permission, input, strict))
+            && policy.principals.iter().any(|principal| is(principal, input, strict))
+    });
+    let allowed = match rules.action {
+        Action::Allow => matched.is_some(),
+        Action::Deny => matched.is_none(),
+        Action::Log => true,
+    };
+    (allowed, matched)
+}
+
+/// `any_value`: a header matches if any of its values does. Turned round below a `not`, so that it stays on the safe side.
+fn permits(permission: &Permission, input: &FilterInput<'_>, any_value: bool) -> bool {
+    let local = input.connection.local_address;
+    match permission {
+        Permission::Any => true,
+        Permission::And(all) => all.iter().all(|one| permits(one, input, any_value)),
+        Permission::Or(any) => any.iter().any(|one| permits(one, input, any_value)),
+        Permission::Not(not) => !permits(not, input, !any_value),
+        Permission::Header(matcher) if any_value => matcher.matches_any_value(&input.request),
+        Permission::Header(matcher) => matcher.matches(&input.request),
+        Permission::UrlPath(matcher) => matcher.matches(input.request.path.as_bytes()),
+        Permission::DestinationIp(network) => network.contains(&local.ip().to_canonical()),
+        Permission::DestinationPort(port) => local.port() == *port,
+        Permission::DestinationPortRange(start, end) => (*start..*end).contains(&local.port()),
+        Permission::RequestedServerName(matcher) => {
+            let name = input.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+            matcher.matches(name.unwrap_or_default().as_bytes())
+        }
+    }
+}
+
+fn is(principal: &Principal, input: &FilterInput<'_>, any_value: bool) -> bool {
+    let contains =
+        |network: &ipnet::IpNet, address: IpAddr| network.contains(&address.to_canonical());
+    match principal {
+        Principal::Any => true,
+        Principal::And(all) => all.iter().all(|one| is(one, input, any_value)),
+        Principal::Or(any) => any.iter().any(|one| is(one, input, any_value)),
+        Principal::Not(not) => !is(not, input, !any_value),
+        Principal::Authenticated(matcher) => is_authenticated(matcher.as_ref(), input),
+        Principal::DirectRemoteIp(network) => contains(network, input.connection.peer.ip()),
+        Principal::RemoteIp(network) => contains(network, input.client),
+        Principal::Header(matcher) if any_value => matcher.matches_any_value(&input.request),
+        Principal::Header(matcher) => matcher.matches(&input.request),
+        Principal::UrlPath(matcher) => matcher.matches(input.request.path.as_bytes()),
+    }
+}
+
+/// The names of a certificate count only if its chain was verified.
+fn is_authenticated(matcher: Option<&StringMatcher>, input: &FilterInput<'_>) -> bool {
+    let identity = input.connection.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+    let Some(identity) = identity.filter(|identity| identity.verified) else { return false };
+    let Some(matcher) = matcher else { return true };
+    let matches = |names: &[Box<str>]| names.iter().any(|name| matcher.matches(name.as_bytes()));
+    // As in Envoy: URI SANs if there are any, else DNS SANs, else the subject.
+    if !identity.uri_sans.is_empty() {
+        matches(&identity.uri_sans)
+    } else if !identity.dns_sans.is_empty() {
+        matches(&identity.dns_sans)
+    } else {
+        matcher.matches(identity.subject.as_bytes())
+    }
+}

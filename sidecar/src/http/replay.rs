@@ -1,0 +1,143 @@
+//! Request bodies that can be sent again: what has come so far is kept, up to a limit, while it is sent.
+//!
+//! The first attempt sends the body as it comes from the client and keeps each piece. Another attempt begins with the
+//! pieces that were kept and goes on with what comes after. When more has come than may be kept, everything kept is let
+//! go, and there is no other attempt.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::body::{BodyError, Progress, poll_incoming};
+
+/// A client's body with what was kept of it.
+pub(crate) struct Kept {
+    state: RefCell<State>,
+    progress: Rc<Progress>,
+    length: Option<u64>,
+}
+
+struct State {
+    incoming: Incoming,
+    pieces: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    bytes: u64,
+    limit: u64,
+    /// Everything that came is in `pieces`.
+    whole: bool,
+    /// The attempt that may read on; earlier ones may not.
+    attempt: u32,
+    ended: bool,
+}
+
+impl Kept {
+    /// Keeps up to `limit` bytes of a body.
+    pub(crate) fn new(incoming: Incoming, progress: Rc<Progress>, limit: u64) -> Rc<Self> {
+        let length = incoming.size_hint().exact();
+        let state = State {
+            incoming,
+            pieces: Vec::new(),
+            trailers: None,
+            bytes: 0,
+            limit,
+            whole: true,
+            attempt: 0,
+            ended: false,
+        };
+        Rc::new(Self { state: RefCell::new(state), progress, length })
+    }
+
+    /// Whether another attempt can be made.
+    pub(crate) fn can_replay(&self) -> bool {
+        self.state.borrow().whole && !self.progress.failed.get()
+    }
+
+    /// The body for the next attempt. The one before it ends with an error where it is.
+    pub(crate) fn attempt(self: &Rc<Self>) -> Replay {
+        let mut state = self.state.borrow_mut();
+        state.attempt += 1;
+        Replay { kept: Rc::clone(self), attempt: state.attempt, next: 0, trailers_sent: false }
+    }
+
+    /// No other attempt will be made: nothing has to be kept any more.
+    pub(crate) fn commit(&self) {
+        let mut state = self.state.borrow_mut();
+        state.limit = 0;
+        if state.bytes > 0 {
+            state.whole = false;
+        }
+    }
+}
+
+/// A body for one attempt.
+pub(crate) struct Replay {
+    kept: Rc<Kept>,
+    attempt: u32,
+    next: usize,
+    trailers_sent: bool,
+}
+
+impl Replay {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = self.kept.state.borrow_mut();
+        let state = &mut *state;
+        if state.attempt != self.attempt || self.kept.progress.abandoned.get() {
+            return Poll::Ready(Some(Err(BodyError::Abandoned)));
+        }
+        if let Some(piece) = state.pieces.get(self.next) {
+            let piece = piece.clone();
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if state.ended {
+            let trailers = state.trailers.clone().filter(|_| !self.trailers_sent);
+            self.trailers_sent = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let polled = std::task::ready!(poll_incoming(&mut state.incoming, &self.kept.progress, cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    state.bytes += data.len() as u64;
+                    if state.whole && state.bytes <= state.limit {
+                        state.pieces.push(data.clone());
+                        self.next += 1;
+                    } else {
+                        state.whole = false;
+                        // Only this attempt is left, and it has sent them all.
+                        state.pieces = Vec::new();
+                        self.next = 0;
+                    }
+                    state.ended = state.incoming.is_end_stream();
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    state.trailers = Some(trailers.clone());
+                    state.ended = true;
+                    self.trailers_sent = true;
+                }
+            }
+            Some(Err(_)) => {}
+            None => state.ended = true,
+        }
+        Poll::Ready(polled)
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        let state = self.kept.state.borrow();
+        let done =
+            self.next >= state.pieces.len() && (state.trailers.is_none() || self.trailers_sent);
+        done && (state.ended || state.incoming.is_end_stream())
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        // hyper asks before the first piece is sent, so the whole length is what is left.
+        self.kept.length.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}

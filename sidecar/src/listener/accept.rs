@@ -1,0 +1,85 @@
+//! The accept loop over one socket of one worker.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::handshake;
+use crate::drain::Signal;
+use crate::local::Local;
+use crate::snapshot::ListenerId;
+
+/// After an error that will not go away by itself at once.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Accepts connections for a listener until the future is dropped. Which chains it has is looked up for each connection, so
+/// that an update needs no new socket.
+pub(crate) async fn run(
+    local: Rc<Local>,
+    listener: ListenerId,
+    socket: TcpListener,
+    process_drain: Rc<Signal>,
+    chain_drains: Rc<handshake::ChainDrains>,
+) {
+    loop {
+        match socket.accept().await {
+            Ok((tcp, peer)) => {
+                prepare(&tcp);
+                let view = local.view();
+                // Between its removal and the end of this loop.
+                let Some(listener) = view.listener(listener).cloned() else { continue };
+                let (local, process_drain) = (Rc::clone(&local), Rc::clone(&process_drain));
+                let chain_drains = Rc::clone(&chain_drains);
+                tokio::task::spawn_local(async move {
+                    let _panic = Panic { local: Rc::clone(&local) };
+                    handshake::run(local, listener, tcp, peer, process_drain, &chain_drains).await;
+                });
+            }
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: what is there goes on being served, and some of it will end.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+fn prepare(tcp: &TcpStream) {
+    const IDLE: Duration = Duration::from_secs(60);
+    // A connection without these is slower to send, or to be found dead, but works.
+    let _ = tcp.set_nodelay(true);
+    let _ = SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE));
+}
+
+/// Whether an error of accept is about the connection that was to be accepted, and not about us.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+/// Counts a panic of a connection's task: it costs that connection, and is a bug.
+struct Panic {
+    local: Rc<Local>,
+}
+
+impl Drop for Panic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.local.shared.server.local().worker_panics.inc();
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What one worker has for itself: its view of the configuration, its connections to endpoints, its timers.
+//!
+//! All of it is `Rc` and `Cell`: a worker is one thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, ClusterId};
+use crate::http::body::RequestBody;
+use crate::http::timeout::Timers;
+use crate::snapshot::Snapshot;
+use crate::stats::{ServerCells, Sharded};
+use crate::upstream::Pools;
+
+/// The snapshot that a request began with. Cloning it touches no count that another thread touches.
+pub(crate) type View = Rc<Arc<Snapshot>>;
+
+/// What the control thread shares with all workers.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// What is served.
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Statistics of the process.
+    pub(crate) server: Arc<Sharded<ServerCells>>,
+    /// Connections from clients that are open, in all workers.
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// The process drains: clients are asked to go elsewhere, new connections are still taken.
+    pub(crate) draining: CancellationToken,
+    /// No new connections are taken.
+    pub(crate) closing: CancellationToken,
+}
+
+/// One worker's own.
+pub(crate) struct Local {
+    /// From 0.
+    pub(crate) index: usize,
+    /// What it shares with the others.
+    pub(crate) shared: Shared,
+    /// Connections to endpoints.
+    pub(crate) pools: Pools<RequestBody>,
+    /// Timers.
+    pub(crate) timers: Rc<Timers>,
+    cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    view: RefCell<View>,
+    next_id: Cell<u64>,
+}
+
+impl Local {
+    pub(crate) fn new(index: usize, shared: Shared) -> Rc<Self> {
+        let mut cache = Cache::new(Arc::clone(&shared.snapshot));
+        let view = RefCell::new(Rc::new(Arc::clone(cache.load())));
+        Rc::new(Self {
+            index,
+            shared,
+            pools: Pools::default(),
+            timers: Rc::default(),
+            cache: RefCell::new(cache),
+            view,
+            next_id: Cell::new(0),
+        })
+    }
+
+    /// The current snapshot: one pointer compare where nothing has changed.
+    #[inline]
+    pub(crate) fn view(&self) -> View {
+        let mut cache = self.cache.borrow_mut();
+        let current = cache.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(current, &view) {
+            *view = Rc::new(Arc::clone(current));
+        }
+        Rc::clone(&view)
+    }
+
+    /// A number that no other connection of the process has.
+    pub(crate) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        (id << 8) | (self.index as u64 & 0xff)
+    }
+
+    /// A connection from a client is open until the guard is dropped.
+    pub(crate) fn count_connection(&self) -> CountedConnection {
+        self.shared.connections.fetch_add(1, Relaxed);
+        CountedConnection(Arc::clone(&self.shared.connections))
+    }
+}
+
+/// See [`Local::count_connection`].
+pub(crate) struct CountedConnection(Arc<AtomicUsize>);
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A cluster as it was when a request chose it. Holds the request's view and no count of its own.
+#[derive(Clone)]
+pub(crate) struct ClusterRef {
+    view: View,
+    id: ClusterId,
+}
+
+impl ClusterRef {
+    /// The cluster, if it exists in this view.
+    pub(crate) fn new(view: &View, id: ClusterId) -> Option<Self> {
+        view.clusters.get(id)?;
+        Some(Self { view: Rc::clone(view), id })
+    }
+}
+
+impl std::ops::Deref for ClusterRef {
+    type Target = Arc<Cluster>;
+
+    fn deref(&self) -> &Arc<Cluster> {
+        match self.view.clusters.get(self.id) {
+            Some(cluster) => cluster,
+            None => unreachable!("it was there, and a snapshot does not change"),
+        }
+    }
+}

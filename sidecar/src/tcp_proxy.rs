@@ -1,0 +1,250 @@
+//! The TCP proxy filter: pick an endpoint, connect, copy both ways until both sides are done.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::access_log::{LogRecord, Loggers, ResponseFlags};
+use crate::cluster::{ClusterId, Endpoint, EndpointId, Outcome, RoutingPriority};
+use crate::config;
+use crate::copy::{self, Ended};
+use crate::drain::Listening;
+use crate::local::{ClusterRef, Local};
+use crate::stats::{Sharded, TcpCells};
+use crate::tls::PeerIdentity;
+use crate::transport::{Meter, Transport};
+use crate::upstream::{Failure, connect};
+
+/// A TCP proxy, compiled: the end of a filter chain.
+pub(crate) struct TcpProxy {
+    config: Arc<config::tcp_proxy::TcpProxy>,
+    /// The running sum of the weights, and the cluster.
+    clusters: Box<[(u64, ClusterId)]>,
+    stats: Arc<Sharded<TcpCells>>,
+    loggers: Loggers,
+}
+
+impl TcpProxy {
+    /// Compiles the filter; `resolve` says which id a cluster name has.
+    pub(crate) fn build(
+        config: &Arc<config::tcp_proxy::TcpProxy>,
+        stats: Arc<Sharded<TcpCells>>,
+        loggers: Loggers,
+        resolve: &mut dyn FnMut(&Arc<str>) -> ClusterId,
+    ) -> Self {
+        let mut sum = 0;
+        let clusters = config
+            .clusters
+            .iter()
+            .map(|(name, weight)| {
+                sum += u64::from(*weight);
+                (sum, resolve(name))
+            })
+            .collect();
+        Self { config: Arc::clone(config), clusters, stats, loggers }
+    }
+
+    /// Counts the bytes of a client's connection.
+    pub(crate) fn meter(&self) -> Arc<dyn Meter> {
+        Arc::new(TcpMeter(Arc::clone(&self.stats)))
+    }
+
+    fn choose(&self) -> Option<ClusterId> {
+        let (total, last) = *self.clusters.last()?;
+        if self.clusters.len() == 1 {
+            return Some(last);
+        }
+        let draw = fastrand::u64(0..total.max(1));
+        let index = self.clusters.partition_point(|(sum, _)| *sum <= draw);
+        self.clusters.get(index).map(|(_, id)| *id)
+    }
+}
+
+struct TcpMeter(Arc<Sharded<TcpCells>>);
+
+impl Meter for TcpMeter {
+    fn received(&self, bytes: u64) {
+        self.0.local().downstream_cx_rx_bytes_total.add(bytes);
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.0.local().downstream_cx_tx_bytes_total.add(bytes);
+    }
+}
+
+/// Who connects.
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local_address: SocketAddr,
+    pub(crate) server_name: Option<Box<str>>,
+    pub(crate) chain: Arc<str>,
+    /// Given when the chain goes away. A connection of bytes has no point at which it could be asked to end: it is left to
+    /// end by itself, as in Envoy, until the process ends.
+    pub(crate) drain: Listening,
+    pub(crate) identity: Option<PeerIdentity>,
+}
+
+/// What is known of a connection at its end.
+struct Report {
+    began: Instant,
+    start: SystemTime,
+    received: u64,
+    sent: u64,
+    flags: ResponseFlags,
+    cluster: Option<ClusterRef>,
+    endpoint: Option<SocketAddr>,
+    failure: Option<String>,
+    attempts: u32,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport, who: Client) {
+    proxy.stats.local().downstream_cx_total.inc();
+    let mut report = Report {
+        began: Instant::now(),
+        start: SystemTime::now(),
+        received: 0,
+        sent: 0,
+        flags: ResponseFlags::NONE,
+        cluster: None,
+        endpoint: None,
+        failure: None,
+        attempts: 0,
+    };
+    Box::pin(run(&local, proxy, client, &mut report)).await;
+    if who.drain.is_given() {
+        proxy.stats.local().downstream_cx_drain_close.inc();
+    }
+    if !proxy.loggers.is_empty() {
+        log(&local, proxy, &who, &report);
+    }
+}
+
+async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report: &mut Report) {
+    let view = local.view();
+    let cluster = proxy.choose().and_then(|id| ClusterRef::new(&view, id));
+    let Some(cluster) = cluster else {
+        proxy.stats.local().downstream_cx_no_route.inc();
+        report.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+        return;
+    };
+    report.cluster = Some(cluster.clone());
+    let Some((mut upstream, _active)) = connect_any(&cluster, proxy, report).await else {
+        client.reset_on_close();
+        return;
+    };
+    let ended = copy::both_ways(
+        &mut client,
+        &mut upstream,
+        proxy.config.idle_timeout,
+        &mut |received, sent| {
+            report.received += received;
+            report.sent += sent;
+        },
+    )
+    .await;
+    match ended {
+        Ended::BothDone => {}
+        Ended::Idle => {
+            proxy.stats.local().idle_timeout.inc();
+            report.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
+        }
+        // What one side did to us is done to the other: it must not take a broken stream for a whole one.
+        Ended::FirstFailed(_) => {
+            upstream.reset_on_close();
+            report.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        }
+        Ended::SecondFailed(_) => {
+            client.reset_on_close();
+            report.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+        }
+    }
+}
+
+/// A connection to some endpoint, within the allowed attempts.
+async fn connect_any(
+    cluster: &ClusterRef,
+    proxy: &TcpProxy,
+    report: &mut Report,
+) -> Option<(Transport, Active)> {
+    let priority = RoutingPriority::Default;
+    let stats = cluster.stats.local();
+    let mut tried: Vec<EndpointId> = Vec::new();
+    while report.attempts < proxy.config.max_connect_attempts.max(1) {
+        report.attempts += 1;
+        let endpoint = cluster.pick(&cluster.hosts.load(), &tried, 3, None).cloned();
+        let Some(endpoint) = endpoint else {
+            stats.upstream_cx_none_healthy.inc();
+            report.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            return None;
+        };
+        report.endpoint = Some(endpoint.address);
+        if !cluster.breaker(priority).try_connection() {
+            report.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+            return None;
+        }
+        match connect::connect(cluster, &endpoint, priority, "").await {
+            Ok(transport) => {
+                cluster.report(&endpoint, Outcome::ConnectSuccessFinal);
+                report.flags = ResponseFlags::NONE;
+                return Some((transport, Active::begin(endpoint)));
+            }
+            Err(failure) => {
+                let outcome = match failure {
+                    Failure::ConnectTimeout => Outcome::Timeout,
+                    _ => Outcome::ConnectFailure,
+                };
+                cluster.report(&endpoint, outcome);
+                report.failure = Some(failure.cause().unwrap_or(failure.text()).to_owned());
+                report.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                tried.push(endpoint.id);
+            }
+        }
+    }
+    stats.upstream_cx_connect_attempts_exceeded.inc();
+    report.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+    None
+}
+
+/// A connection counts as one request for load balancing.
+struct Active(Arc<Endpoint>);
+
+impl Active {
+    fn begin(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.active.fetch_add(1, Relaxed);
+        Self(endpoint)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
+    let mut record = LogRecord::new(report.start);
+    record.flags = report.flags;
+    record.bytes_received = report.received;
+    record.bytes_sent = report.sent;
+    record.duration = Some(report.began.elapsed());
+    record.upstream_host = report.endpoint;
+    record.upstream_cluster = report.cluster.as_ref().map(|cluster| &*cluster.name);
+    record.upstream_transport_failure_reason = report.failure.as_deref();
+    record.attempt_count = report.attempts;
+    record.downstream_remote = Some(who.peer);
+    record.downstream_direct_remote = Some(who.peer);
+    record.downstream_local = Some(who.local_address);
+    record.requested_server_name = who.server_name.as_deref();
+    record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
+    record.connection_id = Some(local.next_id());
+    if let Some(identity) = &who.identity {
+        record.downstream_peer_uri_sans = &identity.uri_sans;
+        record.downstream_peer_subject = Some(&identity.subject);
+    }
+    proxy.loggers.log(&record);
+}

@@ -1,0 +1,183 @@
+//! How a connection to an endpoint is made: TCP, then TLS, within the cluster's connect timeout.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::Failure;
+use crate::cluster::{Cluster, Endpoint, RoutingPriority};
+use crate::tls;
+use crate::transport::{Meter, Socket, Transport};
+
+/// Connects to an endpoint. `host` is the `Host` of the request that wants it, for `auto_sni`.
+///
+/// The caller has taken a connection from the circuit breaker; it is given back when the connection ends, or here if none
+/// comes to be.
+///
+/// # Errors
+/// [`Failure::Connect`] or [`Failure::ConnectTimeout`].
+pub(crate) async fn connect(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    priority: RoutingPriority,
+    host: &str,
+) -> Result<Transport, Failure> {
+    // Counts from here on; its end is the connection's.
+    let life = Arc::new(Life::begin(cluster, endpoint, priority));
+    let attempt = tokio::time::timeout(
+        cluster.config.connect_timeout,
+        Box::pin(connect_without_limit(cluster, endpoint, host, &life)),
+    );
+    let failure = match attempt.await {
+        Ok(Ok(transport)) => {
+            let milliseconds = life.began.elapsed().as_millis();
+            let stats = cluster.stats.local();
+            stats.upstream_cx_connect_ms.record(u64::try_from(milliseconds).unwrap_or(u64::MAX));
+            return Ok(transport);
+        }
+        Ok(Err(failure)) => failure,
+        Err(_) => {
+            cluster.stats.local().upstream_cx_connect_timeout.inc();
+            Failure::ConnectTimeout
+        }
+    };
+    cluster.stats.local().upstream_cx_connect_fail.inc();
+    endpoint.stats.local().cx_connect_fail.inc();
+    Err(failure)
+}
+
+async fn connect_without_limit(
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    host: &str,
+    life: &Arc<Life>,
+) -> Result<Transport, Failure> {
+    let tcp = TcpStream::connect(endpoint.address).await.map_err(|error| {
+        Failure::Connect(format!("delayed connect error: {}", strerror(&error)))
+    })?;
+    // A connection without these is slower, but works.
+    let _ = tcp.set_nodelay(true);
+    let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive(cluster));
+    let socket = Socket::new(tcp, Bytes::new()).metered(Arc::clone(life) as Arc<dyn Meter>);
+    let Some(context) = &endpoint.transport else { return Ok(Transport::plain(socket)) };
+
+    let configuration =
+        if cluster.config.auto_sni { context.config_for_host(host) } else { context.config() };
+    let (configuration, name) = configuration.ok_or_else(|| {
+        Failure::Connect("TLS_error: its secrets have not arrived yet".to_owned())
+    })?;
+    let tls_stats = cluster.tls_stats.as_ref().map(|stats| stats.local());
+    match TlsConnector::from(configuration).connect(name, socket).await {
+        Ok(stream) => {
+            if let Err(failure) = context.peer(stream.get_ref().1) {
+                tls_stats.inspect(|stats| stats.fail_verify_error.inc());
+                return Err(Failure::Connect(format!("TLS_error: {failure}")));
+            }
+            if let Some(stats) = tls_stats {
+                stats.handshake.inc();
+                if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+                    stats.session_reused.inc();
+                }
+            }
+            Ok(Transport::tls(stream))
+        }
+        Err(error) => {
+            let failure = tls::Failure::of_handshake(&error);
+            if let Some(stats) = tls_stats {
+                count_tls_failure(stats, failure.kind);
+            }
+            tracing::debug!(endpoint = %endpoint.address, cluster = %cluster.name, %failure, "TLS handshake failed");
+            Err(Failure::Connect(format!("TLS_error: {failure}")))
+        }
+    }
+}
+
+/// Counts a failed handshake, on either side.
+pub(crate) fn count_tls_failure(stats: &crate::stats::TlsCells, kind: tls::FailureKind) {
+    use tls::FailureKind;
+    match kind {
+        FailureKind::NoCertificate => stats.fail_verify_no_cert.inc(),
+        FailureKind::San => stats.fail_verify_san.inc(),
+        FailureKind::CertificateHash => stats.fail_verify_cert_hash.inc(),
+        FailureKind::Verify => stats.fail_verify_error.inc(),
+        FailureKind::RefusedByPeer
+        | FailureKind::NotTls
+        | FailureKind::Protocol
+        | FailureKind::Io => {}
+    }
+    stats.connection_error.inc();
+}
+
+/// The error as the system names it, without the number behind it.
+fn strerror(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// What the cluster says, or a probe a minute: a peer that vanished without a word is noticed.
+fn keepalive(cluster: &Cluster) -> TcpKeepalive {
+    const DEFAULT: std::time::Duration = std::time::Duration::from_secs(60);
+    let configured = cluster.config.tcp_keepalive.as_ref();
+    let mut keepalive = TcpKeepalive::new()
+        .with_time(configured.and_then(|configured| configured.time).unwrap_or(DEFAULT));
+    if let Some(interval) = configured.and_then(|configured| configured.interval) {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = configured.and_then(|configured| configured.probes) {
+        keepalive = keepalive.with_retries(probes);
+    }
+    keepalive
+}
+
+/// The life of a connection, for statistics and the circuit breaker: it ends when the socket is dropped, wherever the
+/// connection went in between.
+struct Life {
+    cluster: Arc<Cluster>,
+    endpoint: Arc<Endpoint>,
+    priority: RoutingPriority,
+    began: Instant,
+}
+
+impl Life {
+    fn begin(cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, priority: RoutingPriority) -> Self {
+        let stats = cluster.stats.local();
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_active.inc();
+        let host = endpoint.stats.local();
+        host.cx_total.inc();
+        host.cx_active.inc();
+        Self {
+            cluster: Arc::clone(cluster),
+            endpoint: Arc::clone(endpoint),
+            priority,
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Meter for Life {
+    fn received(&self, bytes: u64) {
+        self.cluster.stats.local().upstream_cx_rx_bytes_total.add(bytes);
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.cluster.stats.local().upstream_cx_tx_bytes_total.add(bytes);
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats.local();
+        stats.upstream_cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        let milliseconds = self.began.elapsed().as_millis();
+        stats.upstream_cx_length_ms.record(u64::try_from(milliseconds).unwrap_or(u64::MAX));
+        self.endpoint.stats.local().cx_active.dec();
+        self.cluster.breaker(self.priority).release_connection();
+    }
+}

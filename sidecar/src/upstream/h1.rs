@@ -1,0 +1,51 @@
+//! HTTP/1 connections to an endpoint: each serves one request at a time.
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::{Failure, RequestBody};
+use crate::cluster::Cluster;
+use crate::transport::Transport;
+
+/// Bytes of the response header section, and of the buffer that it is read into.
+const MAX_RESPONSE_HEADERS: usize = 60 * 1024;
+/// Most bytes that are read ahead of a slow client, or written behind a slow server.
+const MAX_BUFFER: usize = 128 * 1024;
+
+/// A connection that is not serving a request at the moment, or is about to.
+pub(crate) struct Connection<B> {
+    /// Where requests go in.
+    pub(crate) sender: SendRequest<B>,
+    /// Requests so far.
+    pub(crate) requests: u32,
+    /// Since when it exists.
+    pub(crate) opened: Instant,
+    /// Since when it has nothing to do.
+    pub(crate) idle_since: Instant,
+}
+
+/// Speaks HTTP/1 over a connection: what requests go into, and what has to be polled for them to get anywhere.
+///
+/// # Errors
+/// If hyper refuses the connection.
+pub(crate) async fn handshake<B: RequestBody>(
+    transport: Transport,
+    cluster: &Cluster,
+) -> Result<(Connection<B>, impl Future<Output = hyper::Result<()>> + use<B>), Failure> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(cluster.config.per_connection_buffer_limit.clamp(16 * 1024, MAX_BUFFER));
+    builder.max_header_size(MAX_RESPONSE_HEADERS);
+    // hyper allocates for any number but its default, which is Envoy's default too.
+    if cluster.config.max_response_headers_count != 100 {
+        builder.max_headers(cluster.config.max_response_headers_count);
+    }
+    let (sender, connection) = builder
+        .handshake(TokioIo::new(transport))
+        .await
+        .map_err(|error| Failure::Connect(error.to_string()))?;
+    cluster.stats.local().upstream_cx_http1_total.inc();
+    let now = Instant::now();
+    let connection_state = Connection { sender, requests: 0, opened: now, idle_since: now };
+    Ok((connection_state, connection.with_upgrades()))
+}
