@@ -1,6 +1,8 @@
 //! The data plane.
 #[allow(dead_code, unused_imports)] // until workers log with it
 mod access_log;
+#[allow(dead_code, unused_imports)] // until the server starts it
+mod admin;
 pub mod cli;
 #[allow(dead_code, unused_imports)] // until workers choose endpoints with it
 mod cluster;

@@ -43,3 +43,16 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) {
 pub(crate) fn set_level(level: LogLevel) -> bool {
     LEVEL.get().is_some_and(|handle| handle.reload(LevelFilter::from(level)).is_ok())
 }
+
+/// The level in effect, in Envoy's names; `None` if this process's logging is not ours.
+pub(crate) fn level() -> Option<&'static str> {
+    let level = LEVEL.get()?.with_current(|level| *level).ok()?;
+    Some(match level.into_level() {
+        None => "off",
+        Some(tracing::Level::ERROR) => "error",
+        Some(tracing::Level::WARN) => "warning",
+        Some(tracing::Level::INFO) => "info",
+        Some(tracing::Level::DEBUG) => "debug",
+        Some(tracing::Level::TRACE) => "trace",
+    })
+}

@@ -393,27 +393,14 @@ cells! {
         histograms: {}
     }
 
-    /// `server`
+    /// `server`: what is not read from the process itself (see the admin interface).
     pub(crate) struct ServerCells {
         counters: {
             dynamic_unknown_fields,
             static_unknown_fields,
             worker_panics = "outrigger.panics",
         }
-        gauges: {
-            concurrency,
-            days_until_first_cert_expiring,
-            hot_restart_epoch,
-            live,
-            memory_allocated,
-            memory_heap_size,
-            memory_physical_size,
-            parent_connections,
-            state,
-            total_connections,
-            uptime,
-            version,
-        }
+        gauges: { days_until_first_cert_expiring, total_connections }
         histograms: { initialization_time_ms }
     }
 

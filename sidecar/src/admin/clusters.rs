@@ -1,0 +1,249 @@
+//! `/clusters`.
+
+use std::net::SocketAddr;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::query::ClusterStatus;
+use super::reply::Reply;
+use crate::cluster::{Endpoint, Health};
+use crate::config::endpoint::HealthStatus;
+use crate::stats::{Counter, EndpointCells, Gauge};
+
+/// A counter's name, and where it is.
+type NamedCell = (&'static str, fn(&EndpointCells) -> &Counter);
+
+/// Counters of an endpoint, in the order in which Envoy prints them.
+const COUNTERS: [NamedCell; 6] = [
+    ("cx_connect_fail", |cells| &cells.cx_connect_fail),
+    ("cx_total", |cells| &cells.cx_total),
+    ("rq_error", |cells| &cells.rq_error),
+    ("rq_success", |cells| &cells.rq_success),
+    ("rq_timeout", |cells| &cells.rq_timeout),
+    ("rq_total", |cells| &cells.rq_total),
+];
+
+/// Gauges of an endpoint.
+fn gauges(endpoint: &Endpoint) -> [(&'static str, u64); 3] {
+    let sum = |gauge: fn(&EndpointCells) -> &Gauge| {
+        crate::stats::cell::gauge_sum(endpoint.stats.used().map(|cells| gauge(cells).raw().0))
+    };
+    [
+        ("cx_active", sum(|cells| &cells.cx_active)),
+        ("rq_active", u64::from(endpoint.active())),
+        ("rq_pending_active", 0),
+    ]
+}
+
+fn counter(endpoint: &Endpoint, counter: fn(&EndpointCells) -> &Counter) -> u64 {
+    endpoint.stats.used().map(|cells| counter(cells).value()).sum()
+}
+
+/// Envoy's health flags: `healthy`, or what is wrong.
+fn health_flags(endpoint: &Endpoint) -> String {
+    let mut flags = String::new();
+    if endpoint.outlier.ejection().is_some() {
+        flags.push_str("/failed_outlier_check");
+    }
+    match endpoint.discovered_health() {
+        HealthStatus::Unknown | HealthStatus::Healthy => {}
+        HealthStatus::Degraded => flags.push_str("/degraded_eds_health"),
+        HealthStatus::Unhealthy => flags.push_str("/failed_eds_health"),
+        HealthStatus::Timeout => flags.push_str("/failed_eds_health/eds_status_timeout"),
+        HealthStatus::Draining => flags.push_str("/failed_eds_health/eds_status_draining"),
+    }
+    if flags.is_empty() { "healthy".to_owned() } else { flags }
+}
+
+pub(super) fn text(clusters: &[ClusterStatus]) -> Reply {
+    let mut out = String::new();
+    for ClusterStatus { cluster, added_via_api } in clusters {
+        let name = &*cluster.name;
+        let config = &cluster.config;
+        let observability = config.alt_stat_name.as_deref().unwrap_or(name);
+        let mut line = |what: &str| out.push_str(&format!("{name}::{what}\n"));
+        line(&format!("observability_name::{observability}"));
+        if config.outlier_detection.is_some() {
+            // Success rates are not looked at, which Envoy prints as -1.
+            for figure in [
+                "success_rate_average",
+                "success_rate_ejection_threshold",
+                "local_origin_success_rate_average",
+                "local_origin_success_rate_ejection_threshold",
+            ] {
+                line(&format!("outlier::{figure}::-1"));
+            }
+        }
+        for (priority, limits) in ["default", "high"].iter().zip(&config.circuit_breakers) {
+            for (limit, value) in [
+                ("max_connections", limits.max_connections),
+                ("max_pending_requests", limits.max_pending_requests),
+                ("max_requests", limits.max_requests),
+                ("max_retries", limits.max_retries),
+            ] {
+                line(&format!("{priority}_priority::{limit}::{value}"));
+            }
+        }
+        line(&format!("added_via_api::{added_via_api}"));
+        let hosts = cluster.hosts.load();
+        for (priority, locality, endpoint) in hosts.located() {
+            let mut line = |what: &str, value: &dyn std::fmt::Display| {
+                out.push_str(&format!("{name}::{}::{what}::{value}\n", endpoint.address));
+            };
+            let [active, rest @ ..] = gauges(endpoint);
+            let counters = COUNTERS.map(|(what, cell)| (what, counter(endpoint, cell)));
+            // Envoy sorts counters and gauges together.
+            let mut figures: Vec<_> = counters.into_iter().chain(rest).chain([active]).collect();
+            figures.sort_unstable();
+            for (what, value) in figures {
+                line(what, &value);
+            }
+            line("hostname", &endpoint.hostname);
+            line("health_flags", &health_flags(endpoint));
+            line("weight", &endpoint.weight());
+            line("region", &locality.region);
+            line("zone", &locality.zone);
+            line("sub_zone", &locality.sub_zone);
+            line("canary", &false);
+            line("priority", &priority);
+            line("success_rate", &-1);
+            line("local_origin_success_rate", &-1);
+            // Ours: Envoy does not say why, and until when.
+            if let Some(ejection) = endpoint.outlier.ejection() {
+                line("ejected_because", &ejection.reason);
+                line("ejected_until", &rfc3339_millis(ejection.until));
+            }
+        }
+    }
+    Reply::text(out)
+}
+
+pub(super) fn json(clusters: &[ClusterStatus]) -> Reply {
+    let statuses: Vec<Json> = clusters.iter().map(cluster_json).collect();
+    if statuses.is_empty() {
+        return Reply::json(&json!({}));
+    }
+    Reply::json(&json!({"cluster_statuses": statuses}))
+}
+
+fn cluster_json(status: &ClusterStatus) -> Json {
+    let ClusterStatus { cluster, added_via_api } = status;
+    let config = &cluster.config;
+    let hosts = cluster.hosts.load();
+    let hosts: Vec<Json> = hosts
+        .located()
+        .map(|(priority, locality, endpoint)| {
+            let mut host = json!({
+                "address": address(endpoint.address),
+                "stats": endpoint_stats(endpoint),
+                "health_status": health(endpoint),
+                "weight": endpoint.weight(),
+                "locality": without_empty(json!({
+                    "region": &*locality.region,
+                    "zone": &*locality.zone,
+                    "sub_zone": &*locality.sub_zone,
+                })),
+            });
+            if let Some(host) = host.as_object_mut() {
+                if !endpoint.hostname.is_empty() {
+                    host.insert("hostname".to_owned(), json!(&*endpoint.hostname));
+                }
+                if priority > 0 {
+                    host.insert("priority".to_owned(), json!(priority));
+                }
+            }
+            host
+        })
+        .collect();
+    let thresholds: Vec<Json> = ["", "HIGH"]
+        .iter()
+        .zip(&config.circuit_breakers)
+        .map(|(priority, limits)| {
+            without_empty(json!({
+                "priority": priority,
+                "max_connections": limits.max_connections,
+                "max_pending_requests": limits.max_pending_requests,
+                "max_requests": limits.max_requests,
+                "max_retries": limits.max_retries,
+            }))
+        })
+        .collect();
+    let mut status = json!({
+        "name": &*cluster.name,
+        "host_statuses": hosts,
+        "circuit_breakers": {"thresholds": thresholds},
+        "observability_name": config.alt_stat_name.as_deref().unwrap_or(&cluster.name),
+    });
+    if let Some(status) = status.as_object_mut() {
+        if *added_via_api {
+            status.insert("added_via_api".to_owned(), json!(true));
+        }
+        if let crate::config::cluster::Discovery::Eds { service_name, .. } = &config.discovery {
+            status.insert("eds_service_name".to_owned(), json!(&**service_name));
+        }
+    }
+    status
+}
+
+/// Zeros are left out, and 64-bit numbers are strings: the JSON of protobuf.
+fn endpoint_stats(endpoint: &Endpoint) -> Vec<Json> {
+    let counters = COUNTERS.map(|(name, cell)| (None, name, counter(endpoint, cell)));
+    let gauges = gauges(endpoint).map(|(name, value)| (Some("GAUGE"), name, value));
+    let stat = |(kind, name, value): (Option<&str>, &str, u64)| {
+        let mut stat = Map::new();
+        if let Some(kind) = kind {
+            stat.insert("type".to_owned(), json!(kind));
+        }
+        if value > 0 {
+            stat.insert("value".to_owned(), json!(value.to_string()));
+        }
+        stat.insert("name".to_owned(), json!(name));
+        Json::Object(stat)
+    };
+    counters.into_iter().chain(gauges).map(stat).collect()
+}
+
+fn health(endpoint: &Endpoint) -> Json {
+    let discovered = match endpoint.discovered_health() {
+        HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
+        HealthStatus::Unhealthy => "UNHEALTHY",
+        HealthStatus::Draining => "DRAINING",
+        HealthStatus::Timeout => "TIMEOUT",
+        HealthStatus::Degraded => "DEGRADED",
+    };
+    let mut status = json!({"eds_health_status": discovered});
+    if let (Some(status), Some(ejection)) = (status.as_object_mut(), endpoint.outlier.ejection()) {
+        status.insert("failed_outlier_check".to_owned(), json!(true));
+        status.insert("ejected_because".to_owned(), json!(ejection.reason.as_str()));
+        status.insert("ejected_until".to_owned(), json!(rfc3339_millis(ejection.until)));
+    }
+    debug_assert!(endpoint.outlier.ejection().is_none() || endpoint.health() != Health::Healthy);
+    status
+}
+
+/// An `envoy.config.core.v3.Address`.
+pub(super) fn address(address: SocketAddr) -> Json {
+    json!({"socket_address": {
+        "address": address.ip().to_string(),
+        "port_value": address.port(),
+    }})
+}
+
+fn without_empty(mut object: Json) -> Json {
+    if let Some(object) = object.as_object_mut() {
+        object.retain(|_, value| value != "");
+    }
+    object
+}
+
+/// `2026-11-24T05:38:00.226Z`
+pub(super) fn rfc3339_millis(unix_millis: u64) -> String {
+    let nanos = i128::from(unix_millis) * 1_000_000;
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+    );
+    time::OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|at| at.format(format).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,25 @@
+//! The admin interface: Envoy's paths and shapes, on the control thread.
+//!
+//! - [`server`]: accepts connections, refuses what a browser could be tricked into, routes;
+//! - [`query`]: what is asked of the control thread, which owns the answers;
+//! - [`status`]: the state of the process, and the gauges of `server.`;
+//! - one file for each group of paths: [`stats`], [`clusters`], [`listeners`], [`config_dump`], [`certs`], [`info`].
+
+mod certs;
+mod clusters;
+mod config_dump;
+mod info;
+mod listeners;
+mod query;
+mod reply;
+mod server;
+mod stats;
+mod status;
+
+pub(crate) use info::Info;
+pub(crate) use query::{
+    CertificateSet, ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query,
+    ResourceState,
+};
+pub(crate) use server::{Admin, serve};
+pub(crate) use status::{State, Status};

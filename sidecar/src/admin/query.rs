@@ -1,0 +1,130 @@
+//! What the admin interface asks of the control thread.
+//!
+//! The control thread owns the configuration; the admin interface owns nothing. It sends a [`Query`] with a channel for the
+//! answer, and the control thread answers between two other things it does.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::oneshot;
+
+use crate::cluster::Cluster;
+
+/// A question, or something to do.
+#[derive(Debug)]
+pub(crate) enum Query {
+    /// The listeners that are open.
+    Listeners(oneshot::Sender<Vec<ListenerStatus>>),
+    /// The clusters.
+    Clusters(oneshot::Sender<Vec<ClusterStatus>>),
+    /// The configuration in effect.
+    ConfigDump(oneshot::Sender<Dumped>),
+    /// The certificates in use.
+    Certificates(oneshot::Sender<Vec<CertificateSet>>),
+    /// Something to do. Answered when it has begun, or with the reason why not.
+    Command(Command, oneshot::Sender<Result<(), String>>),
+}
+
+/// Something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Close listeners.
+    DrainListeners {
+        /// Let connections drain for the drain time first.
+        graceful: bool,
+        /// Only those with inbound traffic.
+        inbound_only: bool,
+        /// Drain connections, but keep listening.
+        skip_exit: bool,
+    },
+    /// Fail the server's health checks (`true`), or pass them again. The state that `/ready` shows is changed already;
+    /// with `true` connections are asked to close, as in Envoy.
+    FailHealthChecks(bool),
+    /// End the process.
+    Quit,
+    /// Open access logs again.
+    ReopenLogs,
+}
+
+/// A listener that is open.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerStatus {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Where it listens: with the port the system chose, if it was 0.
+    pub(crate) local_address: SocketAddr,
+}
+
+/// A cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterStatus {
+    /// The cluster itself.
+    pub(crate) cluster: Arc<Cluster>,
+    /// It was discovered, and does not stand in the bootstrap.
+    pub(crate) added_via_api: bool,
+}
+
+/// The configuration in effect.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dumped {
+    /// The bootstrap, encoded, and when it was read. `None` if there was none (a mesh member).
+    pub(crate) bootstrap: Option<(Bytes, SystemTime)>,
+    /// Every resource.
+    pub(crate) resources: Vec<DumpEntry>,
+}
+
+/// One resource.
+#[derive(Debug, Clone)]
+pub(crate) struct DumpEntry {
+    /// `type.googleapis.com/envoy.config.cluster.v3.Cluster` and so on: clusters, load assignments, listeners, route
+    /// configurations, secrets.
+    pub(crate) type_url: String,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Where it stands.
+    pub(crate) state: ResourceState,
+    /// Its version; empty for static ones.
+    pub(crate) version: String,
+    /// When it took effect.
+    pub(crate) last_updated: SystemTime,
+    /// The accepted message, encoded. Empty: nothing was ever accepted under this name.
+    pub(crate) bytes: Bytes,
+    /// The last update that was refused, if it came after the accepted one.
+    pub(crate) error: Option<DumpError>,
+}
+
+/// Where a resource stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResourceState {
+    /// In the bootstrap.
+    Static,
+    /// Discovered and in effect.
+    Active,
+    /// Discovered and still incomplete.
+    Warming,
+}
+
+/// An update that was refused.
+#[derive(Debug, Clone)]
+pub(crate) struct DumpError {
+    /// The refused message, encoded; empty if it could not even be decoded.
+    pub(crate) failed_configuration: Bytes,
+    /// When it came.
+    pub(crate) last_update_attempt: SystemTime,
+    /// Fields and reasons.
+    pub(crate) details: String,
+    /// Its version.
+    pub(crate) version: String,
+}
+
+/// The certificates of one TLS context.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CertificateSet {
+    /// Trusted roots, with where each came from (a path, `<inline>`, or the name of a secret).
+    pub(crate) ca_cert: Vec<(String, CertificateDer<'static>)>,
+    /// Our own certificates, likewise.
+    pub(crate) cert_chain: Vec<(String, CertificateDer<'static>)>,
+}
