@@ -140,3 +140,8 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
     accepting.drain().for_each(|(_, task)| task.abort());
     local.pools.clear();
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -341,7 +341,10 @@ fn host(parts: &mut Parts, config: &HttpConnectionManager, peer: &Peer<'_>) -> R
             one_host(&parts.headers)?;
         }
         match parts.uri.scheme_str() {
-            None | Some("http" | "https") => {}
+            Some("http" | "https") => {}
+            None if parts.version == Version::HTTP_2 => {}
+            // The authority form is for CONNECT alone.
+            None => return Err(Refused::bad("http1.invalid_url")),
             Some(_) => return Err(Refused::bad("invalid_scheme")),
         }
         let value =

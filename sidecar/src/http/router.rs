@@ -436,6 +436,12 @@ async fn forward(
             }
         };
         if let Verdict::After(delay) = verdict {
+            if let Ok(Ok(response)) = &outcome
+                && response.body().is_end_stream()
+            {
+                // Nothing is left to read of it: the connection is free.
+                attempt.complete(exchange, None);
+            }
             drop((outcome, attempt));
             let pause = tokio::time::sleep(delay);
             if let Err(expired) = within(pause, &mut timer, exchange, &limits, None).await {
