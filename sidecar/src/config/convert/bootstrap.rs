@@ -22,6 +22,7 @@ use crate::config::cluster::Cluster;
 use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
+use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, sorted, unsupported};
 use super::{bootstrap_references, cluster, config_source, discovery, listener, secret};
 
@@ -89,24 +90,24 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Bootstrap) -> Optio
     let admin =
         admin.and_then(|proto| problems.field("admin", |problems| admin_of(problems, proto)));
     let static_resources = static_resources.unwrap_or_default();
+    let names = Names::of(&static_resources);
     let parts = problems.field("static_resources", |problems| statics(problems, static_resources));
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
     let node = node_of(problems, node.unwrap_or_default(), ads.is_some());
-    let bootstrap = Bootstrap {
+    bootstrap_references::check(problems, &parts, ads.as_ref(), &names);
+    Some(Bootstrap {
         node,
         admin,
-        listeners: parts.listeners,
-        clusters: parts.clusters,
-        secrets: parts.secrets,
+        listeners: without_place(parts.listeners),
+        clusters: without_place(parts.clusters),
+        secrets: without_place(parts.secrets),
         ads,
         lds,
         cds,
         encoded,
-    };
-    bootstrap_references::check(problems, &bootstrap);
-    Some(bootstrap)
+    })
 }
 
 /// What we tell discovery servers: the node of the file, under our name.
@@ -213,10 +214,11 @@ fn is_discarded(log: &AccessLog) -> bool {
     any::unpack::<FileAccessLog>(config).is_ok_and(|log| log.path == "/dev/null")
 }
 
-struct Statics {
-    listeners: Vec<Arc<Listener>>,
-    clusters: Vec<Arc<Cluster>>,
-    secrets: Vec<Secret>,
+/// The resources with their place in the file: one that is refused leaves a gap.
+pub(super) struct Statics {
+    pub(super) listeners: Vec<(usize, Arc<Listener>)>,
+    pub(super) clusters: Vec<(usize, Arc<Cluster>)>,
+    secrets: Vec<(usize, Secret)>,
 }
 
 fn statics(problems: &mut Problems, proto: StaticResources) -> Statics {
@@ -224,11 +226,15 @@ fn statics(problems: &mut Problems, proto: StaticResources) -> Statics {
     let clusters = named(problems, "clusters", clusters, cluster::convert, |c| &c.name);
     let secrets = named(problems, "secrets", secrets, secret::convert, |s| &s.name);
     let listeners = named(problems, "listeners", listeners, listener::convert, |l| &l.name);
-    Statics {
-        listeners: listeners.into_iter().map(Arc::new).collect(),
-        clusters: clusters.into_iter().map(Arc::new).collect(),
-        secrets,
-    }
+    Statics { listeners: shared(listeners), clusters: shared(clusters), secrets }
+}
+
+fn shared<R>(resources: Vec<(usize, R)>) -> Vec<(usize, Arc<R>)> {
+    resources.into_iter().map(|(index, resource)| (index, Arc::new(resource))).collect()
+}
+
+fn without_place<R>(resources: Vec<(usize, R)>) -> Vec<R> {
+    resources.into_iter().map(|(_, resource)| resource).collect()
 }
 
 /// Converts a list of resources, whose names must differ.
@@ -238,7 +244,7 @@ fn named<P, R>(
     protos: Vec<P>,
     convert: impl Fn(&mut Problems, P) -> Option<R>,
     name: impl Fn(&R) -> &Arc<str>,
-) -> Vec<R> {
+) -> Vec<(usize, R)> {
     let mut first: HashMap<Arc<str>, usize> = HashMap::new();
     let mut resources = Vec::with_capacity(protos.len());
     for (index, proto) in protos.into_iter().enumerate() {
@@ -251,7 +257,7 @@ fn named<P, R>(
                 );
             }
             first.entry(name(&resource).clone()).or_insert(index);
-            resources.push(resource);
+            resources.push((index, resource));
         });
     }
     resources

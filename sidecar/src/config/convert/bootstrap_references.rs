@@ -4,38 +4,77 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
+
+use super::bootstrap::Statics;
 use crate::config::Problems;
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
-use crate::config::secret::{CertificateSource, SecretValue};
+use crate::config::secret::CertificateSource;
 use crate::config::tls::{CommonTls, SecretRef, Validation};
 
+/// What there is to refer to, taken from the protos: what is refused for its own reasons is there all the same, and is
+/// not reported again at each place that names it.
+pub(super) struct Names {
+    clusters: HashSet<String>,
+    certificates: HashSet<String>,
+    validations: HashSet<String>,
+}
+
+impl Names {
+    pub(super) fn of(proto: &StaticResources) -> Self {
+        let secrets = |wanted: fn(&Type) -> bool| {
+            let secrets = proto.secrets.iter();
+            let wanted = secrets.filter(|secret| secret.r#type.as_ref().is_some_and(wanted));
+            wanted.map(|secret| secret.name.clone()).collect()
+        };
+        Self {
+            clusters: proto.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
+            certificates: secrets(|kind| matches!(kind, Type::TlsCertificate(_))),
+            validations: secrets(|kind| matches!(kind, Type::ValidationContext(_))),
+        }
+    }
+}
+
 /// Reports every reference that leads nowhere.
-pub(super) fn check(problems: &mut Problems, bootstrap: &Bootstrap) {
-    discovery_server(problems, bootstrap);
-    let known = Known::of(bootstrap);
+pub(super) fn check(
+    problems: &mut Problems,
+    statics: &Statics,
+    ads: Option<&DiscoveryService>,
+    names: &Names,
+) {
+    if let Some(ads) = ads {
+        discovery_server(problems, statics, ads, names);
+    }
+    let known = Known { has_ads: ads.is_some(), names };
     problems.field("static_resources", |problems| {
-        for (index, cluster) in bootstrap.clusters.iter().enumerate() {
+        for (index, cluster) in &statics.clusters {
             problems.element("clusters", index, |problems| known.cluster(problems, cluster));
         }
         let mut addresses = HashMap::new();
-        for (index, listener) in bootstrap.listeners.iter().enumerate() {
+        for (index, listener) in &statics.listeners {
             problems.element("listeners", index, |problems| {
                 known.listener(problems, listener);
-                unique_address(problems, &mut addresses, index, listener.address);
+                unique_address(problems, &mut addresses, *index, listener.address);
             });
         }
     });
 }
 
 /// The stream that discovers everything else cannot itself wait for something to be discovered.
-fn discovery_server(problems: &mut Problems, bootstrap: &Bootstrap) {
-    let Some(ads) = &bootstrap.ads else { return };
-    let cluster = bootstrap.clusters.iter().find(|cluster| cluster.name == ads.cluster);
-    let reason = match cluster.map(|cluster| &cluster.discovery) {
+fn discovery_server(
+    problems: &mut Problems,
+    statics: &Statics,
+    ads: &DiscoveryService,
+    names: &Names,
+) {
+    let cluster = statics.clusters.iter().find(|(_, cluster)| cluster.name == ads.cluster);
+    let reason = match cluster.map(|(_, cluster)| &cluster.discovery) {
+        None if names.clusters.contains(&*ads.cluster) => return,
         None => format!("there is no cluster {:?} in static_resources", ads.cluster),
         Some(Discovery::Eds { .. }) => {
             format!("cluster {:?} is itself discovered: use type STATIC or STRICT_DNS", ads.cluster)
@@ -73,29 +112,10 @@ fn unique_address(
 
 struct Known<'a> {
     has_ads: bool,
-    clusters: HashSet<&'a Arc<str>>,
-    certificates: HashSet<&'a Arc<str>>,
-    validations: HashSet<&'a Arc<str>>,
+    names: &'a Names,
 }
 
-impl<'a> Known<'a> {
-    fn of(bootstrap: &'a Bootstrap) -> Self {
-        let secrets = |wanted: fn(&SecretValue) -> bool| {
-            bootstrap
-                .secrets
-                .iter()
-                .filter(move |secret| wanted(&secret.value))
-                .map(|secret| &secret.name)
-                .collect()
-        };
-        Self {
-            has_ads: bootstrap.ads.is_some(),
-            clusters: bootstrap.clusters.iter().map(|cluster| &cluster.name).collect(),
-            certificates: secrets(|value| matches!(value, SecretValue::Certificate(_))),
-            validations: secrets(|value| matches!(value, SecretValue::Validation(_))),
-        }
-    }
-
+impl Known<'_> {
     fn cluster(&self, problems: &mut Problems, cluster: &Cluster) {
         if matches!(cluster.discovery, Discovery::Eds { .. }) {
             problems.field("eds_cluster_config", |problems| self.ads(problems, "eds_config"));
@@ -163,7 +183,7 @@ impl<'a> Known<'a> {
     }
 
     fn named(&self, problems: &mut Problems, field: &str, cluster: &Arc<str>) {
-        if !self.clusters.contains(cluster) {
+        if !self.names.clusters.contains(&**cluster) {
             problems.reject_field(
                 field,
                 format!("there is no cluster {cluster:?} in static_resources"),
@@ -180,11 +200,11 @@ impl<'a> Known<'a> {
             });
             for (index, secret) in references.enumerate() {
                 let field = format!("tls_certificate_sds_secret_configs[{index}]");
-                self.secret(problems, &field, secret, &self.certificates, "tls_certificate");
+                self.secret(problems, &field, secret, &self.names.certificates, "tls_certificate");
             }
             let field = "validation_context_sds_secret_config";
             let validation = |problems: &mut Problems, secret| {
-                self.secret(problems, field, secret, &self.validations, "validation_context");
+                self.secret(problems, field, secret, &self.names.validations, "validation_context");
             };
             match &tls.validation {
                 Validation::None | Validation::Inline(_) => {}
@@ -200,12 +220,12 @@ impl<'a> Known<'a> {
         problems: &mut Problems,
         field: &str,
         secret: &SecretRef,
-        known: &HashSet<&Arc<str>>,
+        known: &HashSet<String>,
         kind: &str,
     ) {
         if secret.dynamic {
             problems.field(field, |problems| self.ads(problems, "sds_config"));
-        } else if !known.contains(&secret.name) {
+        } else if !known.contains(&*secret.name) {
             problems.reject_field(
                 field,
                 format!("there is no {kind} {:?} in static_resources.secrets", secret.name),

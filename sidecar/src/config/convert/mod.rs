@@ -38,6 +38,8 @@ mod route;
 mod route_action;
 mod secret;
 mod tcp_proxy;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upstream_http;
 

@@ -79,10 +79,13 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
     );
     let max_ejection_percent = percent("max_ejection_percent", max_ejection_percent, 10);
     let interval = positive_duration(problems, "interval", interval).unwrap_or(DEFAULT_INTERVAL);
-    let base_ejection_time = positive_duration(problems, "base_ejection_time", base_ejection_time)
-        .unwrap_or(DEFAULT_BASE_EJECTION);
+    let base_is_set = base_ejection_time.is_some();
+    let base = positive_duration(problems, "base_ejection_time", base_ejection_time);
+    let base_ejection_time = base.unwrap_or(DEFAULT_BASE_EJECTION);
     let max_ejection_time = positive_duration(problems, "max_ejection_time", max_ejection_time);
-    if max_ejection_time.is_some_and(|max| max < base_ejection_time) {
+    // One that was refused is no measure for the other.
+    let base_counts = base.is_some() || !base_is_set;
+    if base_counts && max_ejection_time.is_some_and(|max| max < base_ejection_time) {
         problems.reject_field("max_ejection_time", "must not be less than base_ejection_time");
     }
     OutlierDetection {

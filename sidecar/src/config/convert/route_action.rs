@@ -13,7 +13,9 @@ use outrigger_proto::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier as ClusterProto, HostRewriteSpecifier,
     InternalRedirectAction,
 };
-use outrigger_proto::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
+use outrigger_proto::envoy::config::route::v3::weighted_cluster::{
+    ClusterWeight, RandomValueSpecifier, cluster_weight,
+};
 use outrigger_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use crate::config::Problems;
@@ -148,7 +150,13 @@ fn weighted_clusters(
         runtime_key_prefix: _, // there is no runtime that could override the weights
         random_value_specifier,
     } = proto;
-    unsupported!(problems; random_value_specifier);
+    match random_value_specifier {
+        None => {}
+        Some(RandomValueSpecifier::HeaderName(_)) => problems.unsupported("header_name", true),
+        Some(RandomValueSpecifier::UseHashPolicy(_)) => {
+            problems.unsupported("use_hash_policy", true);
+        }
+    }
     if clusters.is_empty() {
         problems.reject_field("clusters", "must have at least one entry");
         return None;

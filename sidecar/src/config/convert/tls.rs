@@ -252,7 +252,7 @@ fn secret_ref(problems: &mut Problems, proto: proto::SdsSecretConfig) -> Option<
             true
         }
     };
-    Some(SecretRef { name: name.into(), dynamic })
+    (!name.is_empty()).then(|| SecretRef { name: name.into(), dynamic })
 }
 
 fn validation(problems: &mut Problems, proto: Option<ValidationContextType>) -> Option<Validation> {

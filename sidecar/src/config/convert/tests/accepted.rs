@@ -1,0 +1,352 @@
+//! What is supported arrives with its meaning, and what is not set with Envoy's default.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::harness::{accepted, base, changed, convert, set};
+use crate::config::access_log::{LineFormat, Sink};
+use crate::config::bootstrap::{Bootstrap, Variant};
+use crate::config::cluster::{Discovery, LoadBalancer, UpstreamProtocol};
+use crate::config::endpoint::{EndpointAddress, HealthStatus};
+use crate::config::header::{AppendAction, HeaderTemplate};
+use crate::config::http_connection_manager::{HttpConnectionManager, RouteSource, StripPort};
+use crate::config::listener::{ServerNamePattern, TerminalFilter, TransportProtocol};
+use crate::config::route::{
+    ClusterSpecifier, Domain, Forward, HostRewrite, PathRewrite, PathSpecifier, RetryOn,
+    RouteAction, RouteConfiguration,
+};
+use crate::config::tls::Validation;
+
+fn manager(bootstrap: &Bootstrap) -> &HttpConnectionManager {
+    match &bootstrap.listeners[0].filter_chains[0].terminal {
+        TerminalFilter::Http(manager) => manager,
+        TerminalFilter::Tcp(_) => panic!("a connection manager"),
+    }
+}
+
+fn routes(bootstrap: &Bootstrap) -> &RouteConfiguration {
+    match &manager(bootstrap).routes {
+        RouteSource::Inline(routes) => routes,
+        RouteSource::Rds { .. } => panic!("inline routes"),
+    }
+}
+
+fn forward(bootstrap: &Bootstrap, host: usize, route: usize) -> &Forward {
+    match &routes(bootstrap).virtual_hosts[host].routes[route].action {
+        RouteAction::Forward(forward) => forward,
+        other => panic!("forward, not {other:?}"),
+    }
+}
+
+#[test]
+fn the_base_is_accepted_with_its_values() {
+    let bootstrap = accepted(&[]);
+    assert_eq!(bootstrap.node.user_agent_name, "outrigger");
+    assert_eq!(bootstrap.node.id, "test");
+    let listener = &bootstrap.listeners[0];
+    assert_eq!(listener.address.to_string(), "127.0.0.1:10000");
+    assert_eq!(listener.listener_filters_timeout, Some(Duration::from_millis(1500)));
+    assert_eq!(listener.per_connection_buffer_limit, 32_768);
+    let http = manager(&bootstrap);
+    assert_eq!(http.stream_idle_timeout, None, "zero turns it off");
+    assert_eq!(http.delayed_close_timeout, Duration::from_nanos(1));
+    assert_eq!(http.max_request_headers_bytes, 96 * 1024);
+    assert_eq!(http.strip_port, StripPort::Any);
+    assert!(http.accept_http_10 && http.normalize_path);
+    assert_eq!(http.filters.len(), 1);
+    assert!(http.suppress_envoy_headers);
+    assert!(matches!(http.access_logs[0].sink, Sink::Stdout));
+    assert!(matches!(http.access_logs[1].format, LineFormat::Json(_)));
+}
+
+#[test]
+fn routes_arrive_with_their_matches_and_actions() {
+    let bootstrap = accepted(&[]);
+    let routes = routes(&bootstrap);
+    assert!(routes.validate_clusters, "the default of routes that stand in a listener");
+    let domains: Vec<String> =
+        routes.virtual_hosts[0].domains.iter().map(ToString::to_string).collect();
+    assert_eq!(domains, ["api.test", "*.api.test", "api.*"]);
+    assert_eq!(routes.virtual_hosts[0].domains[1], Domain::Suffix(".api.test".into()));
+    let addition = &routes.request_headers.add[0];
+    assert_eq!(addition.action, AppendAction::OverwriteIfExistsOrAdd);
+    assert!(matches!(addition.value, HeaderTemplate::Format(_)));
+
+    let canary = forward(&bootstrap, 0, 0);
+    assert_eq!(canary.timeout, Some(Duration::from_millis(2500)));
+    let ClusterSpecifier::Weighted(clusters) = &canary.cluster else { panic!("weighted") };
+    assert_eq!(clusters.iter().map(|cluster| cluster.weight).collect::<Vec<_>>(), [90, 10]);
+    assert!(
+        matches!(&canary.path_rewrite, Some(PathRewrite::Prefix(prefix)) if **prefix == *"/v2/")
+    );
+    let retry = canary.retry_policy.as_ref().expect("a retry policy");
+    let expected =
+        RetryOn::FIVE_XX.union(RetryOn::RETRIABLE_STATUS_CODES).union(RetryOn::GRPC_UNAVAILABLE);
+    assert_eq!(retry.on, expected, "a condition of a later version does not count");
+    assert!(retry.avoid_previous_hosts);
+    assert_eq!((retry.num_retries, retry.host_selection_retry_max_attempts), (3, 5));
+
+    let canary = &routes.virtual_hosts[0].routes[0];
+    assert_eq!(canary.filters.rbac.len(), 1, "the filter is turned off here");
+    assert!(canary.filters.rbac[0].1.is_none());
+    assert!(matches!(&canary.matches.path, PathSpecifier::Prefix(prefix) if **prefix == *"/"));
+    assert_eq!(canary.matches.runtime_fraction, Some((50, 100)));
+
+    let users = &routes.virtual_hosts[0].routes[3];
+    let PathSpecifier::Regex(regex) = &users.matches.path else { panic!("a regex") };
+    assert!(regex.is_match(b"/users/12"));
+    assert!(!regex.is_match(b"/users/12/x") && !regex.is_match(b"/a/users/12"), "all of the path");
+    let users = forward(&bootstrap, 0, 3);
+    assert!(matches!(users.host_rewrite, Some(HostRewrite::Auto)));
+    assert_eq!(users.cluster_not_found_status, 404);
+    let Some(PathRewrite::Regex { pattern, .. }) = &users.path_rewrite else { panic!("a regex") };
+    assert!(pattern.is_match(b"/users/12/x"), "a rewrite looks for a part of the path");
+}
+
+#[test]
+fn a_regex_is_byte_wise_so_that_no_value_escapes_it() {
+    let bootstrap = accepted(&[("HOST.routes[3].match.safe_regex.regex", json!("/a.*"))]);
+    let PathSpecifier::Regex(regex) = &routes(&bootstrap).virtual_hosts[0].routes[3].matches.path
+    else {
+        panic!("a regex")
+    };
+    assert!(regex.is_match(b"/a\xff\xfe"));
+    // Only ASCII digits are digits, as in RE2.
+    let bootstrap = accepted(&[("HOST.routes[3].match.safe_regex.regex", json!("\\d"))]);
+    let PathSpecifier::Regex(regex) = &routes(&bootstrap).virtual_hosts[0].routes[3].matches.path
+    else {
+        panic!("a regex")
+    };
+    assert!(!regex.is_match("٣".as_bytes()));
+    accepted(&[("HOST.routes[3].match.safe_regex.regex", json!("\\p{Greek}+[é]"))]);
+}
+
+#[test]
+fn what_is_not_set_has_envoys_default() {
+    let bootstrap = convert(json!({"static_resources": {
+        "clusters": [{"name": "c", "load_assignment": {"cluster_name": "c"}}],
+        "listeners": [{
+            "address": {"socket_address": {"address": "0.0.0.0", "port_value": 0}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "a",
+                "http_filters": [{"name": "r", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+                "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [
+                    {"match": {"prefix": "/"}, "route": {"cluster": "c", "retry_policy": {}}}]}]},
+            }}]}],
+        }],
+    }}))
+    .expect("accepted");
+    assert!(bootstrap.admin.is_none() && bootstrap.ads.is_none());
+    let listener = &bootstrap.listeners[0];
+    assert_eq!(&*listener.name, "0.0.0.0:0", "a name that is the same each time");
+    assert_eq!(listener.listener_filters_timeout, Some(Duration::from_secs(15)));
+    assert_eq!(listener.per_connection_buffer_limit, 1 << 20);
+    assert!(!listener.tls_inspector);
+    let http = manager(&bootstrap);
+    assert_eq!(http.server_name, "envoy");
+    assert_eq!(http.stream_idle_timeout, Some(Duration::from_secs(300)));
+    assert_eq!(http.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(http.delayed_close_timeout, Duration::from_secs(1));
+    assert_eq!(http.drain_timeout, Duration::from_secs(5));
+    assert_eq!((http.max_headers_count, http.max_request_headers_bytes), (100, 60 * 1024));
+    assert!(http.generate_request_id && !http.normalize_path);
+    assert_eq!((http.request_timeout, http.max_stream_duration), (None, None));
+    let route = forward(&bootstrap, 0, 0);
+    assert_eq!(route.timeout, Some(Duration::from_secs(15)));
+    assert_eq!(route.cluster_not_found_status, 503);
+    let retry = route.retry_policy.as_ref().expect("a policy");
+    assert_eq!(retry.on, RetryOn::default());
+    assert_eq!((retry.num_retries, retry.base_interval.as_millis()), (1, 25));
+    assert_eq!(retry.max_interval.as_millis(), 250);
+    let cluster = &bootstrap.clusters[0];
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
+    assert_eq!(cluster.load_balancer, LoadBalancer::RoundRobin);
+    assert_eq!(cluster.protocol, UpstreamProtocol::Http1);
+    assert_eq!(cluster.healthy_panic_threshold, 50);
+    assert_eq!(cluster.circuit_breakers[0].max_requests, 1024);
+    assert_eq!(cluster.circuit_breakers[1].max_retries, 3);
+}
+
+#[test]
+fn clusters_arrive_with_their_settings() {
+    let bootstrap = accepted(&[]);
+    let cluster = &bootstrap.clusters[0];
+    assert_eq!(
+        cluster.load_balancer,
+        LoadBalancer::LeastRequest { choice_count: 3, active_request_bias: 0.5 }
+    );
+    assert_eq!(cluster.healthy_panic_threshold, 13, "rounded");
+    assert_eq!(cluster.circuit_breakers[0].max_retries, 4);
+    assert_eq!(cluster.circuit_breakers[1].retry_budget, Some((25.0, 5)));
+    assert_eq!(
+        (cluster.protocol, cluster.http2.max_concurrent_streams),
+        (UpstreamProtocol::Http2, 50)
+    );
+    assert_eq!(cluster.max_requests_per_connection, Some(100));
+    let outlier = cluster.outlier_detection.as_ref().expect("outlier detection");
+    assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (7, 50));
+    assert_eq!(outlier.enforcing_consecutive_gateway_failure, 0);
+    let Discovery::Static(assignment) = &cluster.discovery else { panic!("static") };
+    let locality = &assignment.localities[0];
+    assert_eq!((&*locality.locality.region, assignment.overprovisioning_factor), ("r", 200));
+    let endpoint = &locality.endpoints[0];
+    assert_eq!((endpoint.weight, endpoint.health), (2, HealthStatus::Degraded));
+    let [meshed, plain] = &*cluster.transport_socket_matches else { panic!("two") };
+    assert!(meshed.matches.matches(&endpoint.metadata, "envoy.transport_socket_match"));
+    assert!(
+        !meshed.matches.matches(&locality.endpoints[1].metadata, "envoy.transport_socket_match")
+    );
+    assert!(plain.matches.matches(&locality.endpoints[1].metadata, "envoy.transport_socket_match"));
+    assert!(meshed.transport.is_some() && plain.transport.is_none());
+
+    let dns = &bootstrap.clusters[1];
+    assert_eq!(dns.load_balancer, LoadBalancer::Random, "the first of the list that is known");
+    assert_eq!((dns.protocol, dns.max_requests_per_connection), (UpstreamProtocol::Http2, Some(7)));
+    let Discovery::StrictDns { assignment, refresh_rate, .. } = &dns.discovery else {
+        panic!("names")
+    };
+    assert_eq!(*refresh_rate, Duration::from_secs(1));
+    assert!(matches!(
+        assignment.localities[0].endpoints[0].address,
+        EndpointAddress::Name { port: 8003, .. }
+    ));
+}
+
+#[test]
+fn a_list_of_policies_skips_what_is_unknown() {
+    let unknown = json!({"typed_extension_config": {"name": "a", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash"}}});
+    let bootstrap = accepted(&[("DNS.load_balancing_policy.policies[0]", unknown.clone())]);
+    assert_eq!(bootstrap.clusters[1].load_balancer, LoadBalancer::RoundRobin);
+    let value = changed(&[("DNS.load_balancing_policy.policies", json!([unknown]))]);
+    let found = convert(value).expect_err("nothing that is known");
+    assert!(found[0].path.ends_with("policies[0]"), "{found:?}");
+}
+
+#[test]
+fn tls_arrives_with_its_secrets() {
+    let bootstrap = accepted(&[]);
+    let chain = &bootstrap.listeners[1].filter_chains[0];
+    assert!(bootstrap.listeners[1].tls_inspector, "added where a match needs it");
+    assert_eq!(chain.matches.server_names[0], ServerNamePattern::Exact("a.test".into()));
+    assert_eq!(chain.matches.server_names[1], ServerNamePattern::Suffix(".b.test".into()));
+    assert_eq!(chain.matches.transport_protocol, Some(TransportProtocol::Tls));
+    let tls = chain.tls.as_ref().expect("TLS");
+    assert!(tls.require_client_certificate);
+    assert_eq!(tls.common.alpn.len(), 2);
+    let Validation::Combined { default, secret } = &tls.common.validation else {
+        panic!("combined")
+    };
+    assert_eq!((default.san_matchers.len(), &*secret.name, secret.dynamic), (1, "roots", false));
+}
+
+#[test]
+fn an_optional_filter_that_is_unknown_is_left_out() {
+    let filter = json!({"name": "c", "is_optional": true, "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}});
+    let bootstrap = accepted(&[("HCM.http_filters[0]", filter)]);
+    assert!(manager(&bootstrap).filters.is_empty());
+}
+
+#[test]
+fn discovery_arrives_with_its_server() {
+    let ads = json!({"ads": {}, "resource_api_version": "V3"});
+    let mut value = changed(&[
+        (
+            "dynamic_resources",
+            json!({
+                "lds_config": ads,
+                "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
+                "ads_config": {
+                    "api_type": "DELTA_GRPC",
+                    "transport_api_version": "V3",
+                    "set_node_on_first_message_only": true,
+                    "grpc_services": [{
+                        "envoy_grpc": {"cluster_name": "dns", "authority": "cp"},
+                        "initial_metadata": [{"key": "X-Token", "value": "t"}],
+                        "retry_policy": {"retry_back_off": {"base_interval": "0.1s"}},
+                    }],
+                },
+            }),
+        ),
+        ("HCM.route_config", Value::Null),
+        ("HCM.rds", json!({"route_config_name": "r", "config_source": ads})),
+    ]);
+    let bootstrap = convert(value.clone()).expect("accepted");
+    let service = bootstrap.ads.expect("a service");
+    assert_eq!((&*service.cluster, service.variant), ("dns", Variant::Delta));
+    assert_eq!(service.initial_metadata[0], ("x-token".into(), "t".into()));
+    assert_eq!(service.backoff, (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!(
+        bootstrap.lds.expect("discovered").initial_fetch_timeout,
+        Some(Duration::from_secs(15))
+    );
+    assert_eq!(bootstrap.cds.expect("discovered").initial_fetch_timeout, None, "for ever");
+
+    let ads = "dynamic_resources.ads_config";
+    for (path, new, at) in [
+        ("node.id", Value::Null, "node.id"),
+        (&*format!("{ads}.api_type"), json!("REST"), &*format!("{ads}.api_type")),
+        (
+            &format!("{ads}.transport_api_version"),
+            Value::Null,
+            &format!("{ads}.transport_api_version"),
+        ),
+        (&format!("{ads}.grpc_services"), json!([]), &format!("{ads}.grpc_services")),
+        (
+            &format!("{ads}.grpc_services[0].envoy_grpc.cluster_name"),
+            json!("none"),
+            &format!("{ads}.grpc_services[0].envoy_grpc.cluster_name"),
+        ),
+        (
+            &format!("{ads}.grpc_services[0]"),
+            json!({"google_grpc": {"target_uri": "a", "stat_prefix": "b"}}),
+            &format!("{ads}.grpc_services[0].google_grpc"),
+        ),
+        (ads, Value::Null, ads),
+    ] {
+        let mut broken = value.clone();
+        set(&mut broken, path, new);
+        let found = convert(broken).expect_err(path);
+        assert!(found.iter().any(|problem| problem.path == at), "{path}: {found:?}");
+    }
+    set(&mut value, "dynamic_resources.lds_config", json!({"path_config_source": {"path": "/a"}}));
+    let found = convert(value).expect_err("a file");
+    assert_eq!(found[0].path, "dynamic_resources.lds_config.path_config_source");
+}
+
+#[test]
+fn a_fingerprint_tells_what_changed() {
+    let before = accepted(&[]);
+    let same = accepted(&[("CLUSTER.metadata", json!({"filter_metadata": {"a": {"b": 1}}}))]);
+    let other = accepted(&[("CLUSTER.connect_timeout", json!("1s"))]);
+    assert_eq!(before.clusters[0].fingerprint, same.clusters[0].fingerprint, "nothing reads it");
+    assert_ne!(before.clusters[0].fingerprint, other.clusters[0].fingerprint);
+    assert_eq!(before.clusters[1].fingerprint, other.clusters[1].fingerprint);
+    let route = accepted(&[("ACTION.timeout", json!("9s"))]);
+    let chain = |bootstrap: &Bootstrap, index: usize| {
+        bootstrap.listeners[index].filter_chains[0].fingerprint
+    };
+    assert_ne!(chain(&before, 0), chain(&route, 0));
+    assert_eq!(chain(&before, 1), chain(&route, 1));
+}
+
+#[test]
+fn priorities_have_no_gaps_and_the_first_of_equal_addresses_counts() {
+    let mut locality =
+        base()["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0].clone();
+    locality["priority"] = json!(2);
+    locality["lb_endpoints"][1]["endpoint"]["address"]["socket_address"]["port_value"] =
+        json!(8009);
+    let bootstrap = accepted(&[("CLUSTER.load_assignment.endpoints[1]", locality)]);
+    let Discovery::Static(assignment) = &bootstrap.clusters[0].discovery else { panic!("static") };
+    let mut priorities: Vec<_> = assignment
+        .localities
+        .iter()
+        .map(|locality| (locality.priority, locality.endpoints.len()))
+        .collect();
+    priorities.sort_unstable();
+    assert_eq!(priorities, [(0, 2), (1, 0), (2, 1)]);
+}

@@ -1,0 +1,9 @@
+//! The conversion as a whole: one bootstrap that uses most of what is supported ([`harness`] reads it from `base.yaml`),
+//! and tests that change one field of it.
+
+mod accepted;
+mod harness;
+mod properties;
+mod refused;
+mod secrets;
+mod unsupported;

@@ -1,0 +1,585 @@
+//! Every field that is not supported is refused under its own path.
+
+use serde_json::{Value, json};
+
+use super::harness::{refusal, refused, refused_at};
+
+const UNSUPPORTED: &str = "not supported by this version of Outrigger";
+
+fn any(name: &str) -> Value {
+    json!({"@type": format!("type.googleapis.com/{name}")})
+}
+
+fn extension() -> Value {
+    json!({"name": "x", "typed_config": any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")})
+}
+
+/// Each field of a message at `place`, set to a value that would mean something, is refused under its own path.
+#[track_caller]
+fn all(place: &str, fields: &[(&str, Value)]) {
+    let wrong: Vec<String> = fields
+        .iter()
+        .filter_map(|(field, value)| {
+            let path =
+                if place.is_empty() { (*field).to_owned() } else { format!("{place}.{field}") };
+            refusal(&[(&path, value.clone())], &path, UNSUPPORTED).err()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn matcher() -> Value {
+    json!({"on_no_match": {"action": extension()}})
+}
+
+fn mirror() -> Value {
+    json!([{"cluster": "static"}])
+}
+
+#[test]
+fn fields_of_the_bootstrap() {
+    all(
+        "",
+        &[
+            ("node_context_params", json!(["a"])),
+            ("hds_config", json!({"api_type": "GRPC"})),
+            ("flags_path", json!("/flags")),
+            ("stats_sinks", json!([{"name": "a"}])),
+            ("watchdog", json!({"miss_timeout": "1s"})),
+            ("watchdogs", json!({"worker_watchdog": {"miss_timeout": "1s"}})),
+            ("tracing", json!({})),
+            ("overload_manager", json!({})),
+            ("header_prefix", json!("x-acme")),
+            ("stats_server_version_override", json!(7)),
+            ("use_tcp_for_dns_lookups", json!(true)),
+            ("bootstrap_extensions", json!([extension()])),
+            ("fatal_actions", json!([{"config": extension()}])),
+            ("default_socket_interface", json!("a")),
+            ("certificate_provider_instances", json!({"a": extension()})),
+            ("perf_tracing_file_path", json!("/perf")),
+            ("default_regex_engine", extension()),
+            ("xds_delegate_extension", extension()),
+            ("xds_config_tracker_extension", extension()),
+            ("listener_manager", extension()),
+            ("application_log_config", json!({})),
+            ("cluster_manager.local_cluster_name", json!("static")),
+            ("cluster_manager.outlier_detection", json!({})),
+            ("cluster_manager.upstream_bind_config", json!({})),
+            ("cluster_manager.load_stats_config", json!({"api_type": "GRPC"})),
+            (
+                "stats_config.histogram_bucket_settings",
+                json!([{"match": {"exact": "a"}, "buckets": [1]}]),
+            ),
+            ("stats_config.use_all_default_tags", json!(false)),
+            ("admin.access_log_path", json!("/var/log/admin.log")),
+            ("admin.socket_options", json!([{"level": 1}])),
+            ("admin.allow_paths", json!([{"exact": "/ready"}])),
+            ("layered_runtime.layers[0].static_layer[a.b]", json!(1)),
+            ("dynamic_resources.lds_resources_locator", json!("xdstp://a")),
+            ("dynamic_resources.cds_resources_locator", json!("xdstp://a")),
+        ],
+    );
+}
+
+#[test]
+fn fields_of_a_listener() {
+    all(
+        "LISTENER",
+        &[
+            ("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}])),
+            ("fcds_config", json!({})),
+            ("filter_chain_matcher", matcher()),
+            ("use_original_dst", json!(true)),
+            ("per_connection_buffer_high_watermark_timeout", json!("1s")),
+            ("transparent", json!(true)),
+            ("freebind", json!(true)),
+            ("socket_options", json!([{"level": 1}])),
+            ("tcp_fast_open_queue_length", json!(5)),
+            ("udp_listener_config", json!({})),
+            ("api_listener", json!({})),
+            ("connection_balance_config", json!({"exact_balance": {}})),
+            ("bind_to_port", json!(false)),
+            ("enable_mptcp", json!(true)),
+            ("tcp_keepalive", json!({})),
+            ("internal_listener", json!({})),
+            ("listener_filters[0].filter_disabled", json!({"any_match": true})),
+            ("listener_filters[0].typed_config.enable_ja3_fingerprinting", json!(true)),
+            ("listener_filters[0].typed_config.max_client_hello_size", json!(1024)),
+            (
+                "listener_filters[0].typed_config.close_connection_on_client_hello_parsing_errors",
+                json!(true),
+            ),
+            (
+                "listener_filters[0].typed_config",
+                any("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"),
+            ),
+        ],
+    );
+    all(
+        "CHAIN",
+        &[
+            ("use_proxy_proto", json!(true)),
+            ("filter_chain_match.prefix_ranges", json!([{"address_prefix": "10.0.0.0"}])),
+            ("filter_chain_match.address_suffix", json!("a")),
+            ("filter_chain_match.suffix_len", json!(1)),
+            (
+                "filter_chain_match.direct_source_prefix_ranges",
+                json!([{"address_prefix": "10.0.0.0"}]),
+            ),
+            ("filter_chain_match.source_type", json!("EXTERNAL")),
+            ("filter_chain_match.source_prefix_ranges", json!([{"address_prefix": "10.0.0.0"}])),
+            ("filter_chain_match.source_ports", json!([1])),
+            ("filter_chain_match.transport_protocol", json!("quic")),
+            ("filters[0].typed_config", any("envoy.extensions.filters.network.rbac.v3.RBAC")),
+        ],
+    );
+}
+
+#[test]
+fn fields_of_the_http_connection_manager() {
+    all(
+        "HCM",
+        &[
+            ("codec_type", json!("HTTP3")),
+            ("add_user_agent", json!(true)),
+            ("http1_safe_max_connection_duration", json!(true)),
+            ("http3_protocol_options", json!({})),
+            ("scheme_header_transformation", json!({"scheme_to_overwrite": "https"})),
+            ("stream_flush_timeout", json!("1s")),
+            ("drain_timeout_jitter", json!({"value": 5})),
+            ("access_log_flush_interval", json!("1s")),
+            ("flush_access_log_on_new_request", json!(true)),
+            ("access_log_options", json!({})),
+            ("original_ip_detection_extensions", json!([extension()])),
+            ("early_header_mutation_extensions", json!([extension()])),
+            ("forward_client_cert_matcher", matcher()),
+            ("proxy_100_continue", json!(true)),
+            ("represent_ipv4_remote_address_as_ipv4_mapped_ipv6", json!(true)),
+            ("local_reply_config", json!({})),
+            ("stream_error_on_invalid_http_message", json!(true)),
+            ("path_normalization_options", json!({})),
+            ("proxy_status_config", json!({})),
+            ("typed_header_validation_config", extension()),
+            ("append_x_forwarded_port", json!(true)),
+            ("append_local_overload", json!(true)),
+            ("forward_proto_config", json!({})),
+            ("tracing.provider", json!({"name": "a"})),
+            ("internal_address_config.unix_sockets", json!(true)),
+            ("internal_address_config.cidr_ranges", json!([{"address_prefix": "10.0.0.0"}])),
+            (
+                "request_id_extension.typed_config",
+                any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+            ),
+            ("set_current_client_cert_details.issuer", json!(true)),
+            ("set_current_client_cert_details.format", json!("JSON")),
+            ("upgrade_configs[0].filters", json!([{"name": "a"}])),
+            ("upgrade_configs[0].upgrade_type", json!("CONNECT")),
+            ("access_log[0].filter", json!({"not_health_check_filter": {}})),
+            ("access_log[0].typed_config", any("envoy.extensions.filters.http.router.v3.Router")),
+            ("access_log[1].typed_config.log_format.omit_empty_values", json!(true)),
+            ("access_log[1].typed_config.log_format.formatters", json!([extension()])),
+            ("http_filters[0].disabled", json!(true)),
+            ("http_filters[0].typed_config", any("envoy.extensions.filters.http.cors.v3.Cors")),
+        ],
+    );
+    all(
+        "HCM",
+        &[
+            ("common_http_protocol_options.max_connection_duration_jitter", json!({"value": 5})),
+            ("common_http_protocol_options.max_response_headers_kb", json!(5)),
+            ("http_protocol_options.default_host_for_http_10", json!("a")),
+            ("http_protocol_options.header_key_format", json!({"proper_case_words": {}})),
+            ("http_protocol_options.enable_trailers", json!(true)),
+            ("http_protocol_options.allow_chunked_length", json!(true)),
+            ("http_protocol_options.override_stream_error_on_invalid_http_message", json!(true)),
+            ("http_protocol_options.send_fully_qualified_url", json!(true)),
+            ("http_protocol_options.ignore_http_11_upgrade", json!([{"exact": "a"}])),
+            ("http2_protocol_options.hpack_table_size", json!(1)),
+            ("http2_protocol_options.allow_metadata", json!(true)),
+            ("http2_protocol_options.max_outbound_frames", json!(1)),
+            ("http2_protocol_options.max_outbound_control_frames", json!(1)),
+            ("http2_protocol_options.max_consecutive_inbound_frames_with_empty_payload", json!(1)),
+            ("http2_protocol_options.max_inbound_priority_frames_per_stream", json!(1)),
+            (
+                "http2_protocol_options.max_inbound_window_update_frames_per_data_frame_sent",
+                json!(1),
+            ),
+            (
+                "http2_protocol_options.custom_settings_parameters",
+                json!([{"identifier": 1, "value": 1}]),
+            ),
+            ("http2_protocol_options.stream_error_on_invalid_http_messaging", json!(true)),
+            ("http2_protocol_options.override_stream_error_on_invalid_http_message", json!(true)),
+            ("http2_protocol_options.max_header_field_size_kb", json!(1)),
+            ("http2_protocol_options.disallow_obs_text", json!(true)),
+            ("http2_protocol_options.stream_reset_burst", json!(1)),
+            ("http2_protocol_options.stream_reset_rate", json!(1)),
+            ("http2_protocol_options.connection_keepalive.connection_idle_interval", json!("1s")),
+        ],
+    );
+    all(
+        "ROUTER",
+        &[
+            ("upstream_log", json!([{"name": "a"}])),
+            ("strict_check_headers", json!(["x-envoy-max-retries"])),
+            ("respect_expected_rq_timeout", json!(true)),
+            ("upstream_http_filters", json!([{"name": "a"}])),
+        ],
+    );
+}
+
+#[test]
+fn fields_of_access_control() {
+    all(
+        "RBAC",
+        &[
+            ("matcher", matcher()),
+            ("shadow_matcher", matcher()),
+            ("rules.audit_logging_options", json!({})),
+            ("rules.policies[web].condition", json!({"id": 1})),
+            ("rules.policies[web].checked_condition", json!({})),
+            ("rules.policies[web].cel_config", json!({})),
+        ],
+    );
+    for rule in ["metadata", "matcher", "uri_template", "sourced_metadata"] {
+        let value = match rule {
+            "metadata" | "sourced_metadata" => json!({}),
+            _ => extension(),
+        };
+        refused_at(
+            &[("RBAC.rules.policies[web].permissions[0]", json!({rule: value}))],
+            &format!("RBAC.rules.policies[web].permissions[0].{rule}"),
+            UNSUPPORTED,
+        );
+    }
+    for identifier in ["metadata", "filter_state", "sourced_metadata", "custom"] {
+        let value = if identifier == "custom" { extension() } else { json!({}) };
+        refused_at(
+            &[("RBAC.rules.policies[web].principals[0]", json!({identifier: value}))],
+            &format!("RBAC.rules.policies[web].principals[0].{identifier}"),
+            UNSUPPORTED,
+        );
+    }
+}
+
+#[test]
+fn fields_of_routes() {
+    all(
+        "ROUTES",
+        &[
+            ("vhds", json!({})),
+            ("cluster_specifier_plugins", json!([{"extension": extension()}])),
+            ("request_mirror_policies", mirror()),
+            ("vhost_header", json!("x-host")),
+            ("ignore_path_parameters_in_path_matching", json!(true)),
+            (
+                "typed_per_filter_config",
+                json!({"rbac": any("envoy.extensions.filters.http.rbac.v3.RBACPerRoute")}),
+            ),
+            ("route_specifiers", json!([extension()])),
+        ],
+    );
+    all(
+        "HOST",
+        &[
+            ("matcher", matcher()),
+            ("virtual_clusters", json!([{"name": "a"}])),
+            ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
+            ("cors", json!({})),
+            (
+                "retry_policy_typed_config",
+                any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+            ),
+            ("hedge_policy", json!({})),
+            ("include_is_timeout_retry_header", json!(true)),
+            ("request_mirror_policies", mirror()),
+            ("route_specifiers", json!([extension()])),
+        ],
+    );
+    all(
+        "ROUTE",
+        &[
+            ("route_specifiers", json!([extension()])),
+            ("match.cookies", json!([{"name": "a", "string_match": {"exact": "b"}}])),
+            ("match.tls_context", json!({"presented": true})),
+            ("match.dynamic_metadata", json!([{"filter": "a"}])),
+            ("match.filter_state", json!([{"key": "a"}])),
+            (
+                "typed_per_filter_config[cors]",
+                any("envoy.extensions.filters.http.cors.v3.CorsPolicy"),
+            ),
+        ],
+    );
+    all(
+        "ACTION",
+        &[
+            ("metadata_match", json!({})),
+            ("path_rewrite_policy", extension()),
+            ("path_rewrite", json!("/a")),
+            ("flush_timeout", json!("1s")),
+            ("early_data_policy", extension()),
+            (
+                "retry_policy_typed_config",
+                any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+            ),
+            ("request_mirror_policies", mirror()),
+            ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
+            ("cors", json!({})),
+            ("max_grpc_timeout", json!("1s")),
+            ("grpc_timeout_offset", json!("1s")),
+            ("internal_redirect_policy", json!({})),
+            ("internal_redirect_action", json!("HANDLE_INTERNAL_REDIRECT")),
+            ("hedge_policy", json!({})),
+            ("upgrade_configs[0].connect_config", json!({})),
+            ("weighted_clusters.header_name", json!("a")),
+            ("weighted_clusters.clusters[0].cluster_header", json!("a")),
+            ("weighted_clusters.clusters[0].metadata_match", json!({})),
+            ("retry_policy.retry_priority", json!({"name": "a"})),
+            ("retry_policy.retry_options_predicates", json!([extension()])),
+            ("retry_policy.rate_limited_retry_back_off", json!({"reset_headers": [{"name": "a"}]})),
+            ("retry_policy.refresh_cluster_on_retry", json!(true)),
+            (
+                "retry_policy.retry_host_predicate[0].typed_config",
+                any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+            ),
+        ],
+    );
+    refused("DIRECT.body_format", json!({"text_format": "a"}), UNSUPPORTED);
+    for (path, oneof, field) in [
+        ("HOST.routes[0]", json!({"match": {"prefix": "/"}, "filter_action": {}}), "filter_action"),
+        (
+            "HOST.routes[0]",
+            json!({"match": {"prefix": "/"}, "non_forwarding_action": {}}),
+            "non_forwarding_action",
+        ),
+        ("HOST.routes[0].match", json!({"connect_matcher": {}}), "connect_matcher"),
+        ("HOST.routes[0].match", json!({"path_match_policy": extension()}), "path_match_policy"),
+        ("ACTION", json!({"cluster_header": "a"}), "cluster_header"),
+        ("ACTION", json!({"cluster_specifier_plugin": "a"}), "cluster_specifier_plugin"),
+        (
+            "ACTION",
+            json!({"inline_cluster_specifier_plugin": {"extension": extension()}}),
+            "inline_cluster_specifier_plugin",
+        ),
+        ("REWRITE", json!({"cluster": "dns", "host_rewrite": "a"}), "host_rewrite"),
+        ("REDIRECT", json!({"path_rewrite": "a"}), "path_rewrite"),
+    ] {
+        refused_at(&[(path, oneof)], &format!("{path}.{field}"), UNSUPPORTED);
+    }
+}
+
+#[test]
+fn fields_of_the_tcp_proxy() {
+    all(
+        "TCP",
+        &[
+            ("on_demand", json!({})),
+            ("metadata_match", json!({})),
+            ("downstream_idle_timeout", json!("1s")),
+            ("upstream_idle_timeout", json!("1s")),
+            ("backoff_options", json!({"base_interval": "1s"})),
+            ("tunneling_config", json!({"hostname": "a"})),
+            ("max_downstream_connection_duration", json!("1s")),
+            ("max_downstream_connection_duration_jitter_percentage", json!({"value": 1})),
+            ("access_log_flush_interval", json!("1s")),
+            ("flush_access_log_on_connected", json!(true)),
+            ("access_log_options", json!({})),
+            ("proxy_protocol_tlvs", json!([{"type": 1}])),
+            ("upstream_connect_mode", json!("ON_DOWNSTREAM_DATA")),
+            ("max_early_data_bytes", json!(1)),
+            ("check_drain_close", json!(true)),
+        ],
+    );
+}
+
+#[test]
+fn fields_of_a_cluster() {
+    all(
+        "CLUSTER",
+        &[
+            ("transport_socket_matcher", matcher()),
+            ("per_connection_buffer_high_watermark_timeout", json!("1s")),
+            ("health_checks", json!([{"timeout": "1s"}])),
+            ("dns_jitter", json!("1s")),
+            ("dns_resolvers", json!([{}])),
+            ("use_tcp_for_dns_lookups", json!(true)),
+            ("dns_resolution_config", json!({"resolvers": [{}]})),
+            ("wait_for_warm_on_init", json!(false)),
+            ("upstream_bind_config", json!({})),
+            ("lb_subset_config", json!({})),
+            ("filters", json!([{"name": "a"}])),
+            ("lrs_server", json!({})),
+            ("lrs_report_endpoint_metrics", json!(["a"])),
+            ("upstream_config", extension()),
+            ("preconnect_policy", json!({})),
+            ("connection_pool_per_downstream_connection", json!(true)),
+            ("queuing_policies", json!({})),
+            ("type", json!("LOGICAL_DNS")),
+            ("type", json!("ORIGINAL_DST")),
+            ("lb_policy", json!("RING_HASH")),
+            ("lb_policy", json!("MAGLEV")),
+            ("lb_policy", json!("CLUSTER_PROVIDED")),
+            ("least_request_lb_config.slow_start_config", json!({"slow_start_window": "1s"})),
+            ("common_lb_config.close_connections_on_host_set_change", json!(true)),
+            ("common_lb_config.consistent_hashing_lb_config", json!({})),
+            ("common_lb_config.override_host_status", json!({})),
+            ("common_lb_config.locality_weighted_lb_config", json!({})),
+            ("circuit_breakers.per_host_thresholds", json!([{}])),
+            ("circuit_breakers.thresholds[0].max_connection_pools", json!(1)),
+            ("circuit_breakers.thresholds[1].retry_budget.budget_interval", json!("1s")),
+            ("outlier_detection.monitors", json!([extension()])),
+            ("outlier_detection.detect_degraded_hosts", json!(true)),
+            ("outlier_detection.enforcing_success_rate", json!(100)),
+            ("outlier_detection.enforcing_local_origin_success_rate", json!(1)),
+            ("outlier_detection.enforcing_failure_percentage", json!(1)),
+            ("outlier_detection.enforcing_failure_percentage_local_origin", json!(1)),
+            (
+                "upstream_connection_options.set_local_interface_name_on_upstream_connections",
+                json!(true),
+            ),
+            ("upstream_connection_options.happy_eyeballs_config", json!({})),
+            ("load_assignment.named_endpoints", json!({"a": {}})),
+            ("load_assignment.policy.drop_overloads", json!([{"category": "a"}])),
+            ("load_assignment.policy.endpoint_stale_after", json!("1s")),
+            ("load_assignment.policy.weighted_priority_health", json!(true)),
+            ("load_assignment.endpoints[0].leds_cluster_locality_config", json!({})),
+        ],
+    );
+    refused_at(
+        &[
+            ("CLUSTER.type", json!(null)),
+            ("CLUSTER.cluster_type", json!({"name": "envoy.clusters.aggregate"})),
+        ],
+        "CLUSTER.cluster_type",
+        UNSUPPORTED,
+    );
+    refused_at(
+        &[
+            ("CLUSTER.outlier_detection.enforcing_success_rate", json!(null)),
+            ("CLUSTER.outlier_detection.success_rate_stdev_factor", json!(1000)),
+        ],
+        "CLUSTER.outlier_detection.success_rate_stdev_factor",
+        UNSUPPORTED,
+    );
+    all(
+        "DNS.load_balancing_policy.policies[0].typed_extension_config.typed_config.locality_lb_config",
+        &[
+            ("locality_weighted_lb_config", json!({})),
+            ("zone_aware_lb_config.fail_traffic_on_panic", json!(true)),
+        ],
+    );
+    all(
+        "ENDPOINT.endpoint",
+        &[("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}]))],
+    );
+    for (address, field) in [
+        (json!({"pipe": {"path": "/a"}}), "pipe"),
+        (
+            json!({"envoy_internal_address": {"server_listener_name": "a"}}),
+            "envoy_internal_address",
+        ),
+    ] {
+        refused_at(
+            &[("ENDPOINT.endpoint.address", address)],
+            &format!("ENDPOINT.endpoint.address.{field}"),
+            UNSUPPORTED,
+        );
+    }
+    all(
+        "ENDPOINT.endpoint.address.socket_address",
+        &[
+            ("protocol", json!("UDP")),
+            ("resolver_name", json!("a")),
+            ("ipv4_compat", json!(true)),
+            ("network_namespace_filepath", json!("/a")),
+        ],
+    );
+    refused_at(
+        &[(
+            "ENDPOINT.endpoint.address.socket_address",
+            json!({"address": "127.0.0.1", "named_port": "http"}),
+        )],
+        "ENDPOINT.endpoint.address.socket_address.named_port",
+        UNSUPPORTED,
+    );
+}
+
+#[test]
+fn fields_of_upstream_http() {
+    all(
+        "HTTP",
+        &[
+            ("http_filters", json!([{"name": "a"}])),
+            ("header_validation_config", extension()),
+            ("outlier_detection", json!({})),
+            ("request_mirror_policies", mirror()),
+            ("retry_policy", json!({})),
+            ("common_http_protocol_options.max_stream_duration", json!("1s")),
+            ("common_http_protocol_options.headers_with_underscores_action", json!("DROP_HEADER")),
+            ("upstream_http_protocol_options.auto_san_validation", json!(true)),
+            ("upstream_http_protocol_options.override_auto_sni_header", json!("a")),
+        ],
+    );
+    refused_at(
+        &[("HTTP.explicit_http_config", json!({"http3_protocol_options": {}}))],
+        "HTTP.explicit_http_config.http3_protocol_options",
+        UNSUPPORTED,
+    );
+}
+
+#[test]
+fn fields_of_tls() {
+    all(
+        "DOWNSTREAM",
+        &[
+            ("require_sni", json!(true)),
+            ("session_timeout", json!("1s")),
+            ("ocsp_staple_policy", json!("MUST_STAPLE")),
+            ("full_scan_certs_on_sni_mismatch", json!(true)),
+            ("prefer_client_ciphers", json!(true)),
+            ("session_ticket_keys", json!({"keys": [{"inline_string": "a"}]})),
+            ("session_ticket_keys_sds_secret_config", json!({"name": "a"})),
+            ("common_tls_context.tls_certificate_provider_instance", json!({"instance_name": "a"})),
+            ("common_tls_context.custom_tls_certificate_selector", extension()),
+            ("common_tls_context.tls_certificate_certificate_provider", json!({"name": "a"})),
+            ("common_tls_context.tls_certificate_certificate_provider_instance", json!({})),
+            ("common_tls_context.custom_handshaker", extension()),
+            ("common_tls_context.key_log", json!({"path": "/a"})),
+            ("common_tls_context.tls_params.cipher_suites", json!(["AES128-SHA"])),
+            ("common_tls_context.tls_params.ecdh_curves", json!(["P-256"])),
+            ("common_tls_context.tls_params.signature_algorithms", json!(["rsa_pkcs1_sha256"])),
+            ("common_tls_context.tls_params.compliance_policies", json!(["FIPS_202205"])),
+        ],
+    );
+    all(
+        "UPSTREAM",
+        &[
+            ("auto_host_sni", json!(true)),
+            ("auto_sni_san_validation", json!(true)),
+            ("allow_renegotiation", json!(true)),
+        ],
+    );
+    all(
+        "static_resources.secrets[0].tls_certificate",
+        &[
+            ("pkcs12", json!({"inline_string": "a"})),
+            ("watched_directory", json!({"path": "/a"})),
+            ("private_key_provider", json!({"provider_name": "a"})),
+            ("password", json!({"inline_string": "a"})),
+            ("ocsp_staple", json!({"inline_string": "a"})),
+            ("signed_certificate_timestamp", json!([{"inline_string": "a"}])),
+            ("tls_params", json!({})),
+        ],
+    );
+    all(
+        "static_resources.secrets[1].validation_context",
+        &[
+            ("ca_certificate_provider_instance", json!({"instance_name": "a"})),
+            ("system_root_certs", json!({})),
+            ("watched_directory", json!({"path": "/a"})),
+            ("require_signed_certificate_timestamp", json!(true)),
+            ("custom_validator_config", extension()),
+            ("max_verify_depth", json!(1)),
+        ],
+    );
+}
