@@ -18,6 +18,8 @@ pub(crate) mod load_balancer;
 pub(crate) mod manager;
 pub(crate) mod outlier_detection;
 pub(crate) mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};

@@ -8,6 +8,8 @@ mod edf;
 mod least_request;
 mod random;
 mod round_robin;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -6,6 +6,8 @@
 
 mod assign;
 mod ejections;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -3,6 +3,9 @@
 //! Semantics: Envoy's "priority levels", "degraded endpoints" and "panic threshold". A host set is immutable; a change
 //! of endpoints, of their health or of an ejection makes a new one, for this cluster only.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,0 +1,115 @@
+//! The tables of Envoy's documentation on priority levels.
+
+use super::HostSet;
+use crate::cluster::testing::members;
+use crate::config::endpoint::HealthStatus;
+
+/// A host set of priorities with so many healthy, degraded and unhealthy endpoints.
+fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSet {
+    let members = priorities.iter().zip(1u16..).map(|(&(healthy, degraded, unhealthy), level)| {
+        let mut endpoints = vec![(1, HealthStatus::Healthy); healthy];
+        endpoints.extend(vec![(1, HealthStatus::Degraded); degraded]);
+        endpoints.extend(vec![(1, HealthStatus::Unhealthy); unhealthy]);
+        members(level * 1000, &endpoints)
+    });
+    HostSet::new(members.collect(), 140, panic_threshold)
+}
+
+fn healthy_loads(priorities: &[(usize, usize, usize)]) -> Vec<u8> {
+    let hosts = host_set(priorities, 50);
+    hosts.priorities.iter().map(|priority| priority.healthy_load).collect()
+}
+
+/// `percent` healthy of 100.
+fn of_100(percent: usize) -> (usize, usize, usize) {
+    (percent, 0, 100 - percent)
+}
+
+#[test]
+fn a_priority_spills_over_by_what_its_health_lacks_after_overprovisioning() {
+    for (health, expected) in [
+        (100, [100, 0]),
+        (72, [100, 0]),
+        (71, [99, 1]),
+        (50, [70, 30]),
+        (25, [35, 65]),
+        (0, [0, 100]),
+    ] {
+        assert_eq!(healthy_loads(&[of_100(health), of_100(100)]), expected, "{health}% healthy");
+    }
+}
+
+#[test]
+fn where_all_together_lack_health_loads_are_scaled_up_and_the_rest_goes_to_the_first() {
+    let loads = |priorities: &[(usize, usize, usize)]| -> Vec<u8> {
+        // Without panic, which would go by the number of endpoints here.
+        host_set(priorities, 0).priorities.iter().map(|priority| priority.healthy_load).collect()
+    };
+    assert_eq!(loads(&[of_100(25), of_100(25)]), [50, 50]);
+    // 35 + 35 + 28 of 98: 35, 35 and 28 hundredths rounded down, and the 2 that are left.
+    assert_eq!(loads(&[of_100(25), of_100(25), of_100(20)]), [37, 35, 28]);
+}
+
+#[test]
+fn degraded_endpoints_get_what_the_healthy_of_all_priorities_leave() {
+    let hosts = host_set(&[(10, 40, 50), (20, 0, 80)], 0);
+    let loads: Vec<_> =
+        hosts.priorities.iter().map(|p| (p.healthy_load, p.degraded_load)).collect();
+    // Availability 14 and 28 healthy, 56 and 0 degraded: 98 together.
+    assert_eq!(loads, [(15, 57), (28, 0)]);
+    let hosts = host_set(&[(0, 100, 0), (50, 0, 50)], 50);
+    let loads: Vec<_> =
+        hosts.priorities.iter().map(|p| (p.healthy_load, p.degraded_load)).collect();
+    assert_eq!(loads, [(0, 30), (70, 0)]);
+}
+
+#[test]
+fn a_priority_panics_only_below_the_threshold_and_only_if_all_together_lack_health() {
+    let panics = |priorities: &[(usize, usize, usize)], threshold| -> Vec<bool> {
+        host_set(priorities, threshold).priorities.iter().map(|priority| priority.panic).collect()
+    };
+    assert_eq!(panics(&[of_100(49)], 50), [true]);
+    // 50 is not below 50.
+    assert_eq!(panics(&[of_100(50)], 50), [false]);
+    assert_eq!(panics(&[of_100(10), of_100(100)], 50), [false, false], "the next one suffices");
+    assert_eq!(panics(&[of_100(10), of_100(60)], 50), [true, false]);
+    assert_eq!(panics(&[of_100(0)], 0), [false], "0 turns panic off");
+    assert_eq!(panics(&[(20, 40, 40)], 50), [false], "the degraded count as available");
+}
+
+#[test]
+fn in_a_total_panic_loads_follow_the_number_of_endpoints() {
+    let hosts = host_set(&[(0, 0, 30), (1, 0, 9), (0, 0, 60)], 50);
+    assert!(hosts.priorities.iter().all(|priority| priority.panic));
+    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.healthy_load).collect();
+    assert_eq!(loads, [30, 10, 60]);
+    let hosts = host_set(&[(0, 0, 0), (0, 0, 1), (0, 0, 2)], 50);
+    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.healthy_load).collect();
+    assert_eq!(loads, [0, 34, 66], "what is left goes to the first that is not empty");
+}
+
+#[test]
+fn loads_always_add_up_to_100() {
+    for seed in 0..2000u64 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let priorities: Vec<_> = (0..random.usize(1..5))
+            .map(|_| (random.usize(0..12), random.usize(0..12), random.usize(0..12)))
+            .collect();
+        let threshold = *random.choice(&[0u8, 50, 100]).unwrap();
+        let hosts = host_set(&priorities, threshold);
+        let sum: u32 = hosts
+            .priorities
+            .iter()
+            .map(|p| u32::from(p.healthy_load) + u32::from(p.degraded_load))
+            .sum();
+        assert_eq!(sum, 100, "{priorities:?}, threshold {threshold}");
+    }
+}
+
+#[test]
+fn a_list_of_which_all_are_healthy_is_shared_and_not_copied() {
+    let hosts = host_set(&[(3, 0, 0)], 50);
+    let priority = &hosts.priorities[0];
+    assert!(std::sync::Arc::ptr_eq(&priority.all.list, &priority.healthy.list));
+    assert!(priority.degraded.list.is_empty());
+}

@@ -1,0 +1,108 @@
+//! Clusters and endpoints for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, EndpointId};
+use super::host_set::Members;
+use crate::config::cluster::{
+    CircuitBreakers, Cluster, Discovery, LoadBalancer, OutlierDetection, UpstreamProtocol,
+};
+use crate::config::endpoint::{
+    self, EndpointAddress, HealthStatus, LoadAssignment, Locality, LocalityEndpoints,
+};
+use crate::config::http_connection_manager::Http2Options;
+
+/// A STATIC cluster without an endpoint, with Envoy's defaults.
+pub(crate) fn config(name: &str) -> Cluster {
+    let breakers = CircuitBreakers {
+        max_connections: 1024,
+        max_pending_requests: 1024,
+        max_requests: 1024,
+        max_retries: 3,
+        retry_budget: None,
+        track_remaining: false,
+    };
+    Cluster {
+        name: name.into(),
+        alt_stat_name: None,
+        discovery: Discovery::Static(Arc::new(assignment(name, Vec::new()))),
+        load_balancer: LoadBalancer::RoundRobin,
+        healthy_panic_threshold: 50,
+        fail_traffic_on_panic: false,
+        connect_timeout: Duration::from_secs(5),
+        per_connection_buffer_limit: 1 << 20,
+        transport: None,
+        transport_socket_matches: Vec::new(),
+        protocol: UpstreamProtocol::Http1,
+        http2: Http2Options {
+            max_concurrent_streams: 1024,
+            initial_stream_window_size: 1 << 16,
+            initial_connection_window_size: 1 << 20,
+            allow_connect: false,
+            keepalive: None,
+        },
+        idle_timeout: None,
+        max_requests_per_connection: None,
+        max_connection_duration: None,
+        max_response_headers_count: 100,
+        circuit_breakers: [breakers.clone(), breakers],
+        outlier_detection: None,
+        tcp_keepalive: None,
+        auto_sni: false,
+        close_connections_on_host_health_failure: false,
+        fingerprint: 0,
+    }
+}
+
+/// Envoy's defaults, but every host may be ejected.
+pub(crate) fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        consecutive_5xx: 5,
+        enforcing_consecutive_5xx: 100,
+        consecutive_gateway_failure: 5,
+        enforcing_consecutive_gateway_failure: 0,
+        split_external_local_origin_errors: false,
+        consecutive_local_origin_failure: 5,
+        enforcing_consecutive_local_origin_failure: 100,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(300),
+        max_ejection_time_jitter: Duration::ZERO,
+        max_ejection_percent: 100,
+        always_eject_one_host: false,
+    }
+}
+
+/// A load assignment of groups.
+pub(crate) fn assignment(name: &str, localities: Vec<LocalityEndpoints>) -> LoadAssignment {
+    LoadAssignment { cluster_name: name.into(), localities, overprovisioning_factor: 140 }
+}
+
+/// A group of endpoints in one unnamed locality.
+pub(crate) fn group(priority: u32, endpoints: Vec<endpoint::Endpoint>) -> LocalityEndpoints {
+    LocalityEndpoints { locality: Arc::new(Locality::default()), priority, weight: None, endpoints }
+}
+
+/// The endpoint 127.0.0.1:PORT of weight 1.
+pub(crate) fn endpoint(port: u16) -> endpoint::Endpoint {
+    endpoint::Endpoint {
+        address: EndpointAddress::Ip(SocketAddr::from(([127, 0, 0, 1], port))),
+        hostname: "".into(),
+        weight: 1,
+        health: HealthStatus::Unknown,
+        metadata: Arc::default(),
+    }
+}
+
+/// The members of one priority: endpoints of these weights and states, on ports from `port` on.
+pub(super) fn members(port: u16, endpoints: &[(u32, HealthStatus)]) -> Members {
+    let made = endpoints.iter().zip(port..).map(|(&(weight, health), port)| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let endpoint = Endpoint::new(EndpointId(port.into()), address, "".into(), None, 1);
+        endpoint.update(weight, health);
+        Arc::new(endpoint)
+    });
+    Members { all: made.collect(), localities: [].into() }
+}
