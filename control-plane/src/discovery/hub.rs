@@ -5,6 +5,7 @@ use crate::model::Config;
 use crate::registry::{EndpointsTaken, InstanceName, LEASE, Live, Registry};
 use crate::translate::{Inputs, World};
 use dashmap::DashMap;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,15 +34,17 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// A hub whose world follows `config` and `registry` until `stopping`.
+    /// A hub whose world follows `config` and `registry` until `stopping`. Sidecars of the `awaited` services, which may be
+    /// there from before a restart, are given the time to attach.
     pub(crate) fn start(
         config: watch::Receiver<Config>,
         registry: Arc<Registry>,
         issued: Arc<DashMap<InstanceName, SystemTime>>,
         roots: Arc<str>,
+        awaited: BTreeSet<Arc<str>>,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        let mut inputs = Inputs { hold_empty: true, roots, ..Inputs::default() };
+        let mut inputs = Inputs { awaited: Arc::new(awaited), roots, ..Inputs::default() };
         inputs.config = config.borrow().clone();
         let world = World::after(&World::default(), inputs.clone());
         let hub = Arc::new(Self {
@@ -69,7 +72,7 @@ impl Hub {
                     return;
                 },
                 _ = live.changed() => {}
-                () = &mut grace, if inputs.hold_empty => inputs.hold_empty = false,
+                () = &mut grace, if !inputs.awaited.is_empty() => inputs.awaited = Arc::default(),
                 _ = observed.changed() => {
                     self.status_changed();
                     continue;

@@ -5,7 +5,7 @@ use crate::discovery::ads::{self, Port};
 use crate::discovery::hub::Hub;
 use crate::identity::{
     CaError, CertificateAuthority, IdentityService, MeshIncoming, ServerIdentity, TlsError, Tokens,
-    server_config,
+    joined_services, server_config,
 };
 use crate::model::Config;
 use crate::registry::{AttachService, Registry};
@@ -78,6 +78,7 @@ pub fn start(options: Options) -> Result<LiveSide, StartError> {
     let Options { store, config, xds, xds_advertised, xds_insecure, stopping } = options;
     let authority = Arc::new(CertificateAuthority::open(&*store, SystemTime::now())?);
     tokio::spawn(renew_issuing(authority.clone(), store.clone(), stopping.clone()));
+    let awaited = joined_services(&*store).map_err(CaError::from)?;
     let trust_domain = config.clone();
     let trust_domain = move || trust_domain.borrow().mesh().trust_domain.clone();
     let pin = authority.pin().to_owned();
@@ -90,6 +91,7 @@ pub fn start(options: Options) -> Result<LiveSide, StartError> {
         registry.clone(),
         issued.clone(),
         pem(&authority.roots()).into(),
+        awaited,
         stopping.clone(),
     );
 

@@ -18,7 +18,7 @@ mod tokens;
 pub use ca::{CaError, CertificateAuthority, Leaf};
 pub use spiffe::{control_plane_id, workload_id};
 pub use tls::TlsError;
-pub(crate) use tokens::Tokens;
+pub(crate) use tokens::{Tokens, joined_services};
 
 pub(crate) use service::IdentityService;
 pub(crate) use spiffe::PeerIdentity;

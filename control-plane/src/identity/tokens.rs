@@ -9,10 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const TABLE: &str = "tokens";
+/// Services of which an instance ever joined.
+const JOINED: &str = "joined";
 const PREFIX: &str = "orj1.";
 /// Larger than any token that was issued.
 const MAX_LENGTH: usize = 4096;
@@ -138,9 +141,21 @@ impl Tokens {
             }
             kept.uses = kept.uses.checked_sub(1).ok_or(TokenError::UsedUp)?;
             records.put(TABLE, &content.id, &encode(&kept)?)?;
+            records.put(JOINED, &kept.service, &[])?;
             Ok(kept.service)
         })
     }
+}
+
+/// The services of which an instance ever joined.
+///
+/// # Errors
+/// If the store fails.
+pub(crate) fn joined_services(store: &dyn Store) -> Result<BTreeSet<Arc<str>>, StoreError> {
+    records(store, |records| {
+        let joined = records.list(JOINED)?;
+        Ok(joined.into_iter().map(|(service, _)| service.into()).collect())
+    })
 }
 
 impl TokenIssuer for Tokens {
@@ -211,8 +226,10 @@ mod tests {
         let tokens = tokens(&directory);
         let now = SystemTime::now();
         let token = tokens.create("api", HOUR, 2, now).unwrap().token;
+        assert!(joined_services(&*tokens.store).unwrap().is_empty());
         assert_eq!(tokens.redeem(&token, now).unwrap(), "api");
         assert_eq!(tokens.redeem(&token, now).unwrap(), "api");
+        assert_eq!(joined_services(&*tokens.store).unwrap(), ["api".into()].into());
         assert!(matches!(tokens.redeem(&token, now), Err(TokenError::UsedUp)));
     }
 

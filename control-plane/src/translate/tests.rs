@@ -55,7 +55,7 @@ fn live(instances: Vec<Instance>) -> Live {
 
 fn world(config: Config, live: Live) -> World {
     let roots = "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n".into();
-    World::after(&World::default(), Inputs { config, live, roots, hold_empty: false })
+    World::after(&World::default(), Inputs { config, live, roots, ..Inputs::default() })
 }
 
 fn sidecar(world: &World, needs: &Arc<Needs>) -> Arc<View> {
@@ -237,13 +237,17 @@ fn a_draining_instance_gets_nothing_new() {
 
 #[test]
 fn an_empty_assignment_is_held_after_a_start_and_then_believed() {
-    let held = Inputs { config: config(API), hold_empty: true, ..Inputs::default() };
+    let held = Inputs {
+        config: config(API),
+        awaited: Arc::new(["api".into()].into()),
+        ..Inputs::default()
+    };
     let before = World::after(&World::default(), held.clone());
     let endpoints =
         |world: &World| world.view(&ViewKey::Foreign).of(ResourceType::Endpoint).clone();
     assert!(endpoints(&before).resources.is_empty());
     assert_eq!(endpoints(&before).held.len(), 1);
-    let after = World::after(&before, Inputs { hold_empty: false, ..held });
+    let after = World::after(&before, Inputs { awaited: Arc::default(), ..held });
     assert_eq!(endpoints(&after).resources.len(), 1);
     assert!(endpoints(&after).held.is_empty());
 }
@@ -433,4 +437,66 @@ fn while_permissive_a_plaintext_caller_is_served_and_judged() {
     assert_eq!(strict["direct_response"]["status"], 403);
     assert_eq!(strict["response_headers_to_add"][0]["header"]["value"], "peer_not_tls");
     assert_eq!(chain("permissive")["route"]["cluster"], "inbound|9000||api");
+}
+
+/// Everything that our own sidecar refuses of a view, as it would say in its rejection.
+fn refused_by_sidecar(view: &View) -> Vec<String> {
+    use outrigger_sidecar::config::{Rejected, cluster, endpoint, listener, route, secret};
+    let mut refused = Vec::new();
+    for kind in ResourceType::ALL {
+        // What only gRPC clients ask for is not for a sidecar.
+        let resources = view.of(kind).resources.values().filter(|it| it.in_wildcard);
+        for name in resources.map(|resource| &*resource.name) {
+            let problems: Result<(), Vec<Rejected>> = match kind {
+                ResourceType::Secret => secret::from_proto(message(view, kind, name)).map(drop),
+                ResourceType::Cluster => cluster::from_proto(message(view, kind, name)).map(drop),
+                ResourceType::Endpoint => endpoint::from_proto(message(view, kind, name)).map(drop),
+                ResourceType::Listener => listener::from_proto(message(view, kind, name)).map(drop),
+                ResourceType::Route => route::from_proto(message(view, kind, name)).map(drop),
+            };
+            let problems = problems.err().unwrap_or_default();
+            refused.extend(problems.iter().map(|problem| format!("{kind:?} {name}: {problem}")));
+        }
+    }
+    refused
+}
+
+#[test]
+fn our_sidecar_accepts_everything_that_is_made_for_it() {
+    let none: Vec<String> = Vec::new();
+    let roots = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert;
+    for mode in ["strict", "permissive"] {
+        let mesh =
+            format!("{{kind: Mesh, name: default, spec: {{mtls: {mode}, defaultAction: deny}}}}");
+        let world = World::after(
+            &World::default(),
+            Inputs {
+                config: applied(&config(MESH), &mesh),
+                roots: roots.pem().into(),
+                ..Inputs::default()
+            },
+        );
+        let api = instance_with(
+            "api",
+            "api-1",
+            registry::Hello {
+                inbound_port: 15011,
+                outbound_port: 15001,
+                app_ports: [9000, 9001]
+                    .map(|port| registry::AppPort { port, ..Default::default() })
+                    .to_vec(),
+                outbounds: vec![registry::Outbound {
+                    service: "api".to_owned(),
+                    port: 9000,
+                    listen: "127.0.0.1:19000".to_owned(),
+                }],
+                ..Default::default()
+            },
+        );
+        assert_eq!(refused_by_sidecar(&sidecar(&world, &api.needs)), none);
+        let edge = instance("edge", "edge-1", 15010, &[]);
+        assert_eq!(refused_by_sidecar(&sidecar(&world, &edge.needs)), none);
+        let foreign = refused_by_sidecar(&world.view(&ViewKey::Foreign));
+        assert_eq!(foreign, none);
+    }
 }

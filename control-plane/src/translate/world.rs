@@ -20,8 +20,8 @@ pub(crate) struct Inputs {
     pub(crate) live: Live,
     /// The trusted roots, PEM.
     pub(crate) roots: Arc<str>,
-    /// Sidecars may not have had the time to attach: a load assignment that is empty is not known yet.
-    pub(crate) hold_empty: bool,
+    /// Services whose sidecars may not have had the time to attach: an empty load assignment of theirs is not known yet.
+    pub(crate) awaited: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// Whose view.
@@ -106,14 +106,16 @@ impl World {
     }
 
     fn load_assignments(&self, previous: &Self, same_config: bool) -> TypeView {
-        let same_hold = previous.inputs.hold_empty == self.inputs.hold_empty;
         let mut resources = ResourceMap::new();
         let mut held = Names::new();
         let mut observed = false;
         for service in self.config().services() {
             let live = self.live().of(&service.name);
             observed |= !live.is_empty();
-            let unchanged = same_config && same_hold && live == previous.live().of(&service.name);
+            let awaited = self.inputs.awaited.contains(service.name.as_str());
+            let unchanged = same_config
+                && awaited == previous.inputs.awaited.contains(service.name.as_str())
+                && live == previous.live().of(&service.name);
             let objects = self.objects.get(&service.name).map_or(&[][..], Vec::as_slice);
             for port in &service.ports {
                 let subsets = service.subsets.iter().map(Some);
@@ -131,7 +133,7 @@ impl World {
                     let kind = self.instances(&service.name);
                     let assignment =
                         endpoint::assignment(service, port, subset, kind, live, objects);
-                    if self.inputs.hold_empty && assignment.endpoints.is_empty() {
+                    if awaited && assignment.endpoints.is_empty() {
                         held.insert(name.into());
                         continue;
                     }

@@ -85,7 +85,7 @@ fn csr(key: &KeyPair) -> Vec<u8> {
     params.serialize_request(key).unwrap().der().to_vec()
 }
 
-async fn join(token: &str, instance: &str) -> Result<(Credentials, KeyPair), Status> {
+pub(super) async fn join(token: &str, instance: &str) -> Result<(Credentials, KeyPair), Status> {
     let key = KeyPair::generate().unwrap();
     let request =
         JoinRequest { token: token.to_owned(), csr_der: csr(&key), instance: instance.to_owned() };

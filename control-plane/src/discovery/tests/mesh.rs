@@ -147,8 +147,14 @@ async fn an_older_start_of_an_instance_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn after_a_start_an_empty_load_assignment_is_not_believed() {
+async fn after_a_restart_an_empty_load_assignment_of_a_service_that_had_sidecars_is_not_believed() {
     let plane = Plane::new(API).await;
+    let token = plane.live.tokens.issue("api", Duration::from_secs(60), 1).unwrap().token;
+    super::identity::join(&token, "api-1").await.unwrap();
+    let (store, directory) = (plane.store.clone(), plane._directory.clone());
+    let config = plane.config.borrow().clone();
+    drop(plane);
+    let plane = Plane::on(store, directory, config).await;
     let caller = plane.member("web", "web-1").await;
     let _web = attach(caller.clone(), 1, 15010).await.unwrap();
     // The sidecar has both from before a restart of the control plane.
@@ -160,4 +166,11 @@ async fn after_a_start_an_empty_load_assignment_is_not_believed() {
     let _one = attach(plane.member("api", "api-1").await, 1, 15011).await.unwrap();
     let response = client.expect(Endpoint, &[ALL], &[]).await;
     assert_eq!(ports(&response, ALL), [15011]);
+}
+
+#[tokio::test]
+async fn a_service_that_never_had_a_sidecar_is_empty_at_once() {
+    let plane = Plane::new(API).await;
+    let mut client = Delta::open(plane.foreign().await, None, Endpoint, &[ALL]).await;
+    assert!(ports(&client.expect(Endpoint, &[ALL], &[]).await, ALL).is_empty());
 }
