@@ -150,7 +150,7 @@ async fn an_older_start_of_an_instance_is_refused_and_changes_nothing() {
 async fn after_a_restart_an_empty_load_assignment_of_a_service_that_had_sidecars_is_not_believed() {
     let plane = Plane::new(API).await;
     let token = plane.live.tokens.issue("api", Duration::from_secs(60), 1).unwrap().token;
-    super::identity::join(&token, "api-1").await.unwrap();
+    identity::join(&token, "api-1").await.unwrap();
     let (store, directory) = (plane.store.clone(), plane._directory.clone());
     let config = plane.config.borrow().clone();
     drop(plane);
