@@ -310,12 +310,13 @@ impl Viewer {
     }
 
     fn client<S: Subscription>(&self, node: &Node, stream: Arc<Mutex<Stream<S>>>) -> Client {
+        // What a client with a certificate says of itself counts for nothing.
         let (service, instance) = match &self.identity {
             Some(identity) => (identity.service.to_string(), identity.instance.to_string()),
             None => (node.cluster.clone(), node.id.clone()),
         };
         Client {
-            node: node.id.clone(),
+            node: instance.clone(),
             service,
             instance,
             kind: self.kind,

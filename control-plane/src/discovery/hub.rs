@@ -1,6 +1,6 @@
 //! [`Hub`]: the world as it is now, and who is connected to see it.
 
-use crate::discovery::status::{Client, Departed};
+use crate::discovery::status::{Client, Departed, NodeName};
 use crate::model::Config;
 use crate::registry::{EndpointsTaken, InstanceName, LEASE, Live, Registry};
 use crate::translate::{Inputs, World};
@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// After a start, sidecars have their lease and this time to attach before an empty load assignment is believed.
 const ATTACH_GRACE: Duration = Duration::from_secs(2);
 
+/// At most so many clients that left are remembered: their names are theirs to choose.
+const MAX_DEPARTED: usize = 1000;
+
 /// Joins the parts of discovery: a new configuration, or a change among the live instances, becomes a new world, which
 /// every stream is told of at once.
 pub(crate) struct Hub {
@@ -24,8 +27,8 @@ pub(crate) struct Hub {
     /// Connected clients by number of their stream.
     pub(crate) clients: DashMap<u64, Arc<Client>>,
     streams: AtomicU64,
-    /// Clients that left lately, by node.
-    pub(crate) departed: DashMap<String, Departed>,
+    /// Clients that left lately.
+    pub(crate) departed: DashMap<NodeName, Departed>,
     /// Ends of the newest certificates.
     pub(crate) issued: Arc<DashMap<InstanceName, SystemTime>>,
     status: watch::Sender<u64>,
@@ -113,7 +116,7 @@ impl Hub {
     pub(crate) fn connected(self: &Arc<Self>, client: Client) -> Connection {
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(client);
-        self.departed.remove(&client.node);
+        self.departed.remove(&client.name());
         self.clients.insert(stream, client.clone());
         self.status_changed();
         Connection { hub: self.clone(), stream, client }
@@ -143,10 +146,11 @@ pub(crate) struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.hub.clients.remove(&self.stream);
-        let node = &self.client.node;
-        if !self.hub.clients.iter().any(|it| it.value().node == *node) {
+        let name = self.client.name();
+        let connected = self.hub.clients.iter().any(|it| it.value().name() == name);
+        if !connected && self.hub.departed.len() < MAX_DEPARTED {
             let departed = Departed { status: self.client.status(false), at: SystemTime::now() };
-            self.hub.departed.insert(node.clone(), departed);
+            self.hub.departed.insert(name, departed);
         }
         self.hub.status_changed();
     }

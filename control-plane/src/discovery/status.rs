@@ -55,6 +55,7 @@ impl<S: Subscription> Observed for Stream<S> {
 /// A connected client: one stream of it.
 pub(crate) struct Client {
     pub(crate) node: String,
+    /// The service it belongs to, within which its node is unique.
     pub(crate) service: String,
     pub(crate) instance: String,
     pub(crate) kind: ClientKind,
@@ -63,6 +64,9 @@ pub(crate) struct Client {
     pub(crate) last_contact: Mutex<SystemTime>,
     pub(crate) stream: Arc<Mutex<dyn Observed>>,
 }
+
+/// A node within its service.
+pub(crate) type NodeName = (String, String);
 
 /// A client that left.
 pub(crate) struct Departed {
@@ -74,6 +78,11 @@ impl Client {
     /// Its stream; what the lock guards is never left half changed.
     pub(crate) fn stream(&self) -> MutexGuard<'_, dyn Observed + 'static> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its name; the streams of one client have the same.
+    pub(crate) fn name(&self) -> NodeName {
+        (self.node.clone(), self.service.clone())
     }
 
     /// Something was heard of it.
@@ -158,11 +167,11 @@ fn merge(mut one: SidecarStatus, other: SidecarStatus) -> SidecarStatus {
 }
 
 impl Hub {
-    /// The streams of each client, by node.
-    fn by_node(&self) -> BTreeMap<String, Vec<Arc<Client>>> {
-        let mut nodes: BTreeMap<String, Vec<Arc<Client>>> = BTreeMap::new();
+    /// The streams of each client.
+    fn by_node(&self) -> BTreeMap<NodeName, Vec<Arc<Client>>> {
+        let mut nodes: BTreeMap<NodeName, Vec<Arc<Client>>> = BTreeMap::new();
         for client in self.connected_clients() {
-            nodes.entry(client.node.clone()).or_default().push(client);
+            nodes.entry(client.name()).or_default().push(client);
         }
         nodes
     }
@@ -202,7 +211,7 @@ fn observe(endpoint: &mut EndpointStatus, seen: &[(String, Observation)], now: S
 
 impl MeshView for Hub {
     fn sidecars(&self) -> Vec<SidecarStatus> {
-        let mut all: BTreeMap<String, SidecarStatus> = BTreeMap::new();
+        let mut all: BTreeMap<NodeName, SidecarStatus> = BTreeMap::new();
         let now = SystemTime::now();
         self.departed.retain(|_, it| it.at + REMEMBERED > now);
         for departed in &self.departed {
@@ -297,7 +306,7 @@ impl MeshView for Hub {
         };
         let mut status =
             ObjectStatus { state: ObjectState::Accepted, acked: 0, total: 0, problems: Vec::new() };
-        for (node, streams) in self.by_node() {
+        for ((node, _), streams) in self.by_node() {
             let uptake = streams.iter().flat_map(|client| client.stream().uptake(&made_of));
             let uptake: Vec<Uptake> = uptake.collect();
             if uptake.is_empty() {
@@ -329,7 +338,7 @@ impl MeshView for Hub {
 
     fn acked(&self, revision: u64) -> Acked {
         let mut acked = Acked::default();
-        for (node, streams) in self.by_node() {
+        for ((node, _), streams) in self.by_node() {
             acked.total += 1;
             match streams.iter().find(|client| client.stream().revision() < revision) {
                 None => acked.acked += 1,

@@ -6,84 +6,124 @@ use crate::translate::rule::{self, Dialect};
 use crate::translate::world::Origins;
 use outrigger_proto::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Route configurations with the objects that they are made of.
 pub(crate) type Made = (RouteConfiguration, Origins);
 
-/// For the listener on which a sidecar takes requests to any service: each HTTP port of each service, and the hosts of
-/// Routes.
-pub(crate) fn outbound(config: &Config) -> Made {
-    let mut table = Table::new(config, names::OUTBOUND.to_owned());
-    for service in config.services() {
-        for (index, port) in service.http_ports().enumerate() {
-            let mut domains = vec![names::authority(&service.name, port.port)];
-            if index == 0 {
-                domains.push(service.name.clone());
-            }
-            table.service(service, port.port, domains, Dialect::Envoy);
-        }
-    }
-    for (host, routes) in east_west_hosts(config) {
-        table.host(host, &routes, None, vec![host.to_owned()]);
-        for port in backend_ports(config, &routes) {
-            table.host(host, &routes, Some(port), vec![names::authority(host, port)]);
-        }
-    }
-    table.made()
+/// The Routes and services of a configuration, by what they are looked up by.
+pub(crate) struct Routing<'a> {
+    config: &'a Config,
+    /// HTTP services by port.
+    by_port: BTreeMap<u16, Vec<&'a Service>>,
+    /// Routes inside the mesh by host.
+    by_host: BTreeMap<&'a str, Vec<&'a Route>>,
+    /// The hosts among them that are not services, with the HTTP ports of the services that they lead to.
+    hosts: Vec<(&'a str, BTreeSet<u16>)>,
 }
 
-/// For a listener that takes requests to one service port, whatever their host.
-pub(crate) fn one_service(config: &Config, service: &Service, port: u16) -> Made {
-    let mut table = Table::new(config, names::outbound(port, &service.name));
-    table.service(service, port, vec!["*".to_owned()], Dialect::Envoy);
-    table.made()
-}
-
-/// For a gRPC client that resolves a service.
-pub(crate) fn grpc(config: &Config, service: &Service, port: u16) -> Made {
-    let mut table = Table::new(config, names::authority(&service.name, port));
-    table.service(service, port, vec!["*".to_owned()], Dialect::Grpc);
-    table.made()
-}
-
-/// For a foreign client's listener on one port: every HTTP service that has it, and the hosts of Routes to them.
-pub(crate) fn shared(config: &Config, port: u16) -> Made {
-    let mut table = Table::new(config, port.to_string());
-    for service in config.services().filter(|it| it.http_ports().any(|it| it.port == port)) {
-        let domains = vec![service.name.clone(), names::authority(&service.name, port)];
-        table.service(service, port, domains, Dialect::Envoy);
-    }
-    for (host, routes) in east_west_hosts(config) {
-        let ports = backend_ports(config, &routes);
-        if ports.is_empty() || ports.contains(&port) {
-            let domains = vec![host.to_owned(), names::authority(host, port)];
-            table.host(host, &routes, Some(port), domains);
-        }
-    }
-    table.made()
-}
-
-/// For a gateway's listener: the hosts of its Routes, as far as the listener takes them.
-pub(crate) fn gateway(config: &Config, gateway: &str, port: u16, hostname: &str) -> Made {
-    let mut table = Table::new(config, names::gateway(port, gateway));
-    table.origins.push((Kind::Gateway, gateway.into()));
-    let mut hosts: BTreeMap<&str, Vec<&Arc<Route>>> = BTreeMap::new();
-    for route in config.routes().filter(|it| it.gateway.as_deref() == Some(gateway)) {
-        for host in &route.hosts {
-            if let Some(host) = intersection(hostname, host) {
-                hosts.entry(host).or_default().push(route);
+impl<'a> Routing<'a> {
+    pub(crate) fn new(config: &'a Config) -> Self {
+        let mut by_port: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
+        for service in config.services() {
+            for port in service.http_ports() {
+                by_port.entry(port.port).or_default().push(service);
             }
         }
+        let mut by_host: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
+        for route in config.routes().filter(|it| it.gateway.is_none()) {
+            for host in &route.hosts {
+                by_host.entry(host).or_default().push(route);
+            }
+        }
+        let hosts = by_host.iter().filter(|(host, _)| config.service(host).is_none());
+        let hosts = hosts.map(|(host, routes)| (*host, backend_ports(config, routes))).collect();
+        Self { config, by_port, by_host, hosts }
     }
-    for (host, routes) in hosts {
-        let domains = match host {
-            "*" => vec!["*".to_owned()],
-            host => vec![host.to_owned(), names::authority(host, port)],
-        };
-        table.host(host, &routes, None, domains);
+
+    /// Every port of an HTTP service.
+    pub(crate) fn http_ports(&self) -> impl Iterator<Item = u16> {
+        self.by_port.keys().copied()
     }
-    table.made()
+
+    /// For the listener on which a sidecar takes requests to any service: each HTTP port of each service, and the hosts of
+    /// Routes.
+    pub(crate) fn outbound(&self) -> Made {
+        let mut table = Table::new(self, names::OUTBOUND.to_owned());
+        for service in self.config.services() {
+            for (index, port) in service.http_ports().enumerate() {
+                let mut domains = vec![names::authority(&service.name, port.port)];
+                if index == 0 {
+                    domains.push(service.name.clone());
+                }
+                table.service(service, port.port, domains, Dialect::Envoy);
+            }
+        }
+        for (host, ports) in &self.hosts {
+            let routes = self.routes(host);
+            table.host(host, routes, None, vec![(*host).to_owned()]);
+            for port in ports {
+                table.host(host, routes, Some(*port), vec![names::authority(host, *port)]);
+            }
+        }
+        table.made()
+    }
+
+    /// For a listener that takes requests to one service port, whatever their host.
+    pub(crate) fn one_service(&self, service: &Service, port: u16) -> Made {
+        let mut table = Table::new(self, names::outbound(port, &service.name));
+        table.service(service, port, vec!["*".to_owned()], Dialect::Envoy);
+        table.made()
+    }
+
+    /// For a gRPC client that resolves a service.
+    pub(crate) fn grpc(&self, service: &Service, port: u16) -> Made {
+        let mut table = Table::new(self, names::authority(&service.name, port));
+        table.service(service, port, vec!["*".to_owned()], Dialect::Grpc);
+        table.made()
+    }
+
+    /// For a foreign client's listener on one port: every HTTP service that has it, and the hosts of Routes to them.
+    pub(crate) fn shared(&self, port: u16) -> Made {
+        let mut table = Table::new(self, port.to_string());
+        for service in self.by_port.get(&port).into_iter().flatten() {
+            let domains = vec![service.name.clone(), names::authority(&service.name, port)];
+            table.service(service, port, domains, Dialect::Envoy);
+        }
+        for (host, ports) in &self.hosts {
+            if ports.is_empty() || ports.contains(&port) {
+                let domains = vec![(*host).to_owned(), names::authority(host, port)];
+                table.host(host, self.routes(host), Some(port), domains);
+            }
+        }
+        table.made()
+    }
+
+    /// For a gateway's listener: the hosts of its Routes, as far as the listener takes them.
+    pub(crate) fn gateway(&self, gateway: &str, port: u16, hostname: &str) -> Made {
+        let mut table = Table::new(self, names::gateway(port, gateway));
+        table.origins.push((Kind::Gateway, gateway.into()));
+        let mut hosts: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
+        for route in self.config.routes().filter(|it| it.gateway.as_deref() == Some(gateway)) {
+            for host in &route.hosts {
+                if let Some(host) = intersection(hostname, host) {
+                    hosts.entry(host).or_default().push(route);
+                }
+            }
+        }
+        for (host, routes) in hosts {
+            let domains = match host {
+                "*" => vec!["*".to_owned()],
+                host => vec![host.to_owned(), names::authority(host, port)],
+            };
+            table.host(host, &routes, None, domains);
+        }
+        table.made()
+    }
+
+    /// The Routes for a host inside the mesh, in order of name.
+    fn routes(&self, host: &str) -> &[&'a Route] {
+        self.by_host.get(host).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// The hosts that both name, in the words of the narrower one.
@@ -101,19 +141,8 @@ fn intersection<'a>(listener: &'a str, route: &'a str) -> Option<&'a str> {
     }
 }
 
-/// Hosts of Routes inside the mesh that are not services, with their Routes in order of name.
-fn east_west_hosts(config: &Config) -> BTreeMap<&str, Vec<&Arc<Route>>> {
-    let mut hosts: BTreeMap<&str, Vec<&Arc<Route>>> = BTreeMap::new();
-    for route in config.routes().filter(|it| it.gateway.is_none()) {
-        for host in route.hosts.iter().filter(|host| config.service(host).is_none()) {
-            hosts.entry(host).or_default().push(route);
-        }
-    }
-    hosts
-}
-
 /// The HTTP ports of the services that the Routes lead to.
-fn backend_ports(config: &Config, routes: &[&Arc<Route>]) -> BTreeSet<u16> {
+fn backend_ports(config: &Config, routes: &[&Route]) -> BTreeSet<u16> {
     let rules = routes.iter().flat_map(|route| &route.rules);
     let services =
         rules.flat_map(|rule| &rule.backend_refs).filter_map(|it| config.service(&it.name));
@@ -122,26 +151,24 @@ fn backend_ports(config: &Config, routes: &[&Arc<Route>]) -> BTreeSet<u16> {
 
 /// A route configuration under construction.
 struct Table<'a> {
-    config: &'a Config,
+    routing: &'a Routing<'a>,
     configuration: RouteConfiguration,
     origins: Origins,
 }
 
 impl<'a> Table<'a> {
-    fn new(config: &'a Config, name: String) -> Self {
+    fn new(routing: &'a Routing<'a>, name: String) -> Self {
         let configuration = RouteConfiguration { name, ..Default::default() };
-        Self { config, configuration, origins: Origins::new() }
+        Self { routing, configuration, origins: Origins::new() }
     }
 
     /// A virtual host for a service port: the Routes for the service, and behind them the service itself.
     fn service(&mut self, service: &Service, port: u16, domains: Vec<String>, dialect: Dialect) {
         self.origins.push((Kind::Service, service.name.as_str().into()));
         let mut routes = Vec::new();
-        for route in self.config.routes().filter(|it| it.gateway.is_none()) {
-            if route.hosts.contains(&service.name) {
-                self.origins.push((Kind::Route, route.name.as_str().into()));
-                routes.extend(rule::routes(self.config, route, Some(port), dialect));
-            }
+        for route in self.routing.routes(&service.name) {
+            self.origins.push((Kind::Route, route.name.as_str().into()));
+            routes.extend(rule::routes(self.routing.config, route, Some(port), dialect));
         }
         routes.push(rule::default_route(service, port));
         let name = names::authority(&service.name, port);
@@ -154,17 +181,11 @@ impl<'a> Table<'a> {
     }
 
     /// A virtual host that is no service: what no rule matches is not found.
-    fn host(
-        &mut self,
-        host: &str,
-        routes: &[&Arc<Route>],
-        port: Option<u16>,
-        domains: Vec<String>,
-    ) {
+    fn host(&mut self, host: &str, routes: &[&Route], port: Option<u16>, domains: Vec<String>) {
         let mut rules = Vec::new();
         for route in routes {
             self.origins.push((Kind::Route, route.name.as_str().into()));
-            rules.extend(rule::routes(self.config, route, port, Dialect::Envoy));
+            rules.extend(rule::routes(self.routing.config, route, port, Dialect::Envoy));
         }
         let name = match port {
             Some(port) => names::authority(host, port),

@@ -500,3 +500,25 @@ fn our_sidecar_accepts_everything_that_is_made_for_it() {
         assert_eq!(foreign, none);
     }
 }
+
+#[test]
+fn a_cluster_is_encoded_once_for_every_sidecar_and_the_routes_of_all_services_too() {
+    let world = small_mesh();
+    let needs = |port: u32| {
+        instance_with(
+            "api",
+            "api-1",
+            registry::Hello { inbound_port: port, outbound_port: 15001, ..Default::default() },
+        )
+        .needs
+    };
+    let (one, other) = (sidecar(&world, &needs(15011)), sidecar(&world, &needs(15012)));
+    for (kind, name) in
+        [(ResourceType::Cluster, "outbound|9000||api"), (ResourceType::Route, "outbound")]
+    {
+        let resource = |view: &View| view.of(kind).resources[name].clone();
+        assert!(Arc::ptr_eq(&resource(&one), &resource(&other)), "{name}");
+    }
+    // Sidecars with the same needs have the very same view.
+    assert!(Arc::ptr_eq(&one, &sidecar(&world, &needs(15011))));
+}

@@ -1,10 +1,12 @@
 //! [`World`]: a configuration with the live instances, and the views that clients have of it.
 
 use crate::discovery::{Names, ObjectName, Resource, ResourceMap, ResourceType, TypeView, View};
+use crate::model::service::ServicePort;
 use crate::model::{Config, Endpoint, Kind, Service, mesh};
 use crate::registry::{Live, Needs};
 use crate::translate::cluster::Instances;
-use crate::translate::{cluster, endpoint, inbound, listener, names, policy, route, tls};
+use crate::translate::route::Routing;
+use crate::translate::{cluster, endpoint, inbound, listener, names, policy, tls};
 use dashmap::DashMap;
 use prost::Name;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,9 @@ pub(crate) struct World {
     secrets: TypeView,
     /// The route configuration of every service, for sidecars.
     outbound: OnceLock<Arc<Resource>>,
+    /// The clusters of every service, for sidecars.
+    clusters: OnceLock<Arc<ResourceMap>>,
+    previous_clusters: Option<Arc<ResourceMap>>,
     views: DashMap<ViewKey, Arc<View>>,
     /// Those of the world before, to take from them what did not change.
     previous: DashMap<ViewKey, Arc<View>>,
@@ -62,10 +67,12 @@ impl World {
             secrets: secrets(&inputs, &previous.secrets),
             inputs,
             previous: previous.views.clone(),
+            previous_clusters: previous.clusters.get().cloned(),
             ..Self::default()
         };
-        if same_config && let Some(outbound) = previous.outbound.get() {
-            world.outbound = OnceLock::from(outbound.clone());
+        if same_config {
+            world.outbound = previous.outbound.clone();
+            world.clusters = previous.clusters.clone();
         }
         world.endpoints = world.load_assignments(previous, same_config);
         world
@@ -168,20 +175,16 @@ impl World {
         let mut clusters = ResourceMap::new();
         let mut listeners = ResourceMap::new();
         let mut routes = ResourceMap::new();
-        let mut http_ports = BTreeSet::new();
+        let routing = Routing::new(config);
         for service in config.services() {
             let origins = || vec![origin(Kind::Service, &service.name)];
-            for port in &service.ports {
-                let subsets = service.subsets.iter().map(|it| Some(it.name.as_str()));
-                for subset in std::iter::once(None).chain(subsets) {
-                    let cluster = cluster::foreign(service, port, subset);
-                    insert(&mut clusters, made(&cluster.name, &cluster, origins()));
-                }
+            for (port, subset) in parts(service) {
+                let cluster = cluster::foreign(service, port, subset);
+                insert(&mut clusters, made(&cluster.name, &cluster, origins()));
             }
             for (index, port) in service.http_ports().enumerate() {
-                http_ports.insert(port.port);
                 let name = names::authority(&service.name, port.port);
-                let (configuration, made_of) = route::grpc(config, service, port.port);
+                let (configuration, made_of) = routing.grpc(service, port.port);
                 insert(&mut routes, made(&name, &configuration, made_of));
                 let bare = (index == 0).then(|| service.name.clone());
                 for target in bare.into_iter().chain([name.clone()]) {
@@ -195,8 +198,8 @@ impl World {
             let origins = services.into_iter().map(|it| origin(Kind::Service, it)).collect();
             insert(&mut listeners, made(&listener.name, &listener, origins));
         }
-        for port in http_ports {
-            let (configuration, made_of) = route::shared(config, port);
+        for port in routing.http_ports() {
+            let (configuration, made_of) = routing.shared(port);
             insert(&mut routes, made(&configuration.name, &configuration, made_of));
         }
         self.types(clusters, listeners, routes, old)
@@ -205,6 +208,7 @@ impl World {
     fn sidecar(&self, needs: &Needs, old: Option<&View>) -> [TypeView; 5] {
         let config = self.config();
         let me = &*needs.service;
+        let routing = Routing::new(config);
         let mut listeners = ResourceMap::new();
         let mut routes = ResourceMap::new();
 
@@ -213,7 +217,7 @@ impl World {
         }
         if needs.outbound_port.is_some() {
             let all = self.outbound.get_or_init(|| {
-                let (configuration, made_of) = route::outbound(config);
+                let (configuration, made_of) = routing.outbound();
                 Arc::new(made(&configuration.name, &configuration, made_of))
             });
             routes.insert(all.name.clone(), all.clone());
@@ -224,7 +228,7 @@ impl World {
             if let (Some(service), Some(port)) = (service, port)
                 && port.protocol.is_http()
             {
-                let (configuration, made_of) = route::one_service(config, service, port.port);
+                let (configuration, made_of) = routing.one_service(service, port.port);
                 insert(&mut routes, made(&configuration.name, &configuration, made_of));
             }
         }
@@ -233,7 +237,7 @@ impl World {
                 let listener = listener::gateway(me, it);
                 let origins = vec![origin(Kind::Gateway, me)];
                 insert(&mut listeners, made(&listener.name, &listener, origins));
-                let (configuration, made_of) = route::gateway(config, me, it.port, &it.hostname);
+                let (configuration, made_of) = routing.gateway(me, it.port, &it.hostname);
                 insert(&mut routes, made(&configuration.name, &configuration, made_of));
             }
         }
@@ -247,25 +251,40 @@ impl World {
         self.types(clusters, listeners, routes, old)
     }
 
-    fn sidecar_clusters(&self, needs: &Needs) -> ResourceMap {
-        let config = self.config();
-        let mut clusters = ResourceMap::new();
-        let only = needed_services(config, needs);
-        let wanted = |service: &&Arc<Service>| {
-            only.as_ref().is_none_or(|only| only.contains(service.name.as_str()))
-        };
-        let domain = &config.mesh().trust_domain;
-        for service in config.services().filter(wanted) {
-            let instances = self.instances(&service.name);
-            for port in &service.ports {
-                let subsets = service.subsets.iter().map(|it| Some(it.name.as_str()));
-                for subset in std::iter::once(None).chain(subsets) {
+    /// The clusters of every service, for sidecars; encoded once for all of them.
+    fn mesh_clusters(&self) -> &Arc<ResourceMap> {
+        self.clusters.get_or_init(|| {
+            let config = self.config();
+            let domain = &config.mesh().trust_domain;
+            let mut clusters = ResourceMap::new();
+            for service in config.services() {
+                let instances = self.instances(&service.name);
+                for (port, subset) in parts(service) {
                     let cluster = cluster::mesh(domain, service, port, subset, instances);
                     let origins = vec![origin(Kind::Service, &service.name)];
                     insert(&mut clusters, made(&cluster.name, &cluster, origins));
                 }
             }
-        }
+            unchanged_or_new(clusters, self.previous_clusters.as_ref())
+        })
+    }
+
+    fn sidecar_clusters(&self, needs: &Needs) -> ResourceMap {
+        let config = self.config();
+        let all = self.mesh_clusters();
+        let mut clusters = match needed_services(config, needs) {
+            None => ResourceMap::clone(all),
+            Some(needed) => {
+                let services = needed.into_iter().filter_map(|name| config.service(name));
+                let parts = services.flat_map(|service| {
+                    parts(service).map(|(port, subset)| {
+                        names::outbound_cluster(port.port, subset, &service.name)
+                    })
+                });
+                let found = parts.filter_map(|name| all.get_key_value(name.as_str()));
+                found.map(|(name, cluster)| (name.clone(), cluster.clone())).collect()
+            }
+        };
         for port in &needs.app_ports {
             let protocol = inbound::protocol(config, &needs.service, port);
             let cluster = cluster::inbound(&needs.service, port, protocol);
@@ -296,6 +315,14 @@ impl World {
             of(ResourceType::Route, routes),
         ]
     }
+}
+
+/// What of a service is a cluster: each port, whole and by subset.
+fn parts(service: &Service) -> impl Iterator<Item = (&ServicePort, Option<&str>)> {
+    service.ports.iter().flat_map(|port| {
+        let subsets = service.subsets.iter().map(|it| Some(it.name.as_str()));
+        std::iter::once(None).chain(subsets).map(move |subset| (port, subset))
+    })
 }
 
 /// The services that a sidecar sends requests to; `None`: any.

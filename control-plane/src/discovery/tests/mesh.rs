@@ -74,6 +74,7 @@ async fn a_sidecar_gets_what_its_certificate_and_its_attachment_say() {
     client.expect(Secret, &["trust-bundle"], &["identity"]).await;
     let sidecar = plane.live.view.sidecars().remove(0);
     assert_eq!((sidecar.service.as_str(), sidecar.instance.as_str()), ("api", "api-1"));
+    assert_eq!(sidecar.node, "api-1");
     assert!(sidecar.certificate_expires.is_some());
 }
 
