@@ -112,8 +112,21 @@ impl Compiled {
                 string(text.as_bytes(), &mut quoted);
                 self.literal(&quoted);
             }
+            JsonValue::Number(number) => self.literal(fixed_number(number).as_bytes()),
             other => self.literal(other.to_string().as_bytes()),
         }
+    }
+}
+
+/// A number of the configuration, whose numbers are all floating point: a whole one is printed without a fraction, and an
+/// exponent with its sign.
+fn fixed_number(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
+        _ => match number.to_string() {
+            text if text.contains("e-") || text.contains("e+") => text,
+            text => text.replace('e', "e+"),
+        },
     }
 }
 
@@ -131,35 +144,28 @@ fn typed(command: &Command, record: &LogRecord<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a JSON string. Control characters are escaped, so that a header's value can never end the line.
+/// Appends a JSON string. Control characters are escaped, so that a header's value can never end the line. A value that is
+/// not UTF-8 is escaped byte by byte, as in Envoy: what it was can still be told.
 fn string(text: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let is_text = std::str::from_utf8(text).is_ok();
     out.push(b'"');
-    match std::str::from_utf8(text) {
-        Ok(text) => {
-            for &byte in text.as_bytes() {
-                match byte {
-                    b'"' => out.extend_from_slice(b"\\\""),
-                    b'\\' => out.extend_from_slice(b"\\\\"),
-                    b'\n' => out.extend_from_slice(b"\\n"),
-                    b'\r' => out.extend_from_slice(b"\\r"),
-                    b'\t' => out.extend_from_slice(b"\\t"),
-                    0x08 => out.extend_from_slice(b"\\b"),
-                    0x0c => out.extend_from_slice(b"\\f"),
-                    0..0x20 | 0x7f => {
-                        out.extend_from_slice(b"\\u00");
-                        out.push(HEX[usize::from(byte >> 4)]);
-                        out.push(HEX[usize::from(byte & 15)]);
-                    }
-                    _ => out.push(byte),
-                }
+    for &byte in text {
+        match byte {
+            0x80..=0xff if is_text => out.push(byte),
+            b' '..=b'~' if byte != b'"' && byte != b'\\' => out.push(byte),
+            b'"' if is_text => out.extend_from_slice(b"\\\""),
+            b'\\' if is_text => out.extend_from_slice(b"\\\\"),
+            b'\n' if is_text => out.extend_from_slice(b"\\n"),
+            b'\r' if is_text => out.extend_from_slice(b"\\r"),
+            b'\t' if is_text => out.extend_from_slice(b"\\t"),
+            0x08 if is_text => out.extend_from_slice(b"\\b"),
+            0x0c if is_text => out.extend_from_slice(b"\\f"),
+            byte => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
             }
-        }
-        Err(_) => {
-            let text = String::from_utf8_lossy(text);
-            out.pop();
-            string(text.as_bytes(), out);
-            return;
         }
     }
     out.push(b'"');

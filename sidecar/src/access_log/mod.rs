@@ -11,6 +11,8 @@ mod json;
 mod logger;
 mod operator;
 mod record;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time_format;
 mod writer;

@@ -103,6 +103,11 @@ fn conversion(rest: &[u8], utc: &OffsetDateTime, nanos: u32, out: &mut Vec<u8>) 
         b'B' => out.extend_from_slice(month(utc).as_bytes()),
         b'u' => push_number(out, utc.weekday().number_from_monday().into()),
         b'w' => push_number(out, utc.weekday().number_days_from_sunday().into()),
+        b'G' => push_number(out, iso_year(utc).into()),
+        b'g' => padded(out, iso_year(utc) % 100, 2),
+        b'V' => padded(out, utc.iso_week().into(), 2),
+        b'U' => padded(out, utc.sunday_based_week().into(), 2),
+        b'W' => padded(out, utc.monday_based_week().into(), 2),
         b'F' => date(utc, out),
         b'T' => clock(utc, out),
         b'R' => {
@@ -142,7 +147,12 @@ fn split(at: SystemTime) -> (OffsetDateTime, u32) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
     let utc = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    (utc, since.subsec_nanos())
+    // Envoy's clock counts microseconds: what is finer would show in `%f` and `%E*S` only.
+    (utc, since.subsec_micros() * 1000)
+}
+
+fn iso_year(utc: &OffsetDateTime) -> u32 {
+    utc.to_iso_week_date().0.unsigned_abs()
 }
 
 fn date(utc: &OffsetDateTime, out: &mut Vec<u8>) {
@@ -232,8 +242,8 @@ mod tests {
     #[test]
     fn conversions_are_those_of_strftime_with_fractions() {
         assert_eq!(text("%Y/%m/%dT%H:%M:%S%z %s"), "2026/11/24T05:38:00+0000 1795498680");
-        assert_eq!(text("%s.%3f %6f %9f %f"), "1795498680.006 006070 006070809 006070809");
-        assert_eq!(text("%E3S %E0S %E*S %Ez"), "00.006 00 00.006070809 +00:00");
+        assert_eq!(text("%s.%3f %6f %9f %f"), "1795498680.006 006070 006070000 006070000");
+        assert_eq!(text("%E3S %E0S %E*S %Ez"), "00.006 00 00.00607 +00:00");
         assert_eq!(text("%a %A %b %B %e %j %p %I"), "Tue Tuesday Nov November 24 328 AM 05");
         assert_eq!(text("%F %T %R %D %y %Z %%"), "2026-11-24 05:38:00 05:38 11/24/26 26 UTC %");
         assert_eq!(text("%q at %"), "%q at %");

@@ -40,6 +40,16 @@ pub struct Format {
     pub parts: Box<[FormatPart]>,
 }
 
+impl Format {
+    /// Parses a format string.
+    ///
+    /// # Errors
+    /// Naming the command operator that is unknown or used wrongly.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        super::convert::format::parse(text)
+    }
+}
+
 /// A part of a [`Format`].
 #[derive(Debug, Clone)]
 pub enum FormatPart {

@@ -11,7 +11,7 @@ use crate::config::access_log::{Command, Format, FormatPart, HeaderOrPseudo, Ope
 ///
 /// # Errors
 /// Naming the operator that is unknown or used wrongly.
-pub(super) fn parse(text: &str) -> Result<Format, String> {
+pub(in crate::config) fn parse(text: &str) -> Result<Format, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;

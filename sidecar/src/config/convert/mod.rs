@@ -23,7 +23,7 @@ mod data_source;
 mod discovery;
 mod endpoint;
 mod filter_overrides;
-mod format;
+pub(in crate::config) mod format;
 mod header;
 mod http_connection_manager;
 mod http_filter;
