@@ -225,7 +225,12 @@ fn discovery(
     }
     match kind {
         DiscoveryType::Static => {
-            Some(Discovery::Static(inline(problems, assignment, Hosts::Addresses)?))
+            // Without endpoints it answers every request with 503, which is what black holes are for.
+            let assignment = assignment.unwrap_or_else(|| ClusterLoadAssignment {
+                cluster_name: name.to_owned(),
+                ..ClusterLoadAssignment::default()
+            });
+            Some(Discovery::Static(inline(problems, Some(assignment), Hosts::Addresses)?))
         }
         DiscoveryType::StrictDns => strict_dns(problems, assignment, dns),
         DiscoveryType::Eds => {

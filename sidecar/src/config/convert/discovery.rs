@@ -13,6 +13,7 @@ use super::common::{
     enumeration, header_name, header_value, optional, positive_duration, required, text,
     unsupported,
 };
+use super::config_source;
 
 /// Upper bounds of the first and of any pause before a new stream, where nothing is set.
 const DEFAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -49,10 +50,7 @@ pub(super) fn convert(
         }
         None => None,
     };
-    let version = enumeration(problems, "transport_api_version", transport_api_version);
-    if version.is_some_and(|version: core::ApiVersion| version != core::ApiVersion::V3) {
-        problems.reject_field("transport_api_version", "must be V3");
-    }
+    config_source::version(problems, "transport_api_version", transport_api_version);
     let mut services = grpc_services.into_iter().enumerate();
     let Some((_, service)) = services.next() else {
         problems.reject_field("grpc_services", "must have one entry");

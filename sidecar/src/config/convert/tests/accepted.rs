@@ -291,7 +291,7 @@ fn discovery_arrives_with_its_server() {
         (&*format!("{ads}.api_type"), json!("REST"), &*format!("{ads}.api_type")),
         (
             &format!("{ads}.transport_api_version"),
-            Value::Null,
+            json!("V2"),
             &format!("{ads}.transport_api_version"),
         ),
         (&format!("{ads}.grpc_services"), json!([]), &format!("{ads}.grpc_services")),
@@ -315,6 +315,13 @@ fn discovery_arrives_with_its_server() {
     set(&mut value, "dynamic_resources.lds_config", json!({"path_config_source": {"path": "/a"}}));
     let found = convert(value).expect_err("a file");
     assert_eq!(found[0].path, "dynamic_resources.lds_config.path_config_source");
+}
+
+#[test]
+fn a_static_cluster_may_be_empty() {
+    let bootstrap = accepted(&[("CLUSTER.load_assignment", Value::Null)]);
+    let Discovery::Static(assignment) = &bootstrap.clusters[0].discovery else { panic!("static") };
+    assert!(assignment.localities.is_empty());
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn what_is_required_has_to_be_there() {
         ("REWRITE.regex_rewrite.pattern", "REWRITE.regex_rewrite.pattern"),
         ("TCP.stat_prefix", "TCP.stat_prefix"),
         ("TCP.cluster", "TCP"),
-        ("CLUSTER.load_assignment", "CLUSTER.load_assignment"),
+        ("DNS.load_assignment", "DNS.load_assignment"),
         ("CLUSTER.load_assignment.cluster_name", "CLUSTER.load_assignment.cluster_name"),
         ("ENDPOINT.endpoint", "ENDPOINT.endpoint"),
         ("ENDPOINT.endpoint.address", "ENDPOINT.endpoint.address"),
