@@ -2,6 +2,7 @@
 
 pub use super::convert::bootstrap as from_proto;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use outrigger_proto::envoy::config::core::v3::Node;
-use outrigger_proto::json::{JsonError, Schema};
+use outrigger_proto::json::{Document, JsonError, Position, Schema, parse_document};
 use prost::Message;
 
 use super::cluster::Cluster;
@@ -100,7 +101,7 @@ pub enum ConfigError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The text is not YAML or JSON, or does not fit the messages.
+    /// The text is not YAML or JSON.
     #[error("{origin}: {source}")]
     Text {
         /// The file, or `--config-yaml`.
@@ -108,13 +109,34 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: JsonError,
     },
-    /// It is a bootstrap, but not one that can be run.
+    /// It is not a bootstrap, or not one that can be run.
     #[error("{}", list(.0))]
-    Rejected(Vec<Rejected>),
+    Rejected(Vec<Located>),
 }
 
-fn list(rejected: &[Rejected]) -> String {
-    rejected.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+/// A refused field and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The file, or `--config-yaml`.
+    pub origin: String,
+    /// Line and column of the field, or of the nearest part of the text that it would be in. Unknown where two texts
+    /// were merged.
+    pub position: Option<Position>,
+    /// The field, and what is wrong with it.
+    pub problem: Rejected,
+}
+
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some(position) => write!(f, "{}:{position}: {}", self.origin, self.problem),
+            None => write!(f, "{}: {}", self.origin, self.problem),
+        }
+    }
+}
+
+fn list(problems: &[Located]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads a bootstrap from a file (YAML or JSON) and `--config-yaml`, whichever are given. The latter is merged over the
@@ -127,27 +149,82 @@ pub fn read(
     overlay: Option<&str>,
     options: &Options,
 ) -> Result<Bootstrap, ConfigError> {
-    let schema = Schema::load()
-        .map_err(|source| ConfigError::Text { origin: "bootstrap".to_owned(), source })?;
-    let parse = |origin: &str, text: &str| {
-        schema
-            .read::<BootstrapProto>(text, !options.allow_unknown_static_fields)
-            .map_err(|source| ConfigError::Text { origin: origin.to_owned(), source })
-    };
-    let mut proto = match path {
+    let file = match path {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-            parse(&path.display().to_string(), &text)?
+            Some(Text::parse(path.display().to_string(), &text)?)
         }
-        None if overlay.is_none() => return Err(ConfigError::Nothing),
-        None => BootstrapProto::default(),
+        None => None,
     };
-    if let Some(text) = overlay {
-        merge(&mut proto, &parse("--config-yaml", text)?);
+    let overlay = overlay.map(|text| Text::parse("--config-yaml".to_owned(), text)).transpose()?;
+    let (file, overlay) = match (file, overlay) {
+        (None, None) => return Err(ConfigError::Nothing),
+        (None, Some(only)) | (Some(only), None) => (only, None),
+        (Some(file), Some(overlay)) => (file, Some(overlay)),
+    };
+    let schema = Schema::load()
+        .map_err(|source| ConfigError::Text { origin: file.origin.clone(), source })?;
+    let mut problems = Vec::new();
+    let mut proto = file.read(&schema, options, &mut problems)?;
+    if let Some(overlay) = &overlay {
+        merge(&mut proto, &overlay.read(&schema, options, &mut problems)?);
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError::Rejected(problems));
     }
     override_node(&mut proto, options);
-    from_proto(proto).map_err(ConfigError::Rejected)
+    from_proto(proto).map_err(|rejected| {
+        let located = |problem: Rejected| Located {
+            origin: file.origin.clone(),
+            position: file.position(&problem.path).filter(|_| overlay.is_none()),
+            problem,
+        };
+        ConfigError::Rejected(rejected.into_iter().map(located).collect())
+    })
+}
+
+/// One of the texts that make up a bootstrap.
+struct Text {
+    origin: String,
+    document: Document,
+}
+
+impl Text {
+    fn parse(origin: String, text: &str) -> Result<Self, ConfigError> {
+        match parse_document(text) {
+            Ok(document) => Ok(Self { origin, document }),
+            Err(source) => Err(ConfigError::Text { origin, source }),
+        }
+    }
+
+    fn position(&self, path: &str) -> Option<Position> {
+        self.document.positions.of(path)
+    }
+
+    /// The message in the text; an empty one and the problems, if it does not fit.
+    fn read(
+        &self,
+        schema: &Schema,
+        options: &Options,
+        problems: &mut Vec<Located>,
+    ) -> Result<BootstrapProto, ConfigError> {
+        let value = self.document.value.clone();
+        // An empty file is an empty bootstrap, and not an object only by its looks.
+        let value = if value.is_null() { serde_json::json!({}) } else { value };
+        match schema.read_value(value, !options.allow_unknown_static_fields) {
+            Ok(proto) => Ok(proto),
+            Err(JsonError::Mapping(found)) => {
+                problems.extend(found.into_iter().map(|problem| Located {
+                    origin: self.origin.clone(),
+                    position: self.position(&problem.path),
+                    problem: Rejected { path: problem.path, reason: problem.reason },
+                }));
+                Ok(BootstrapProto::default())
+            }
+            Err(source) => Err(ConfigError::Text { origin: self.origin.clone(), source }),
+        }
+    }
 }
 
 /// As every protobuf runtime merges: fields that are set replace, messages merge, lists append.
@@ -168,5 +245,95 @@ fn override_node(proto: &mut BootstrapProto, options: &Options) {
     }
     if let Some(zone) = service_zone {
         node.locality.get_or_insert_default().zone.clone_from(zone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "node: {id: a, cluster: b}
+static_resources:
+  clusters:
+  - name: one
+    connect_timeout: 1s
+";
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn names(bootstrap: &Bootstrap) -> Vec<&str> {
+        bootstrap.clusters.iter().map(|cluster| &*cluster.name).collect()
+    }
+
+    #[test]
+    fn an_overlay_replaces_fields_and_adds_to_lists() {
+        let file = file(FILE);
+        let overlay = "{node: {id: x}, static_resources: {clusters: [{name: two}]}}";
+        let bootstrap = read(Some(file.path()), Some(overlay), &Options::default()).unwrap();
+        assert_eq!((&*bootstrap.node.id, &*bootstrap.node.cluster), ("x", "b"));
+        assert_eq!(names(&bootstrap), ["one", "two"]);
+        let alone = read(None, Some(overlay), &Options::default()).unwrap();
+        assert_eq!(names(&alone), ["two"]);
+        assert!(matches!(read(None, None, &Options::default()), Err(ConfigError::Nothing)));
+    }
+
+    #[test]
+    fn flags_name_the_node() {
+        let options = Options {
+            service_node: Some("n".to_owned()),
+            service_cluster: Some("c".to_owned()),
+            service_zone: Some("z".to_owned()),
+            allow_unknown_static_fields: false,
+        };
+        let bootstrap = read(Some(file(FILE).path()), None, &options).unwrap();
+        assert_eq!((&*bootstrap.node.id, &*bootstrap.node.cluster), ("n", "c"));
+        assert_eq!(bootstrap.node.locality.unwrap().zone, "z");
+    }
+
+    #[test]
+    fn json_is_a_bootstrap_too() {
+        let file = file(r#"{"static_resources": {"clusters": [{"name": "j"}]}}"#);
+        assert_eq!(names(&read(Some(file.path()), None, &Options::default()).unwrap()), ["j"]);
+    }
+
+    #[test]
+    fn a_refused_field_is_named_with_its_line() {
+        let text = FILE.replace("1s", "-1s").replace("one", "\"\"");
+        let file = file(&text);
+        let error = read(Some(file.path()), None, &Options::default()).unwrap_err().to_string();
+        let name = file.path().display();
+        assert!(
+            error.contains(&format!(
+                "{name}:5:22: static_resources.clusters[0].connect_timeout: must not be negative"
+            )),
+            "{error}"
+        );
+        assert!(
+            error.contains(&format!("{name}:4:11: static_resources.clusters[0].name")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line_unless_it_is_allowed() {
+        let text = FILE.replace("connect_timeout", "connect_timeuot");
+        let file = file(&text);
+        let error = read(Some(file.path()), None, &Options::default()).unwrap_err().to_string();
+        assert!(error.contains(":5:"), "{error}");
+        assert!(error.contains("did you mean connect_timeout?"), "{error}");
+        let options = Options { allow_unknown_static_fields: true, ..Options::default() };
+        assert!(read(Some(file.path()), None, &options).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_yaml_is_told() {
+        let missing = read(Some(Path::new("/nowhere.yaml")), None, &Options::default());
+        assert!(missing.unwrap_err().to_string().contains("cannot read /nowhere.yaml"));
+        let broken = read(None, Some("a: [1"), &Options::default()).unwrap_err();
+        assert!(broken.to_string().starts_with("--config-yaml: "), "{broken}");
     }
 }
