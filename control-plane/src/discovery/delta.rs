@@ -72,6 +72,7 @@ impl Delta {
             self.wildcard = false;
             let named = &self.named;
             self.ledger.retain(|name, _| named.contains(name));
+            self.due.retain(|name| named.contains(name));
         } else if self.named.remove(name) {
             if self.wildcard {
                 // The wildcard may still hold it: the client has to know.

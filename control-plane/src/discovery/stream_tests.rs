@@ -874,6 +874,15 @@ mod delta {
     }
 
     #[test]
+    fn a_name_that_leaves_with_the_wildcard_is_not_answered_any_more() {
+        let mut client = DeltaClient::new(&mut World::of(Cluster, &["a"]));
+        client.request(Cluster, &["*", "a"], &[]);
+        client.request(Cluster, &[], &["a", "*"]);
+        client.expect(Cluster, &[], &[]);
+        client.expect_nothing();
+    }
+
+    #[test]
     fn a_wildcard_over_nothing_is_answered_with_nothing() {
         let mut client = DeltaClient::new(&mut World::default());
         client.request(Cluster, &[], &[]);
