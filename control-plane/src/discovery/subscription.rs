@@ -195,7 +195,7 @@ impl Ledger {
             self.take(&response.resources, |_| Taken::Accepted);
             return;
         };
-        let reason: Arc<str> = error.into();
+        let reason: Arc<str> = error.trim().into();
         let named = response.resources.iter().any(|it| names(error, &it.name));
         self.rejection = (!named).then(|| reason.clone());
         self.take(&response.resources, |resource| {
