@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{accepted, base, changed, convert, set};
+use super::harness::{IDENTITY, accepted, base, changed, convert, set};
 use crate::config::access_log::{LineFormat, Sink};
 use crate::config::bootstrap::{Bootstrap, Variant};
 use crate::config::cluster::{Discovery, LoadBalancer, UpstreamProtocol};
@@ -338,6 +338,27 @@ fn a_fingerprint_tells_what_changed() {
     };
     assert_ne!(chain(&before, 0), chain(&route, 0));
     assert_eq!(chain(&before, 1), chain(&route, 1));
+}
+
+#[test]
+fn a_fingerprint_covers_certificates_in_place() {
+    let in_place = |(certificate, key): &(String, String)| {
+        let certificate = json!([{
+            "certificate_chain": {"inline_string": certificate},
+            "private_key": {"inline_string": key},
+        }]);
+        let context = "DOWNSTREAM.common_tls_context";
+        let bootstrap = accepted(&[
+            (&format!("{context}.tls_certificate_sds_secret_configs"), Value::Null),
+            (&format!("{context}.tls_certificates"), certificate),
+        ]);
+        bootstrap.listeners[1].filter_chains[0].fingerprint
+    };
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["b.test".to_owned()]).expect("parameters");
+    let other = (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem());
+    assert_eq!(in_place(&IDENTITY), in_place(&IDENTITY));
+    assert_ne!(in_place(&IDENTITY), in_place(&other));
 }
 
 #[test]
