@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustls::{CipherSuite, NamedGroup};
 use serde_json::{Value, json};
 
 use super::harness::{IDENTITY, accepted, base, changed, convert, set};
@@ -240,6 +241,31 @@ fn tls_arrives_with_its_secrets() {
         panic!("combined")
     };
     assert_eq!((default.san_matchers.len(), &*secret.name, secret.dynamic), (1, "roots", false));
+}
+
+#[test]
+fn of_allowed_ciphers_and_curves_those_are_taken_that_are_spoken() {
+    let parameters = |suites: Value, curves: Value| {
+        let path = "DOWNSTREAM.common_tls_context.tls_params";
+        changed(&[(path, json!({"cipher_suites": suites, "ecdh_curves": curves}))])
+    };
+    let bootstrap = convert(parameters(
+        json!(["[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", "AES128-SHA"]),
+        json!(["P-521", "P-384", "X25519"]),
+    ))
+    .expect("accepted");
+    let common = &bootstrap.listeners[1].filter_chains[0].tls.as_ref().expect("TLS").common;
+    assert_eq!(
+        common.cipher_suites,
+        [
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ]
+    );
+    assert_eq!(common.groups, [NamedGroup::secp384r1, NamedGroup::X25519]);
+    let found = convert(parameters(json!(["AES128-SHA"]), json!(["P-521"]))).expect_err("none");
+    let reasons: Vec<&str> = found.iter().map(|problem| problem.reason.as_str()).collect();
+    assert_eq!(reasons, ["none of AES128-SHA is spoken here", "none of P-521 is spoken here"]);
 }
 
 #[test]
