@@ -19,6 +19,7 @@ mod warming;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use channel::ControlPlane;
+pub(crate) use channel::{ConnectError, ControlPlane};
+pub(crate) use client::Backoff;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
