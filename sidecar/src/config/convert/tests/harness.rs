@@ -114,7 +114,7 @@ pub(super) fn set(value: &mut Value, path: &str, new: Value) {
 
 pub(super) fn convert(value: Value) -> Result<Bootstrap, Vec<Rejected>> {
     let proto: Proto = SCHEMA.read_value(value, true).unwrap_or_else(|error| panic!("{error}"));
-    super::super::bootstrap(proto)
+    super::super::bootstrap_of_file(proto)
 }
 
 /// The base with some fields changed.
