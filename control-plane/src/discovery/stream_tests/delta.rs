@@ -307,6 +307,25 @@ fn a_rejection_blames_the_resources_that_it_names() {
 }
 
 #[test]
+fn a_removal_in_a_rejected_response_is_said_again_with_the_next() {
+    let mut world = World::of(Route, &["a", "b"]);
+    let mut client = DeltaClient::new(&mut world);
+    client.request(Route, &["a", "b"], &[]);
+    client.expect(Route, &["a", "b"], &[]);
+    world.set(Route, "a", "bad");
+    world.remove(Route, "b");
+    client.push(&mut world);
+    let got = client.receive().unwrap();
+    assert_eq!((got.names(), strs(&got.removed)), (vec!["a"], vec!["b"]));
+    client.send(Route, &[], &[], &got.nonce, rejection("a: no"));
+    client.expect_nothing();
+    world.set(Route, "a", "v2");
+    client.push(&mut world);
+    client.expect(Route, &["a"], &["b"]);
+    client.expect_nothing();
+}
+
+#[test]
 fn endpoints_are_pushed_again_after_their_cluster_changed() {
     let mut world = World::of(Cluster, &["a", "b"]);
     world.set(Endpoint, "a", "v1");

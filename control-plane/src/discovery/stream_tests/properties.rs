@@ -14,6 +14,10 @@ enum Step {
     Wildcard(bool),
     /// The client takes what comes, and answers it or not.
     Receive(bool),
+    /// The client refuses what comes.
+    Reject,
+    /// What there is under this name is not known.
+    Hold(usize),
     /// Time passes, in tenths of a second.
     Wait(u8),
     /// The stream breaks and comes again.
@@ -30,6 +34,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(Step::Wildcard),
         3 => any::<bool>().prop_map(Step::Receive),
         1 => (0_u8..15).prop_map(Step::Wait),
+        1 => Just(Step::Reject),
+        1 => (0..NAMES.len()).prop_map(Step::Hold),
         1 => Just(Step::Reconnect),
     ];
     proptest::collection::vec(step, 1..40)
@@ -50,7 +56,19 @@ impl Interest {
     }
 }
 
+fn hold(world: &mut World, kind: ResourceType, name: usize) {
+    world.remove(kind, NAMES[name]);
+    world.held.insert(NAMES[name].into());
+}
+
+/// Everything is known, and new: what was rejected is sent again.
+fn settle(world: &mut World) {
+    world.held.clear();
+    world.contents.values_mut().for_each(|content| content.push_str(" at last"));
+}
+
 fn change(world: &mut World, kind: ResourceType, name: usize, content: Option<u8>) {
+    world.held.remove(NAMES[name]);
     match content {
         Some(content) => world.set(kind, NAMES[name], &content.to_string()),
         None => world.remove(kind, NAMES[name]),
@@ -108,6 +126,21 @@ fn delta_converges(kind: ResourceType, steps: Vec<Step>) -> Result<(), TestCaseE
                     }
                 }
             }
+            Step::Reject => {
+                if let Some(got) = client.receive() {
+                    // A client that refuses to let go of something would be right to be reported for ever.
+                    if got.resources.is_empty() {
+                        take(&mut has, &got);
+                        client.ack(&got);
+                    } else {
+                        client.send(kind, &[], &[], &got.nonce, rejection("no"));
+                    }
+                }
+            }
+            Step::Hold(name) => {
+                hold(&mut world, kind, name);
+                client.push(&mut world);
+            }
             Step::Wait(tenths) => {
                 client.now += Duration::from_millis(100 * u64::from(tenths));
             }
@@ -123,6 +156,8 @@ fn delta_converges(kind: ResourceType, steps: Vec<Step>) -> Result<(), TestCaseE
         }
     }
     unanswered.iter().for_each(|got| client.ack(got));
+    settle(&mut world);
+    client.push(&mut world);
     let mut responses = 0;
     loop {
         while let Some(got) = client.receive() {
@@ -188,6 +223,25 @@ fn sotw_converges(kind: ResourceType, steps: Vec<Step>) -> Result<(), TestCaseEr
                 }
                 continue;
             }
+            Step::Reject => {
+                if let Some(got) = client.receive() {
+                    if got.names.is_empty() {
+                        take(&mut has, &got);
+                        client.ack(&got, &list(&interest));
+                    } else {
+                        client.nack(&got, &list(&interest), "no");
+                    }
+                }
+                continue;
+            }
+            Step::Hold(name) => {
+                // Only endpoints are ever held, and they are sent in parts.
+                if !kind.is_full_state() {
+                    hold(&mut world, kind, name);
+                    client.push(&mut world);
+                }
+                continue;
+            }
             Step::Wait(tenths) => {
                 client.now += Duration::from_millis(100 * u64::from(tenths));
                 continue;
@@ -202,6 +256,8 @@ fn sotw_converges(kind: ResourceType, steps: Vec<Step>) -> Result<(), TestCaseEr
         client.subscribe(kind, &list(&interest));
     }
     unanswered.iter().for_each(|got| client.ack(got, &list(&interest)));
+    settle(&mut world);
+    client.push(&mut world);
     let mut responses = 0;
     loop {
         while let Some(got) = client.receive() {
