@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use clap::Parser;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -28,11 +29,10 @@ struct Fixture {
 fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
     let registry = Registry::new(0);
     let status = Status::new(&registry, 2);
-    let info = Info {
-        // Field 1, a string of 2 bytes: the id.
-        node: Bytes::from_static(b"\x0a\x02n1"),
-        command_line_options: json!({"mode": "Serve"}),
-    };
+    let args = ["sidecar", "-c", "boot.yaml", "-l", "warn", "--drain-time-s", "5"];
+    let args = crate::cli::Args::try_parse_from(args).unwrap();
+    // Field 1, a string of 2 bytes: the id.
+    let info = Info::new(Bytes::from_static(b"\x0a\x02n1"), &args);
     let (admin, mut asked) = Admin::new(&registry, &status, info);
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -210,7 +210,17 @@ async fn server_info_has_the_node_and_the_options() {
     let info = fixture.json("/server_info").await;
     assert_eq!(info["state"], "LIVE");
     assert_eq!(info["node"], json!({"id": "n1"}));
-    assert_eq!(info["command_line_options"], json!({"mode": "Serve", "concurrency": 2}));
+    let options = &info["command_line_options"];
+    for (option, expected) in [
+        ("concurrency", json!(2)),
+        ("config_path", json!("boot.yaml")),
+        ("mode", json!("Serve")),
+        ("log_level", json!("warning")),
+        ("drain_time", json!("5s")),
+        ("restart_epoch", json!(0)),
+    ] {
+        assert_eq!(options[option], expected, "{option}");
+    }
     assert_eq!(info["version"].as_str().unwrap().split('/').count(), 5, "five parts as Envoy's");
     assert_eq!(fixture.json("/certs").await, json!({"certificates": []}));
     assert!(fixture.json("/memory").await["allocated"].is_string());
