@@ -194,7 +194,8 @@ impl Session {
                     }
                     new_world = true;
                 }
-                permit = self.answers.reserve(), if full => drop(permit),
+                Ok(permit) = self.answers.reserve(), if full => drop(permit),
+                () = self.answers.closed() => return Ok(()),
                 () = sleep_until(wake_at) => {}
                 () = tokio::time::sleep_until(attached_by), if unattached => {
                     return Err(Status::failed_precondition(
