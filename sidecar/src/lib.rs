@@ -1,4 +1,29 @@
-//! The data plane.
+//! The data plane: a proxy that takes its configuration from an Envoy bootstrap or from a control plane, over xDS v3.
+//!
+//! # Life of a request
+//!
+//! One request stays on one core. What it meets, in this order:
+//!
+//! 1. `worker`: one core: a runtime, listening sockets, connections to endpoints, all its own (`local`). It reads the
+//!    configuration from one immutable `snapshot`, which the control thread swaps whole.
+//! 2. `listener`: accepts; reads the first bytes where a chain depends on them; chooses the filter chain; makes the TLS
+//!    handshake (`tls`). A chain ends in `http` or in `tcp_proxy`.
+//! 3. `http::connection_manager`: which version of HTTP, its limits, how the connection ends (`drain`). Each request goes to
+//! 4. `http::router`: **the function.** It brings the request into its canonical form (`http::headers`, `http::path`), finds
+//!    its route (`http::route_table`), runs the filters (`http::filters`), and does what the route says: as a rule
+//! 5. choose an endpoint of a `cluster`, take a connection to it from the pool (`upstream`), send, and try again where the
+//!    route allows it (`http::retry`).
+//! 6. `http::upstream_body`: the response on its way back, with what ends with it: the connection's place in the pool, the
+//!    counts (`stats`), the line in the log (`access_log`).
+//!
+//! On this way nothing is locked, no count is shared but those that balance load, nothing is looked up by name, and one
+//! allocation is ours.
+//!
+//! # Around it
+//!
+//! - `config`: what Envoy's protos become: values that are right, or rejections that name their field;
+//! - `xds`: from a control plane to resources that are complete and may take effect;
+//! - `server`: the control thread, which starts, publishes and ends all this; `admin`: what it tells operators.
 #[allow(dead_code, unused_imports)] // until workers log with it
 mod access_log;
 #[allow(dead_code, unused_imports)] // until the server starts it
@@ -19,8 +44,6 @@ mod listener;
 mod local;
 #[allow(dead_code)] // until the server calls it
 mod logging;
-#[allow(dead_code)] // until the server starts a member
-mod mesh;
 mod server;
 #[allow(dead_code)] // until the workers read it
 mod snapshot;

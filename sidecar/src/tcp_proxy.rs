@@ -133,10 +133,8 @@ async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report:
         return;
     };
     report.cluster = Some(cluster.clone());
-    let Some((mut upstream, _active)) = connect_any(&cluster, proxy, report).await else {
-        client.reset_on_close();
-        return;
-    };
+    let connected = connect_any(&cluster, proxy, report).await;
+    let Some((mut upstream, _active)) = connected else { return };
     let ended = copy::both_ways(
         &mut client,
         &mut upstream,
@@ -187,7 +185,7 @@ async fn connect_any(
             report.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         }
-        match connect::connect(cluster, &endpoint, priority, "").await {
+        match connect::connect(cluster, &endpoint, priority, "", &[]).await {
             Ok(transport) => {
                 cluster.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;

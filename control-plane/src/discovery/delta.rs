@@ -151,11 +151,6 @@ impl Subscription for Delta {
         if removals {
             removed.extend(self.removals(view).cloned());
         }
-        let absent =
-            |name: &&Arc<str>| !view.resources.contains_key(*name) && !view.held.contains(*name);
-        let subscribed = |name: &&Arc<str>| self.wildcard || self.named.contains(*name);
-        let doubtful = self.ledger.doubtful_removals().filter(absent).filter(subscribed);
-        removed.extend(doubtful.cloned());
         Plan { resources, removed: removed.into_iter().collect(), keeps_removed: false }
     }
 
@@ -164,7 +159,10 @@ impl Subscription for Delta {
         for name in plan.resources.iter().map(|it| &it.name).chain(&plan.removed) {
             self.due.remove(name);
         }
-        self.ledger.sent(plan, nonce, now);
+        for name in &plan.removed {
+            self.ledger.forget(name);
+        }
+        self.ledger.sent(&plan.resources, nonce, now);
     }
 
     fn resend(&mut self, name: &Arc<str>) {

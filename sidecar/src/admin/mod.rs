@@ -15,8 +15,6 @@ mod reply;
 mod server;
 mod stats;
 mod status;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use info::Info;
 pub(crate) use query::{

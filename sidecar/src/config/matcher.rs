@@ -43,7 +43,7 @@ pub struct HeaderMatcher {
 /// The header or request part that a [`HeaderMatcher`] reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MatchedHeader {
-    /// An ordinary header. Several lines are joined with `,` before the match, as in Envoy.
+    /// An ordinary header. Of several lines one has to match alone, as in Envoy 1.40.
     Header(HeaderName),
     /// `:method`.
     Method,

@@ -71,7 +71,8 @@ pub enum Principal {
     And(Vec<Principal>),
     Or(Vec<Principal>),
     Not(Box<Principal>),
-    /// The peer has a verified certificate; with a matcher: one of its URI SANs, else DNS SANs, else its subject, matches.
+    /// The connection is encrypted; with a matcher: the peer has a verified certificate, of which one of the URI SANs, else
+    /// DNS SANs, else the subject, matches.
     Authenticated(Option<StringMatcher>),
     DirectRemoteIp(IpNet),
     RemoteIp(IpNet),

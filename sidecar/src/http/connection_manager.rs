@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::filters::Filter;
+use super::headers;
 use super::path::PathRules;
 use super::router;
 use super::timeout::{Timer, earlier};
@@ -112,6 +113,9 @@ pub(crate) struct Connection {
     /// Bytes received when the last request ended: whatever came after is the beginning of the next.
     received_at_idle: Cell<u64>,
     last_host: RefCell<Option<(HeaderValue, Authority)>>,
+    last_timeout: RefCell<Option<(u64, HeaderValue)>>,
+    /// Value of `server`, this connection's own copy.
+    pub(crate) server_name: HeaderValue,
 }
 
 /// Counts a client's bytes, and notices when it does not read.
@@ -172,6 +176,7 @@ impl Connection {
             stats.downstream_cx_ssl_total.inc();
             stats.downstream_cx_ssl_active.inc();
         }
+        let server_name = headers::own(&manager.config.server_name);
         Rc::new(Self {
             id: local.next_id(),
             local,
@@ -190,6 +195,8 @@ impl Connection {
             idle_since: Cell::new(Instant::now()),
             received_at_idle: Cell::new(0),
             last_host: RefCell::new(None),
+            last_timeout: RefCell::new(None),
+            server_name,
         })
     }
 
@@ -253,6 +260,20 @@ impl Connection {
         let authority = Authority::try_from(host.as_bytes()).ok()?;
         *last = Some((host.clone(), authority.clone()));
         Some(authority)
+    }
+
+    /// The value of `x-envoy-expected-rq-timeout-ms`. A connection's requests mostly have the same.
+    pub(crate) fn timeout_header(&self, timeout: Duration) -> HeaderValue {
+        let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let mut last = self.last_timeout.borrow_mut();
+        match &*last {
+            Some((known, value)) if *known == milliseconds => value.clone(),
+            _ => {
+                let value = HeaderValue::from(milliseconds);
+                *last = Some((milliseconds, value.clone()));
+                value
+            }
+        }
     }
 
     /// The `Host` for an authority: the other way round.

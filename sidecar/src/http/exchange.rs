@@ -9,12 +9,14 @@ use std::time::SystemTime;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::body::Progress;
 use super::connection_manager::Connection;
 use super::headers::{GRPC_STATUS, X_REQUEST_ID};
+use super::local_reply;
+use super::matching::is_grpc;
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
 
 /// One request and its response. It travels from the connection's task into the response's body; wherever it is dropped,
@@ -35,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) progress: Option<Rc<Progress>>,
     /// What a log or a header wants to know.
     pub(crate) facts: Option<Box<Facts>>,
+    /// An endpoint was tried: what reads the request's body is no longer ours alone.
+    pub(crate) tried: bool,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
     ended: bool,
@@ -57,6 +61,7 @@ pub(crate) struct Facts {
     pub(crate) attempts: u32,
     pub(crate) failure: Option<String>,
     pub(crate) first_response_byte: Option<Instant>,
+    grpc: bool,
     grpc_status: Option<u32>,
     request: Captured,
     /// For additions to the response.
@@ -86,6 +91,7 @@ impl Exchange {
             details: Cow::Borrowed(""),
             progress: None,
             facts: None,
+            tried: false,
             request_id: None,
             ended: false,
         };
@@ -114,6 +120,7 @@ impl Exchange {
                 attempts: 0,
                 failure: None,
                 first_response_byte: None,
+                grpc: is_grpc(&request.headers),
                 grpc_status: None,
                 request: Captured::default(),
                 for_additions: Captured::default(),
@@ -211,6 +218,7 @@ impl Exchange {
             details: std::mem::take(&mut self.details),
             progress: self.progress.take(),
             facts: self.facts.take(),
+            tried: false,
             request_id: None,
             ended,
         }
@@ -295,7 +303,12 @@ impl Exchange {
         record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
         record.connection_id = Some(connection.id);
         record.stream_id = text(&facts.request_id);
-        record.grpc_status = facts.grpc_status;
+        // A call that ends without a status has the one that the response's stands for.
+        let implied = || {
+            let status = StatusCode::from_u16(self.status).ok().filter(|_| facts.grpc)?;
+            Some(u32::from(local_reply::grpc_status(status)))
+        };
+        record.grpc_status = facts.grpc_status.or_else(implied);
         record.request_headers = Headers::Captured(&facts.request);
         record.response_headers = Headers::Captured(&facts.response);
         record.response_trailers = Headers::Captured(&facts.trailers);

@@ -83,12 +83,11 @@ pub(crate) fn failed(failure: &Failure, retried: bool) -> Refusal {
     };
     let what = failure.text();
     let retried = if retried { "retried and the latest " } else { "" };
-    let mut text = format!(
+    let text = format!(
         "upstream connect error or disconnect/reset before headers. {retried}reset reason: {what}"
     );
     let mut details = format!("upstream_reset_before_response_started{{{what}}}");
     if let Failure::Connect(cause) = failure {
-        text.push_str(&format!(", transport failure reason: {cause}"));
         details = format!("upstream_reset_before_response_started{{{what}|{cause}}}");
     }
     let reply = LocalReply::new(status, text, details.replace(' ', "_"));

@@ -305,7 +305,7 @@ fn upgrade(
             }
             _ => {
                 return Err(Refused::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
+                    StatusCode::NOT_FOUND,
                     "connect_not_allowed",
                     Reason::UpgradeRefused,
                 ));
@@ -670,6 +670,25 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// A number as a header value. Small ones, of which there is one in most responses, cost nothing.
+pub(crate) fn number(number: u64) -> HeaderValue {
+    const SMALL: [&str; 21] = [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+        "17", "18", "19", "20",
+    ];
+    let small = usize::try_from(number).ok().and_then(|number| SMALL.get(number));
+    small.map_or_else(|| HeaderValue::from(number), |text| HeaderValue::from_static(text))
+}
+
+/// A copy that shares its bytes with nobody: cloning a value of the configuration would make all workers write to the one
+/// count of its bytes.
+pub(crate) fn own(value: &HeaderValue) -> HeaderValue {
+    if value == "envoy" {
+        return HeaderValue::from_static("envoy");
+    }
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
 fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
     let text = match super::matching::joined(headers, &header::VIA) {
         Some(before) => [&before, b", ".as_slice(), via.as_bytes()].concat(),
@@ -702,14 +721,18 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 }
 
 /// Puts `server`, `via` and what else every response of this connection manager has.
-pub(crate) fn finish_response(headers: &mut HeaderMap, config: &HttpConnectionManager) {
+pub(crate) fn finish_response(
+    headers: &mut HeaderMap,
+    config: &HttpConnectionManager,
+    server_name: &HeaderValue,
+) {
     use crate::config::http_connection_manager::ServerHeader;
     match config.server_header {
         ServerHeader::Overwrite => {
-            headers.insert(header::SERVER, config.server_name.clone());
+            headers.insert(header::SERVER, server_name.clone());
         }
         ServerHeader::AppendIfAbsent => {
-            headers.entry(header::SERVER).or_insert_with(|| config.server_name.clone());
+            headers.entry(header::SERVER).or_insert_with(|| server_name.clone());
         }
         ServerHeader::PassThrough => {}
     }

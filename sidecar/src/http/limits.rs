@@ -67,9 +67,13 @@ impl Limits {
         }
     }
 
-    /// What `x-envoy-expected-rq-timeout-ms` says.
-    pub(crate) fn expected(&self) -> Option<Duration> {
-        self.per_try.or(self.route)
+    /// What `x-envoy-expected-rq-timeout-ms` says: what is left for an attempt that begins so long after the first.
+    pub(crate) fn expected(&self, after: Duration) -> Option<Duration> {
+        let left = self.route.map(|route| route.saturating_sub(after));
+        match (self.per_try, left) {
+            (Some(per_try), Some(left)) => Some(per_try.min(left)),
+            (per_try, left) => per_try.or(left),
+        }
     }
 
     pub(crate) fn of_response(&self) -> Deadlines {

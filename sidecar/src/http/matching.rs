@@ -28,17 +28,6 @@ pub(crate) struct RequestView<'a> {
 }
 
 impl RequestView<'_> {
-    /// The value of a header or request part; several lines are joined with `,`.
-    fn value(&self, name: &MatchedHeader) -> Option<Cow<'_, [u8]>> {
-        match name {
-            MatchedHeader::Header(name) => joined(self.headers, name),
-            MatchedHeader::Method => Some(self.method.as_str().as_bytes().into()),
-            MatchedHeader::Path => Some(self.path_and_query.as_bytes().into()),
-            MatchedHeader::Authority => Some(self.authority.as_bytes().into()),
-            MatchedHeader::Scheme => Some(self.scheme.as_bytes().into()),
-        }
-    }
-
     /// Whether the request is a gRPC call, by its content type.
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(self.headers)
@@ -70,55 +59,62 @@ pub(crate) fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Co
 }
 
 impl HeaderMatcher {
-    /// Whether the request has what the matcher asks for.
+    /// Whether the request has what the matcher asks for. Of several lines of a header, one has to match alone.
     pub(crate) fn matches(&self, request: &RequestView<'_>) -> bool {
-        self.decide(request.value(&self.name).as_deref())
-    }
-
-    /// Whether these headers have it. Parts of a request (`:path` and the like) are missing here, but `:status` is not
-    /// a request's either.
-    pub(crate) fn matches_headers(&self, headers: &HeaderMap) -> bool {
         match &self.name {
-            MatchedHeader::Header(name) => self.decide(joined(headers, name).as_deref()),
-            _ => self.decide(None),
+            MatchedHeader::Header(name) => self.decide(lines(request.headers, name)),
+            MatchedHeader::Method => self.decide([request.method.as_str().as_bytes()]),
+            MatchedHeader::Path => self.decide([request.path_and_query.as_bytes()]),
+            MatchedHeader::Authority => self.decide([request.authority.as_bytes()]),
+            MatchedHeader::Scheme => self.decide([request.scheme.as_bytes()]),
         }
     }
 
-    /// Like [`matches`](Self::matches), but true also if one line of several, or one element of a list, matches alone.
-    /// For rules that deny: a second value must not hide the first.
+    /// Whether these headers have it. Parts of a request (`:path` and the like) are missing here.
+    pub(crate) fn matches_headers(&self, headers: &HeaderMap) -> bool {
+        match &self.name {
+            MatchedHeader::Header(name) => self.decide(lines(headers, name)),
+            _ => self.decide([]),
+        }
+    }
+
+    /// Like [`matches`](Self::matches), but true also if all lines joined, or one element of a list, match. For rules that
+    /// deny: what stands around a value must not hide it.
     pub(crate) fn matches_any_value(&self, request: &RequestView<'_>) -> bool {
         if self.matches(request) {
             return true;
         }
         let MatchedHeader::Header(name) = &self.name else { return false };
-        request.headers.get_all(name).iter().any(|line| {
-            self.decide(Some(line.as_bytes()))
-                || line
-                    .as_bytes()
-                    .split(|byte| *byte == b',')
-                    .any(|element| self.decide(Some(element.trim_ascii())))
-        })
+        let Some(all) = joined(request.headers, name) else { return false };
+        self.decide([&*all])
+            || all.split(|byte| *byte == b',').any(|element| self.decide([element.trim_ascii()]))
     }
 
-    fn decide(&self, value: Option<&[u8]>) -> bool {
+    fn decide<'v>(&self, values: impl IntoIterator<Item = &'v [u8]>) -> bool {
+        let mut values = values.into_iter().peekable();
         if let HeaderValueMatcher::Present(present) = self.value {
-            return (value.is_some() == present) != self.invert;
+            return (values.peek().is_some() == present) != self.invert;
         }
-        let value = match value {
-            Some(value) => value,
-            None if self.treat_missing_as_empty => &[],
-            None => return false,
-        };
-        let matched = match &self.value {
-            HeaderValueMatcher::Present(_) => true,
+        if values.peek().is_none() {
+            return self.treat_missing_as_empty && self.value_matches(b"") != self.invert;
+        }
+        values.any(|value| self.value_matches(value)) != self.invert
+    }
+
+    fn value_matches(&self, value: &[u8]) -> bool {
+        match &self.value {
+            HeaderValueMatcher::Present(present) => *present,
             HeaderValueMatcher::String(matcher) => matcher.matches(value),
             HeaderValueMatcher::Range { start, end } => std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse::<i64>().ok())
                 .is_some_and(|number| (*start..*end).contains(&number)),
-        };
-        matched != self.invert
+        }
     }
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
 }
 
 impl QueryParameterMatcher {
@@ -200,10 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_one_value_joined_with_commas() {
+    fn of_several_lines_one_has_to_match_alone() {
         let two = headers(&[b"a", b"b"]);
-        assert!(matcher(exact("a,b"), false, false).matches_headers(&two));
-        assert!(!matcher(exact("a"), false, false).matches_headers(&two));
+        for value in ["a", "b"] {
+            assert!(matcher(exact(value), false, false).matches_headers(&two));
+            assert!(!matcher(exact(value), true, false).matches_headers(&two));
+        }
+        assert!(!matcher(exact("a,b"), false, false).matches_headers(&two));
+        assert!(!matcher(exact("a"), false, false).matches_headers(&headers(&[b"a,b"])));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::headers::{GRPC_STATUS, X_ENVOY_OVERLOADED, X_ENVOY_RATELIMITED};
+use super::headers::{GRPC_STATUS, X_ENVOY_RATELIMITED};
 use super::matching::RequestView;
 use crate::cluster::{Breaker, EndpointId, RoutingPriority};
 use crate::config::route::{RetryOn, RetryPolicy};
@@ -151,9 +151,6 @@ fn wants(policy: &RetryPolicy, attempted: Attempted<'_>) -> bool {
             }
         },
         Attempted::Response(status, headers) => {
-            if headers.contains_key(X_ENVOY_OVERLOADED) {
-                return false;
-            }
             if headers.contains_key(X_ENVOY_RATELIMITED) {
                 return on(RetryOn::ENVOY_RATELIMITED);
             }
@@ -255,11 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn what_another_envoy_shed_is_never_sent_again() {
+    fn what_was_rate_limited_is_tried_again_only_by_its_own_condition() {
         let mut headers = HeaderMap::new();
-        headers.insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        assert!(!wants(&policy(RetryOn::FIVE_XX), Attempted::Response(status, &headers)));
+        headers.insert(X_ENVOY_RATELIMITED, HeaderValue::from_static("true"));
+        let response = Attempted::Response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+        assert!(!wants(&policy(RetryOn::FIVE_XX), response));
+        assert!(wants(&policy(RetryOn::ENVOY_RATELIMITED), response));
     }
 
     #[test]

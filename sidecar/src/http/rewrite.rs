@@ -3,7 +3,7 @@
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use regex::bytes::Regex;
 
 use super::body::RequestBody;
@@ -29,11 +29,11 @@ pub(crate) fn path(
 ) -> Result<(), Refusal> {
     let Some(rewrite) = &action.path_rewrite else { return Ok(()) };
     let old = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let Some(new) = rewritten(rewrite, matches, old) else { return Ok(()) };
+    let new = rewritten(rewrite, matches, old);
     if envoy_headers && let Ok(value) = HeaderValue::from_str(old) {
         request.headers.insert(X_ENVOY_ORIGINAL_PATH, value);
     }
-    set_path(request, &new)
+    new.map_or(Ok(()), |new| set_path(request, &new))
 }
 
 /// The path and query after a rewrite; `None`: as before.
@@ -197,8 +197,19 @@ pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>, connection
         host.map(|host| request.headers_mut().insert(header::HOST, host));
     }
     *request.version_mut() = Version::HTTP_11;
-    let endless = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
-    if endless && !request.headers().contains_key(header::CONTENT_LENGTH) {
+    if request.headers().contains_key(header::CONTENT_LENGTH) {
+        return;
+    }
+    if request.body().is_end_stream() {
+        // Where a body is the rule, its absence is said, as Envoy does.
+        let rule = !matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+        );
+        if rule {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if request.body().size_hint().exact().is_none() {
         // hyper would take a GET of unknown length for one without a body, and lose it.
         request
             .headers_mut()

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -66,16 +67,20 @@ pub(crate) async fn respond(
             response.map(|()| ResponseBody::upstream(body, exchange))
         }
         Ok(Answer::Tunnel(response)) => response.map(|()| ResponseBody::tunnel()),
-        Err(reply) => {
+        Err(mut reply) => {
             if matches!(reply.reason, Some(Reason::BadRequest)) {
                 connection.stats().downstream_cx_protocol_error.inc();
+            }
+            if !exchange.tried && !exchange.request_is_complete() {
+                // Its body is not read any more.
+                reply.close = true;
             }
             reply.into_response(exchange, grpc, head)
         }
     };
 
     let config = &connection.manager.config;
-    headers::finish_response(response.headers_mut(), config);
+    headers::finish_response(response.headers_mut(), config, &connection.server_name);
     if config.always_set_request_id_in_response
         && let Some(id) = request_id
     {
@@ -350,10 +355,6 @@ async fn forward(
         .apply(&mut request.headers, Side::Request, &mut || exchange.record_for_additions());
     rewrite::path(action, &matched.route.config.matches, request, envoy_headers)?;
     rewrite::host(action, literal_host, request, envoy_headers);
-    if envoy_headers && let Some(expected) = limits.expected() {
-        let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        request.headers.insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, milliseconds.into());
-    }
     exchange.capture_request(request);
 
     if let Some(token) = &accepted.upgrade {
@@ -374,6 +375,9 @@ async fn forward(
     let mut attempts = 0u32;
     loop {
         attempts += 1;
+        if let Some(facts) = &mut exchange.facts {
+            facts.attempts = attempts;
+        }
         let endpoint = {
             let hosts = cluster.hosts.load();
             let (avoid, looks) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
@@ -389,20 +393,27 @@ async fn forward(
             retries.note(pool.endpoint.id);
         }
         if let Some(facts) = &mut exchange.facts {
-            facts.attempts = attempts;
             facts.host = Some(pool.endpoint.address);
         }
         let last =
             retries.as_ref().is_none_or(|retries| retries.policy().num_retries == retries.done);
         let mut outgoing = payload.request(request, last);
         rewrite::for_endpoint(action, literal_host, &pool.endpoint, &mut outgoing, envoy_headers);
+        let after = if attempts == 1 { Duration::ZERO } else { exchange.start.elapsed() };
+        if envoy_headers && let Some(expected) = limits.expected(after) {
+            let value = connection.timeout_header(expected);
+            outgoing.headers_mut().insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
+        }
         if matched.host.include_request_attempt_count {
-            outgoing.headers_mut().insert(headers::X_ENVOY_ATTEMPT_COUNT, attempts.into());
+            outgoing
+                .headers_mut()
+                .insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(attempts.into()));
         }
 
         let Some(mut attempt) = Attempt::begin(&cluster, pool, priority) else {
             return Err(failed(&Failure::Overflow, false));
         };
+        exchange.tried = true;
         let began = Instant::now();
         let sending = send(&mut attempt, outgoing, &cluster, connection, accepted.https, priority);
         let outcome = within(sending, &mut timer, exchange, &limits, Some(began)).await;
@@ -415,7 +426,7 @@ async fn forward(
             }
             Ok(Err(failure)) => {
                 if let Some(facts) = &mut exchange.facts {
-                    facts.failure = failure.cause().map(str::to_owned);
+                    facts.failure = failure.cause().map(|cause| cause.replace(' ', "_"));
                 }
                 count_failure(&cluster, failure);
                 if let Some(outcome) = outcome_of(failure) {
@@ -468,11 +479,11 @@ async fn forward(
             facts.first_response_byte = Some(Instant::now());
         }
         if envoy_headers {
-            let milliseconds = attempt.elapsed_milliseconds();
-            head.headers.insert(headers::X_ENVOY_UPSTREAM_SERVICE_TIME, milliseconds.into());
+            let milliseconds = headers::number(attempt.elapsed_milliseconds());
+            head.headers.insert(headers::X_ENVOY_UPSTREAM_SERVICE_TIME, milliseconds);
         }
         if matched.host.include_attempt_count_in_response {
-            head.headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, attempts.into());
+            head.headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(attempts.into()));
         }
         response_headers
             .apply(&mut head.headers, Side::Response, &mut || exchange.record_for_additions());
@@ -621,4 +632,20 @@ fn decide(
         return Verdict::No;
     }
     retries.decide(attempted, cluster, priority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        // One lives in every connection; what is rare is boxed.
+        let size = size_of_future(respond);
+        assert!(size <= 4096, "{size} bytes");
+    }
 }

@@ -79,6 +79,12 @@ pub(crate) async fn run(
     };
     let limits = Limits::new(action, manager, exchange, request, None);
     let mut timer = Timer::new(&connection.local.timers);
+    if !manager.config.suppress_envoy_headers
+        && let Some(expected) = limits.expected(Duration::ZERO)
+    {
+        let value = connection.timeout_header(expected);
+        request.headers.insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
+    }
     let mut outgoing = Request::new(RequestBody::Empty);
     *outgoing.uri_mut() = std::mem::take(&mut request.uri);
     *outgoing.headers_mut() = std::mem::take(&mut request.headers);

@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::headers;
 use super::timeout::{Timer, earlier};
 use crate::access_log::ResponseFlags;
+use crate::upstream::failure::h2_error;
 
 /// Deadlines of a response under way.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,14 +116,18 @@ impl UpstreamBody {
 
     /// The endpoint broke off: so does the client's response.
     fn broken(&mut self, exchange: &mut Exchange, error: BodyError) -> BodyError {
-        let remote_reset = matches!(&error, BodyError::Upstream(error)
-            if crate::upstream::failure::h2_error(error).is_some_and(|h2| h2.is_reset()));
-        let flag = if remote_reset {
-            ResponseFlags::UPSTREAM_REMOTE_RESET
-        } else {
-            ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
+        let http2 = match &error {
+            BodyError::Upstream(error) => h2_error(error),
+            _ => None,
         };
-        exchange.fail(flag, "upstream_reset_after_response_started");
+        let remote_reset = http2.is_some_and(h2::Error::is_reset);
+        let (flag, what) = match http2 {
+            Some(_) if remote_reset => (ResponseFlags::UPSTREAM_REMOTE_RESET, "remote_reset"),
+            Some(_) => (ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "connection_termination"),
+            // The end of an HTTP/1 connection in the middle of a body is no end of the body.
+            None => (ResponseFlags::UPSTREAM_PROTOCOL_ERROR, "protocol_error"),
+        };
+        exchange.fail(flag, format!("upstream_reset_after_response_started{{{what}}}"));
         exchange.connection.stats().rq_reset_after_downstream_response_started.inc();
         if let Some(mut attempt) = self.attempt.take() {
             attempt.reset_after_headers(remote_reset);

@@ -14,7 +14,8 @@ use crate::cluster::{Cluster, Endpoint, RoutingPriority};
 use crate::tls;
 use crate::transport::{Meter, Socket, Transport};
 
-/// Connects to an endpoint. `host` is the `Host` of the request that wants it, for `auto_sni`.
+/// Connects to an endpoint. `host` is the `Host` of the request that wants it, for `auto_sni`; `alpn` is what is offered
+/// where the transport does not say.
 ///
 /// The caller has taken a connection from the circuit breaker; it is given back when the connection ends, or here if none
 /// comes to be.
@@ -26,12 +27,13 @@ pub(crate) async fn connect(
     endpoint: &Arc<Endpoint>,
     priority: RoutingPriority,
     host: &str,
+    alpn: &[&[u8]],
 ) -> Result<Transport, Failure> {
     // Counts from here on; its end is the connection's.
     let life = Arc::new(Life::begin(cluster, endpoint, priority));
     let attempt = tokio::time::timeout(
         cluster.config.connect_timeout,
-        Box::pin(connect_without_limit(cluster, endpoint, host, &life)),
+        Box::pin(connect_without_limit(cluster, endpoint, host, alpn, &life)),
     );
     let failure = match attempt.await {
         Ok(Ok(transport)) => {
@@ -55,6 +57,7 @@ async fn connect_without_limit(
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     host: &str,
+    alpn: &[&[u8]],
     life: &Arc<Life>,
 ) -> Result<Transport, Failure> {
     let tcp = TcpStream::connect(endpoint.address).await.map_err(|error| {
@@ -68,9 +71,14 @@ async fn connect_without_limit(
 
     let configuration =
         if cluster.config.auto_sni { context.config_for_host(host) } else { context.config() };
-    let (configuration, name) = configuration.ok_or_else(|| {
+    let (mut configuration, name) = configuration.ok_or_else(|| {
         Failure::Connect("TLS_error: its secrets have not arrived yet".to_owned())
     })?;
+    if configuration.alpn_protocols.is_empty() && !alpn.is_empty() {
+        let mut with_alpn = (*configuration).clone();
+        with_alpn.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        configuration = Arc::new(with_alpn);
+    }
     let tls_stats = cluster.tls_stats.as_ref().map(|stats| stats.local());
     match TlsConnector::from(configuration).connect(name, socket).await {
         Ok(stream) => {

@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+use crate::tls;
+
 /// Why a request has no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -37,6 +39,12 @@ impl Failure {
                 Self::Protocol(h2.to_string())
             };
         }
+        if let Some(io) = io_error(error)
+            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            // TLS 1.3 lets a server refuse our certificate after we took the handshake for done.
+            return Self::Connect(format!("TLS_error: {}", tls::Failure::of_handshake(io)));
+        }
         if error.is_parse() {
             return Self::Protocol(error.to_string());
         }
@@ -63,6 +71,17 @@ impl Failure {
             _ => None,
         }
     }
+}
+
+fn io_error(error: &hyper::Error) -> Option<&std::io::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref() {
+            return Some(io);
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// The error of HTTP/2 behind one of hyper's.

@@ -29,6 +29,15 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
+    /// What is offered by ALPN.
+    fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Either => &[b"h2", b"http/1.1"],
+        }
+    }
+
     /// What the cluster speaks to this endpoint, for a request of this version.
     pub(crate) fn of(cluster: &Cluster, endpoint: &Endpoint, version: Version) -> Self {
         match cluster.config.protocol {
@@ -256,7 +265,8 @@ impl<B: RequestBody> Pool<B> {
         let (pool, cluster, host) = (Rc::clone(self), Arc::clone(cluster), Box::<str>::from(host));
         tokio::task::spawn_local(async move {
             let connecting = Connecting { pool: Rc::clone(&pool) };
-            let connected = connect::connect(&cluster, &pool.endpoint, priority, &host).await;
+            let alpn = protocol.alpn();
+            let connected = connect::connect(&cluster, &pool.endpoint, priority, &host, alpn).await;
             let result = match connected {
                 Ok(transport) => pool.start(transport, &cluster, protocol).await,
                 Err(failure) => Err(failure),

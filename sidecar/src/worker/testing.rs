@@ -43,6 +43,9 @@ impl Sidecar {
             .unwrap_or_else(|error| panic!("{error}"));
         let registry = Registry::new(1);
         let mut contexts = tls::Contexts::new();
+        for secret in bootstrap.secrets {
+            contexts.set_secret(secret).unwrap();
+        }
         let mut manager = Manager::new(&registry);
         for cluster in &bootstrap.clusters {
             manager.set(Arc::clone(cluster), &mut contexts).unwrap();
@@ -89,7 +92,7 @@ impl Sidecar {
         let worker = spawn(0, shared.clone()).unwrap();
         let mut addresses = Vec::new();
         for (index, _) in bootstrap.listeners.iter().enumerate() {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = std::net::TcpListener::bind(bootstrap.listeners[index].address).unwrap();
             socket.set_nonblocking(true).unwrap();
             addresses.push(socket.local_addr().unwrap());
             let listener = ListenerId(index as u32);

@@ -135,10 +135,7 @@ impl Manager {
         }
         match &previous {
             Some(_) => self.cells.local().cluster_modified.inc(),
-            None => {
-                self.cells.local().cluster_added.inc();
-                self.cells.local().active_clusters.inc();
-            }
+            None => self.cells.local().cluster_added.inc(),
         }
         if let Some(previous) = &previous {
             self.forget_service(id, &previous.cluster.config.discovery);
@@ -152,6 +149,7 @@ impl Manager {
         }
         self.changed.insert(id);
         self.start_discovery(id);
+        self.count();
         Ok(())
     }
 
@@ -307,7 +305,7 @@ impl Manager {
         }
         self.changed.insert(id);
         self.cells.local().cluster_removed.inc();
-        self.cells.local().active_clusters.dec();
+        self.count();
     }
 
     /// Takes new endpoints of EDS clusters. They touch the host sets of those clusters and nothing else.
@@ -460,6 +458,11 @@ impl Manager {
                 self.by_service.remove(service_name);
             }
         }
+    }
+
+    fn count(&self) {
+        let exist = self.entries.iter().flatten().count();
+        self.cells.local().active_clusters.set(exist as u64);
     }
 
     fn entry(&self, id: ClusterId) -> Option<&Entry> {

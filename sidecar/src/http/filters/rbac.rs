@@ -99,11 +99,12 @@ fn is(principal: &Principal, input: &FilterInput<'_>, any_value: bool) -> bool {
     }
 }
 
-/// The names of a certificate count only if its chain was verified.
+/// Without a name, any TLS connection will do, as in Envoy. The names of a certificate count only if its chain was verified.
 fn is_authenticated(matcher: Option<&StringMatcher>, input: &FilterInput<'_>) -> bool {
-    let identity = input.connection.tls.as_ref().and_then(|tls| tls.identity.as_ref());
-    let Some(identity) = identity.filter(|identity| identity.verified) else { return false };
+    let Some(tls) = &input.connection.tls else { return false };
     let Some(matcher) = matcher else { return true };
+    let identity = tls.identity.as_ref().filter(|identity| identity.verified);
+    let Some(identity) = identity else { return false };
     let matches = |names: &[Box<str>]| names.iter().any(|name| matcher.matches(name.as_bytes()));
     // As in Envoy: URI SANs if there are any, else DNS SANs, else the subject.
     if !identity.uri_sans.is_empty() {
