@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
@@ -179,9 +179,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut map: Vec<(String, Spanned<Node>)> = Vec::new();
         while let Some((key, value)) = entries.next_entry::<String, _>()? {
-            if map.iter().any(|(known, _)| *known == key) {
-                return Err(A::Error::custom(format!("duplicate key {key:?}")));
-            }
+            // The parser has refused a key that stands twice.
             map.push((key, value));
         }
         Ok(Node::Map(map))

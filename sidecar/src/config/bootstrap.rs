@@ -180,7 +180,10 @@ pub fn read(
             position: file.position(&problem.path).filter(|_| overlay.is_none()),
             problem,
         };
-        ConfigError::Rejected(rejected.into_iter().map(located).collect())
+        let mut problems: Vec<Located> = rejected.into_iter().map(located).collect();
+        // As they stand in the file, for whoever mends it from top to bottom.
+        problems.sort_by_key(|located| located.position.map(|at| (at.line, at.column)));
+        ConfigError::Rejected(problems)
     })
 }
 
@@ -312,10 +315,8 @@ static_resources:
             )),
             "{error}"
         );
-        assert!(
-            error.contains(&format!("{name}:4:11: static_resources.clusters[0].name")),
-            "{error}"
-        );
+        let first = format!("{name}:4:11: static_resources.clusters[0].name");
+        assert!(error.starts_with(&first), "in the order of the file: {error}");
     }
 
     #[test]

@@ -225,12 +225,16 @@ fn discovery(
     }
     match kind {
         DiscoveryType::Static => {
-            // Without endpoints it answers every request with 503, which is what black holes are for.
-            let assignment = assignment.unwrap_or_else(|| ClusterLoadAssignment {
-                cluster_name: name.to_owned(),
-                ..ClusterLoadAssignment::default()
-            });
-            Some(Discovery::Static(inline(problems, Some(assignment), Hosts::Addresses)?))
+            let assignment = match assignment {
+                Some(_) => inline(problems, assignment, Hosts::Addresses)?,
+                // Without endpoints it answers every request with 503, which is what black holes are for.
+                None => Arc::new(LoadAssignment {
+                    cluster_name: name.into(),
+                    localities: Vec::new(),
+                    overprovisioning_factor: endpoint::DEFAULT_OVERPROVISIONING,
+                }),
+            };
+            Some(Discovery::Static(assignment))
         }
         DiscoveryType::StrictDns => strict_dns(problems, assignment, dns),
         DiscoveryType::Eds => {

@@ -19,7 +19,7 @@ use super::common::{
 };
 
 /// Envoy's overprovisioning factor, in percent.
-const DEFAULT_OVERPROVISIONING: u32 = 140;
+pub(super) const DEFAULT_OVERPROVISIONING: u32 = 140;
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
 
