@@ -5,7 +5,7 @@
 
 use serde_json::Value as JsonValue;
 
-use super::operator::{Value, push_number, value};
+use super::operator::{Value, append_plain, push_number, value};
 use super::record::LogRecord;
 use super::text;
 use crate::config::access_log::{Command, Format, FormatPart, JsonFormat};
@@ -39,9 +39,17 @@ impl Compiled {
                 Piece::Literal(text) => out.extend_from_slice(text),
                 Piece::Typed(command) => typed(command, record, out),
                 Piece::Text(format) => {
-                    let mut value = Vec::with_capacity(64);
-                    text::render(format, record, b"-", &mut value);
-                    string(&value, out);
+                    // Nothing to escape is the usual case, in which nothing is copied either.
+                    out.push(b'"');
+                    let start = out.len();
+                    text::render(format, record, b"-", out);
+                    if out.iter().skip(start).all(|&byte| is_plain(byte)) {
+                        out.push(b'"');
+                    } else {
+                        let value = out.split_off(start);
+                        out.pop();
+                        string(&value, out);
+                    }
                 }
             }
         }
@@ -136,6 +144,15 @@ fn typed(command: &Command, record: &LogRecord<'_>, out: &mut Vec<u8>) {
         let length = command.max_length.unwrap_or(usize::MAX).min(text.len());
         string(text.get(..length).unwrap_or_default(), out);
     };
+    if command.max_length.is_none() {
+        let start = out.len();
+        out.push(b'"');
+        if append_plain(&command.operator, record, out) {
+            out.push(b'"');
+            return;
+        }
+        out.truncate(start);
+    }
     match value(&command.operator, record) {
         Value::Missing => out.extend_from_slice(b"null"),
         Value::Text(text) => limit(text, out),
@@ -147,12 +164,18 @@ fn typed(command: &Command, record: &LogRecord<'_>, out: &mut Vec<u8>) {
 /// Appends a JSON string. Control characters are escaped, so that a header's value can never end the line. A value that is
 /// not UTF-8 is escaped byte by byte, as in Envoy: what it was can still be told.
 fn string(text: &[u8], out: &mut Vec<u8>) {
+    if text.iter().all(|&byte| is_plain(byte)) {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+        return;
+    }
     let is_text = std::str::from_utf8(text).is_ok();
     out.push(b'"');
     for &byte in text {
         match byte {
             0x80..=0xff if is_text => out.push(byte),
-            b' '..=b'~' if byte != b'"' && byte != b'\\' => out.push(byte),
+            byte if is_plain(byte) => out.push(byte),
             b'"' if is_text => out.extend_from_slice(b"\\\""),
             b'\\' if is_text => out.extend_from_slice(b"\\\\"),
             b'\n' if is_text => out.extend_from_slice(b"\\n"),
@@ -169,4 +192,9 @@ fn string(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+}
+
+/// Whether a byte stands for itself in a JSON string, whatever is around it.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }

@@ -22,6 +22,27 @@ pub(super) enum Value<'a> {
     Owned(Vec<u8>),
 }
 
+/// Appends the value of an operator whose values are made of nothing but digits and punctuation (times and addresses), and
+/// so never need an escape or an allocation. `false`: it is another one, or has no value.
+pub(super) fn append_plain(operator: &Operator, record: &LogRecord<'_>, out: &mut Vec<u8>) -> bool {
+    let address = match operator {
+        Operator::StartTime(None) => {
+            time_format::default(record.start, out);
+            return true;
+        }
+        Operator::UpstreamHost => record.upstream_host,
+        Operator::UpstreamLocalAddress => record.upstream_local_address,
+        Operator::DownstreamRemoteAddress => record.downstream_remote,
+        Operator::DownstreamDirectRemoteAddress => record.downstream_direct_remote,
+        Operator::DownstreamLocalAddress => record.downstream_local,
+        _ => return false,
+    };
+    if let Some(address) = address {
+        push_address(out, address);
+    }
+    address.is_some()
+}
+
 /// The value of `operator` for `record`.
 pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a> {
     match operator {
@@ -161,15 +182,19 @@ fn millis<'a>(duration: Option<Duration>) -> Value<'a> {
 fn address<'a>(address: Option<SocketAddr>) -> Value<'a> {
     let Some(address) = address else { return Value::Missing };
     let mut out = Vec::with_capacity(24);
+    push_address(&mut out, address);
+    Value::Owned(out)
+}
+
+fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
     match address.ip() {
         IpAddr::V4(ip) => {
-            push_ipv4(&mut out, ip.octets());
+            push_ipv4(out, ip.octets());
             out.push(b':');
-            push_number(&mut out, address.port().into());
+            push_number(out, address.port().into());
         }
         IpAddr::V6(ip) => out.extend_from_slice(format!("[{ip}]:{}", address.port()).as_bytes()),
     }
-    Value::Owned(out)
 }
 
 fn ip<'a>(address: Option<SocketAddr>) -> Value<'a> {

@@ -1,6 +1,6 @@
 //! Lines of text.
 
-use super::operator::{Value, push_number, value};
+use super::operator::{Value, append_plain, push_number, value};
 use super::record::LogRecord;
 use crate::config::access_log::{Command, Format, FormatPart};
 
@@ -19,11 +19,13 @@ pub(crate) fn render(format: &Format, record: &LogRecord<'_>, missing: &[u8], ou
 
 fn push(command: &Command, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    match value(&command.operator, record) {
-        Value::Missing => out.extend_from_slice(missing),
-        Value::Text(text) => out.extend_from_slice(text),
-        Value::Number(number) => push_number(out, number),
-        Value::Owned(text) => out.extend_from_slice(&text),
+    if !append_plain(&command.operator, record, out) {
+        match value(&command.operator, record) {
+            Value::Missing => out.extend_from_slice(missing),
+            Value::Text(text) => out.extend_from_slice(text),
+            Value::Number(number) => push_number(out, number),
+            Value::Owned(text) => out.extend_from_slice(&text),
+        }
     }
     if let Some(length) = command.max_length {
         out.truncate(start.saturating_add(length).min(out.len()));
