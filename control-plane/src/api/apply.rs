@@ -59,7 +59,10 @@ pub(super) async fn apply(
         api.writable()?;
     }
     let text = input::text(&headers, body).await?;
-    let documents = parse(text).await?.map_err(|problems| api.rejected(problems))?;
+    let (documents, problems) = api.read(move || read::documents(&text)).await?;
+    if !problems.is_empty() {
+        return Err(api.rejected(problems));
+    }
     if documents.is_empty() {
         let detail = "there is no document in the body";
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "empty", "Empty input", detail));
@@ -73,13 +76,6 @@ pub(super) async fn apply(
     }
     let plan = api.change(&author(peer), |_| Ok(documents.clone())).await?;
     api.answer(plan, wait).await.map(Json)
-}
-
-/// Reading 10 MB of documents takes its time: not on the thread that serves others.
-async fn parse(text: String) -> Result<Result<Vec<Document>, Vec<Problem>>, Failure> {
-    let read = tokio::task::spawn_blocking(move || read::documents(&text)).await;
-    let (documents, problems) = read.map_err(|error| Failure::unavailable(error.to_string()))?;
-    Ok(if problems.is_empty() { Ok(documents) } else { Err(problems) })
 }
 
 pub(super) async fn rollback(

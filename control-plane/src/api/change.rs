@@ -53,7 +53,7 @@ impl Api {
                 }
                 Ok(Err(StoreError::Conflict { .. })) => {}
                 Ok(Err(error)) => return Err(error.into()),
-                Err(error) => return Err(Failure::unavailable(error.to_string())),
+                Err(error) => return Err(unavailable(&error)),
             }
         }
         Err(Failure::unavailable("others change the mesh all the time; try again"))
@@ -82,6 +82,16 @@ impl Api {
         Err(self.rejected(vec![problem.field("spec.trustDomain")]))
     }
 
+    /// Runs a reader of a body. Megabytes of documents take their time and a multiple of their memory: they are read beside
+    /// the threads that serve others, and few at a time.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let _turn = self.reading.acquire().await.map_err(|error| unavailable(&error))?;
+        tokio::task::spawn_blocking(read).await.map_err(|error| unavailable(&error))
+    }
+
     /// Documents with problems.
     pub(super) fn rejected(&self, problems: Vec<Problem>) -> Failure {
         self.metrics.applies.rejected();
@@ -105,4 +115,8 @@ impl Api {
             }
         }
     }
+}
+
+fn unavailable(error: &dyn std::error::Error) -> Failure {
+    Failure::unavailable(error.to_string())
 }

@@ -1,14 +1,11 @@
 //! [`Failure`]: what is answered when a request is not served, as RFC 9457 `application/problem+json`.
 
-use crate::model::problem::{Code, Problem};
+use crate::model::problem::{Code, MOST, Problem};
 use crate::store::StoreError;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-
-/// Problems that are listed in one answer; somebody with more of them gets to know how many.
-const MOST_ERRORS: usize = 1000;
 
 /// A request that is not served, and why.
 #[derive(Debug, Clone, Serialize)]
@@ -72,17 +69,14 @@ impl Failure {
 
     /// Documents with problems. If nothing is wrong but that others use what they take away, it is a conflict.
     pub(super) fn invalid(mut problems: Vec<Problem>) -> Self {
-        let count = problems.len();
-        let detail = match count {
+        let detail = match problems.len() {
             1 => "there is 1 problem; nothing was changed".to_owned(),
-            count if count > MOST_ERRORS => {
-                format!(
-                    "there are {count} problems, the first {MOST_ERRORS} are listed; nothing was changed"
-                )
+            count if count >= MOST => {
+                problems.truncate(MOST);
+                format!("there are {MOST} problems or more; nothing was changed")
             }
             count => format!("there are {count} problems; nothing was changed"),
         };
-        problems.truncate(MOST_ERRORS);
         let in_use = problems.iter().all(|problem| problem.code == Code::InUse);
         let failure = if in_use {
             Self::new(StatusCode::CONFLICT, "in-use", "In use", detail)

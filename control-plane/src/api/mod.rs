@@ -43,7 +43,7 @@ use axum::routing::{get, post};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// What the API works on.
 pub struct Api {
@@ -57,8 +57,13 @@ pub struct Api {
     /// Held from the reading of the configuration to the commit of its successor, so that writers of this process queue
     /// up rather than conflict.
     writing: Mutex<()>,
+    /// Bodies that may be read at a time.
+    reading: Semaphore,
     metrics: Metrics,
 }
+
+/// See [`Api::reading`].
+const READERS: usize = 4;
 
 /// The address a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +79,16 @@ impl Api {
         read_only: Option<PathBuf>,
         ready: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        let (writing, metrics) = (Mutex::new(()), Metrics::default());
-        Arc::new(Self { store, view, tokens, read_only, ready, writing, metrics })
+        Arc::new(Self {
+            store,
+            view,
+            tokens,
+            read_only,
+            ready,
+            writing: Mutex::new(()),
+            reading: Semaphore::new(READERS),
+            metrics: Metrics::default(),
+        })
     }
 
     /// Every path of the API.

@@ -82,7 +82,8 @@ pub(super) async fn put(
     let (kind, name) = named(path, parameters)?;
     api.writable()?;
     let text = input::text(&headers, body).await?;
-    let object = read::document_about(&text, kind, &name);
+    let about = name.clone();
+    let object = api.read(move || read::document_about(&text, kind, &about)).await?;
     let object = object.map_err(|problems| api.rejected(problems))?;
     let documents = |base: &Config| {
         check_preconditions(&headers, base, kind, &name)?;

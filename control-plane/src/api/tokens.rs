@@ -29,7 +29,7 @@ pub(super) async fn create(
 ) -> Result<impl IntoResponse, Failure> {
     parameters.finish(&[])?;
     let text = input::text(&headers, body).await?;
-    let request = read::token_request(&text).map_err(Failure::invalid)?;
+    let request = api.read(move || read::token_request(&text)).await?.map_err(Failure::invalid)?;
     let read::TokenRequest { service, ttl, uses } = request.clone();
     let issued = tokio::task::spawn_blocking(move || {
         api.tokens.issue(&request.service, request.ttl, request.uses)

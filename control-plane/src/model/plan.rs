@@ -129,16 +129,25 @@ fn attribute(broken: Vec<Broken>, documents: &ByName<'_>) -> Vec<Problem> {
         let position = documents
             .get(&(kind, name.as_str()))
             .and_then(|document| document.position_of(if part.is_empty() { "name" } else { part }));
-        let mut problem =
-            Problem::new(Code::InUse, format!("{kind} `{name}` is used by {}", users.join(", ")))
-                .of(kind, &name)
-                .at(position);
+        let reason = format!("{kind} `{name}` is used by {}", some_of(&users));
+        let mut problem = Problem::new(Code::InUse, reason).of(kind, &name).at(position);
         if !part.is_empty() {
             problem = problem.field(part);
         }
         problems.push(problem);
     }
     problems
+}
+
+/// A list that can still be read.
+fn some_of(users: &[String]) -> String {
+    const SHOWN: usize = 20;
+    match users.split_at_checked(SHOWN) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            format!("{} and {} more", shown.join(", "), rest.len())
+        }
+        _ => users.join(", "),
+    }
 }
 
 /// What works, but perhaps not as meant, as far as the documents are concerned.

@@ -4,6 +4,9 @@ use super::Kind;
 use serde::Serialize;
 use std::fmt;
 
+/// So many problems of one input are looked for: whoever has more is not helped by all of them.
+pub const MOST: usize = 1000;
+
 /// A place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {

@@ -1,6 +1,6 @@
 //! What refers to what, and whether it is there.
 
-use super::problem::{Code, Problem};
+use super::problem::{Code, MOST, Problem};
 use super::service::Protocol;
 use super::{Config, Endpoint, Kind, Policy, Route, Service};
 
@@ -16,19 +16,29 @@ pub(super) struct Broken {
     pub(super) problem: Problem,
 }
 
-/// Every reference in `config` that does not hold.
+/// Every reference in `config` that does not hold, or so many that more are of no use.
 pub(super) fn broken(config: &Config) -> Vec<Broken> {
     let mut found = Vec::new();
-    for route in config.routes() {
-        check_route(config, route, &mut found);
-    }
-    for policy in config.policies() {
-        check_policy(config, policy, &mut found);
-    }
-    for endpoint in config.endpoints() {
-        check_endpoint(config, endpoint, &mut found);
+    let routes = config.routes().map(|route| Referrer::Route(route));
+    let policies = config.policies().map(|policy| Referrer::Policy(policy));
+    let endpoints = config.endpoints().map(|endpoint| Referrer::Endpoint(endpoint));
+    for referrer in routes.chain(policies).chain(endpoints) {
+        match referrer {
+            Referrer::Route(route) => check_route(config, route, &mut found),
+            Referrer::Policy(policy) => check_policy(config, policy, &mut found),
+            Referrer::Endpoint(endpoint) => check_endpoint(config, endpoint, &mut found),
+        }
+        if found.len() >= MOST {
+            break;
+        }
     }
     found
+}
+
+enum Referrer<'a> {
+    Route(&'a Route),
+    Policy(&'a Policy),
+    Endpoint(&'a Endpoint),
 }
 
 fn check_route(config: &Config, route: &Route, found: &mut Vec<Broken>) {
@@ -145,10 +155,14 @@ fn absent_service(config: &Config, name: &str) -> Problem {
     absent(Kind::Service, name, config.services().map(|it| it.name.as_str()))
 }
 
+/// Among so many names it is looked for the one that was meant. A mesh has more only when it is large, and then an input
+/// may have as many references to look for.
+const NAMES_COMPARED: usize = 2000;
+
 /// There is no such object. Names it could be are listed while the list is short enough to be read.
 fn absent<'a>(kind: Kind, name: &str, names: impl Iterator<Item = &'a str>) -> Problem {
-    let mut problem =
-        Problem::new(Code::NotFound, format!("there is no {kind} `{name}`")).choices(name, names);
+    let mut problem = Problem::new(Code::NotFound, format!("there is no {kind} `{name}`"))
+        .choices(name, names.take(NAMES_COMPARED));
     if problem.choices.len() > 20 {
         problem.choices.clear();
     }

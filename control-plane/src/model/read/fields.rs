@@ -2,7 +2,7 @@
 
 use super::tree::{Entry, Node, Value};
 use crate::model::Kind;
-use crate::model::problem::{Code, Position, Problem};
+use crate::model::problem::{Code, MOST, Position, Problem};
 
 /// What is being read, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -22,8 +22,16 @@ pub(super) struct At<'a> {
 }
 
 impl Scope {
+    /// Whether there are as many problems as anybody wants to read.
+    pub(super) fn full(&self) -> bool {
+        self.problems.len() >= MOST
+    }
+
     /// Adds a problem about `path`.
     pub(super) fn problem(&mut self, problem: Problem, path: &str, position: Position) {
+        if self.full() {
+            return;
+        }
         let mut problem = problem.at(Some(position));
         problem.kind.clone_from(&self.kind);
         problem.name.clone_from(&self.name);
@@ -65,6 +73,9 @@ impl Scope {
         };
         let mut items = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
+            if self.full() {
+                break;
+            }
             let path = format!("{}[{index}]", at.path);
             items.extend(item(self, At { node, path: &path }));
         }
@@ -187,6 +198,9 @@ impl Fields<'_, '_> {
 
     fn refuse_unknown(&mut self) {
         for entry in self.entries {
+            if self.scope.full() {
+                break;
+            }
             if !self.known.contains(&entry.key.as_str()) {
                 let problem = Problem::new(
                     Code::UnknownField,

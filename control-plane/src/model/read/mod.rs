@@ -23,17 +23,17 @@ pub use values::check_name;
 
 use self::fields::{At, Fields, Scope};
 use self::tree::{Node, Value};
-use super::problem::{Code, Position, Problem};
+use super::problem::{Code, MOST, Position, Problem};
 use super::{Kind, Labels, Object};
 use std::sync::Arc;
 
-/// One document that is valid in itself.
+/// One document that is valid in itself. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Document {
     /// What it asks for.
     pub content: Content,
     /// The text it was, if it was one.
-    tree: Option<Node>,
+    tree: Option<Arc<Node>>,
 }
 
 /// What a document asks for.
@@ -118,16 +118,20 @@ pub fn object(text: &str) -> Result<Object, String> {
 }
 
 /// Reads a stream of YAML documents, or JSON (which is YAML): objects, lists of objects, or `{items: [...]}` as lists of
-/// the API are. Gives what is valid in itself, and all problems.
+/// the API are. Gives what is valid in itself, and all problems (about [`MOST`], if there are more).
 pub fn documents(text: &str) -> (Vec<Document>, Vec<Problem>) {
     let (trees, mut problems) = tree::parse(text);
     let mut documents = Vec::new();
     for tree in trees {
         for tree in unlisted(tree) {
+            if problems.len() >= MOST {
+                break;
+            }
             let mut scope = Scope::default();
             let content = document(&mut scope, &tree);
             if scope.problems.is_empty() {
-                documents.extend(content.map(|content| Document { content, tree: Some(tree) }));
+                let tree = Some(Arc::new(tree));
+                documents.extend(content.map(|content| Document { content, tree }));
             }
             problems.append(&mut scope.problems);
         }

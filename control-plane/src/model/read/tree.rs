@@ -2,7 +2,7 @@
 //!
 //! The typed readers walk this tree, so that every problem has the exact path and position of the value it is about.
 
-use crate::model::problem::{Code, Position, Problem};
+use crate::model::problem::{Code, MOST, Position, Problem};
 use granit_parser::{BorrowedInput, Event, Options, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -75,25 +75,35 @@ impl Node {
         }
     }
 
-    /// How many nodes it is made of, itself included.
-    fn size(&self) -> usize {
-        1 + match &self.value {
-            Value::List(items) => items.iter().map(Self::size).sum::<usize>(),
-            Value::Map(entries) => entries.iter().map(|entry| entry.node.size()).sum(),
-            _ => 0,
+    /// Takes the number of nodes it is made of from `budget`; false as soon as that is used up.
+    fn fits(&self, budget: &mut usize) -> bool {
+        let Some(rest) = budget.checked_sub(1) else { return false };
+        *budget = rest;
+        match &self.value {
+            Value::List(items) => items.iter().all(|item| item.fits(budget)),
+            Value::Map(entries) => entries.iter().all(|entry| entry.node.fits(budget)),
+            _ => true,
         }
     }
 }
 
-/// Nodes that aliases may add to a stream, all together: a few lines of aliases of aliases would fill any memory.
+/// Nodes that are kept for aliases and that aliases add, all together in a stream: a few lines of aliases of aliases would
+/// fill any memory.
 const ALIAS_BUDGET: usize = 100_000;
+
+/// Values in a stream. The largest mesh has a fraction of it, and the smallest values take a multiple of their text.
+const MOST_NODES: usize = 1_000_000;
 
 /// Reads a stream of documents. A document with a problem is left out, those behind it are read all the same; an empty
 /// document counts for nothing.
 pub(crate) fn parse(text: &str) -> (Vec<Node>, Vec<Problem>) {
+    parse_within(text, MOST_NODES)
+}
+
+fn parse_within(text: &str, most_nodes: usize) -> (Vec<Node>, Vec<Problem>) {
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut builder = Builder::default();
+    let mut builder = Builder::new();
     let mut parser = Parser::new_from_str_with_options(text, options);
     loop {
         match parser.next_event() {
@@ -101,12 +111,17 @@ pub(crate) fn parse(text: &str) -> (Vec<Node>, Vec<Problem>) {
             Some(Ok((event, span))) => {
                 let at = Position { line: span.start.line(), column: span.start.col() + 1 };
                 builder.event(event, at);
+                if builder.nodes > most_nodes {
+                    let reason = format!("more than {most_nodes} values in one input");
+                    builder.problem(Code::Syntax, at, reason);
+                    break;
+                }
             }
             Some(Err(error)) => {
                 builder.abandon();
                 let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
                 builder.problem(Code::Syntax, at, error.info());
-                if !resume(&mut parser) {
+                if builder.problems.len() >= MOST || !resume(&mut parser) {
                     break;
                 }
             }
@@ -121,7 +136,6 @@ fn resume<'t, T: BorrowedInput<'t>>(parser: &mut Parser<'t, T>) -> bool {
 }
 
 /// Makes trees of events.
-#[derive(Default)]
 struct Builder {
     documents: Vec<Node>,
     problems: Vec<Problem>,
@@ -129,7 +143,10 @@ struct Builder {
     open: Vec<Open>,
     /// Finished nodes that have an anchor, in the current document.
     anchors: HashMap<usize, Node>,
-    aliased: usize,
+    /// What is left of [`ALIAS_BUDGET`].
+    alias_budget: usize,
+    /// Values so far.
+    nodes: usize,
     /// The current document has a problem that its tree does not show.
     spoiled: bool,
 }
@@ -150,9 +167,23 @@ impl Open {
 }
 
 impl Builder {
+    fn new() -> Self {
+        Self {
+            documents: Vec::new(),
+            problems: Vec::new(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            alias_budget: ALIAS_BUDGET,
+            nodes: 0,
+            spoiled: false,
+        }
+    }
+
     fn problem(&mut self, code: Code, at: Position, reason: impl Into<String>) {
-        self.problems.push(Problem::new(code, reason).at(Some(at)));
         self.spoiled = true;
+        if self.problems.len() < MOST {
+            self.problems.push(Problem::new(code, reason).at(Some(at)));
+        }
     }
 
     fn abandon(&mut self) {
@@ -200,28 +231,27 @@ impl Builder {
 
     fn alias(&mut self, anchor: usize, at: Position) {
         let Some(node) = self.anchors.get(&anchor) else {
-            self.problem(Code::Syntax, at, "an alias inside of what it refers to");
+            self.problem(Code::Syntax, at, "an alias of nothing, or inside of what it refers to");
+            self.finished(Node { value: Value::Null, at }, 0);
             return;
         };
-        let within_budget = self.aliased <= ALIAS_BUDGET;
-        if within_budget {
-            self.aliased += node.size();
-            if self.aliased <= ALIAS_BUDGET {
-                let node = Node { value: node.value.clone(), at };
-                self.finished(node, 0);
-                return;
-            }
-            // Said once: what follows would only repeat it.
+        let value =
+            if node.fits(&mut self.alias_budget) { node.value.clone() } else { Value::Null };
+        if self.alias_budget == 0 {
             self.problem(Code::Syntax, at, "aliases make this too large");
         }
-        self.spoiled = true;
-        self.finished(Node { value: Value::Null, at }, 0);
+        self.finished(Node { value, at }, 0);
     }
 
     /// Puts a finished node where it belongs: into what is open around it, or among the documents.
     fn finished(&mut self, node: Node, anchor: usize) {
+        self.nodes += 1;
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            if node.fits(&mut self.alias_budget) {
+                self.anchors.insert(anchor, node.clone());
+            } else {
+                self.problem(Code::Syntax, node.at, "anchors make this too large");
+            }
         }
         let Some(parent) = self.open.last_mut() else {
             if !self.spoiled && node.value != Value::Null {
@@ -386,8 +416,29 @@ mod tests {
             let refs = vec![format!("*a{}", i - 1); 10].join(",");
             bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
-        assert_eq!(only_problem(&bomb).0, Code::Syntax);
+        assert!(is_refused(&bomb));
         assert_eq!(only_problem("a: &x [*x]\n").0, Code::Syntax);
+        let nested = (0..200).map(|i| format!("&a{i} [")).collect::<String>();
+        let items = "x,".repeat(10_000);
+        assert!(is_refused(&format!("{nested}{items}{}", "]".repeat(200))));
+    }
+
+    fn is_refused(text: &str) -> bool {
+        let (documents, problems) = parse(text);
+        documents.is_empty()
+            && problems.iter().all(|it| it.code == Code::Syntax)
+            && !problems.is_empty()
+    }
+
+    #[test]
+    fn an_input_of_very_many_values_or_problems_is_given_up_early() {
+        let (documents, problems) = parse_within(&"- 1\n".repeat(1100), 1000);
+        assert_eq!((documents.len(), problems.len()), (0, 1));
+        assert_eq!(problems[0].line, Some(1001), "{problems:?}");
+        let broken = "[\n---\n".repeat(5000);
+        assert_eq!(parse(&broken).1.len(), MOST);
+        let twice = format!("{{{}}}", "a: 1, ".repeat(5000));
+        assert_eq!(parse(&twice).1.len(), MOST);
     }
 
     #[test]
