@@ -126,6 +126,9 @@ impl Checker<'_> {
             Kind::Message(message) if !message.full_name().starts_with("google.protobuf.") => {
                 self.message(path, message, value);
             }
+            // What most leaves are, and what cannot be wrong.
+            Kind::String if value.is_string() => {}
+            Kind::Bool if value.is_boolean() => {}
             _ => {
                 let (message, wrapped) = wrap(value);
                 self.leaf(path, message, &wrapped);

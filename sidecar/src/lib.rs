@@ -44,6 +44,8 @@ mod listener;
 mod local;
 #[allow(dead_code)] // until the server calls it
 mod logging;
+#[allow(dead_code)] // until the server starts a member
+mod mesh;
 mod server;
 #[allow(dead_code)] // until the workers read it
 mod snapshot;

@@ -151,6 +151,11 @@ impl Subscription for Delta {
         if removals {
             removed.extend(self.removals(view).cloned());
         }
+        let absent =
+            |name: &&Arc<str>| !view.resources.contains_key(*name) && !view.held.contains(*name);
+        let subscribed = |name: &&Arc<str>| self.wildcard || self.named.contains(*name);
+        let doubtful = self.ledger.doubtful_removals().filter(absent).filter(subscribed);
+        removed.extend(doubtful.cloned());
         Plan { resources, removed: removed.into_iter().collect(), keeps_removed: false }
     }
 
@@ -159,10 +164,7 @@ impl Subscription for Delta {
         for name in plan.resources.iter().map(|it| &it.name).chain(&plan.removed) {
             self.due.remove(name);
         }
-        for name in &plan.removed {
-            self.ledger.forget(name);
-        }
-        self.ledger.sent(&plan.resources, nonce, now);
+        self.ledger.sent(plan, nonce, now);
     }
 
     fn resend(&mut self, name: &Arc<str>) {

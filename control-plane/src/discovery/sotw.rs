@@ -165,7 +165,7 @@ impl Subscription for Sotw {
             let names: Names = plan.resources.iter().map(|it| it.name.clone()).collect();
             self.ledger.retain(|name, _| names.contains(name));
         }
-        self.ledger.sent(&plan.resources, nonce, now);
+        self.ledger.sent(plan, nonce, now);
     }
 
     fn resend(&mut self, name: &Arc<str>) {

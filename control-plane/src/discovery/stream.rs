@@ -190,5 +190,5 @@ impl<S: Subscription> Stream<S> {
 }
 
 #[cfg(test)]
-#[path = "stream_tests.rs"]
+#[path = "stream_tests/mod.rs"]
 mod tests;

@@ -4,7 +4,7 @@
 //! ([`Subscription::pending`], [`Subscription::plan`]). It never decides *when*: that is the stream's business, see
 //! [`super::ordering`]. The two machines are [`super::sotw`] and [`super::delta`]; both keep their books in a [`Ledger`].
 
-use crate::discovery::cache::{Resource, TypeView};
+use crate::discovery::cache::{Names, Resource, TypeView};
 use crate::discovery::resource_type::ResourceType;
 use crate::discovery::wire::RawResponse;
 use std::collections::{HashMap, VecDeque};
@@ -88,8 +88,10 @@ pub(crate) struct Ledger {
     entries: HashMap<Arc<str>, Entry>,
     /// Responses without an answer, oldest first.
     outstanding: VecDeque<Outstanding>,
-    /// Of the last answer, if it was a rejection that no resource can be blamed for.
+    /// Of the last answer, if it rejected a response that held no resource to blame.
     rejection: Option<Arc<str>>,
+    /// Removals in responses that were rejected: whether the client carried them out is not known.
+    doubtful_removals: Names,
 }
 
 /// What the client was last sent under a name, or told us that it has.
@@ -118,6 +120,7 @@ pub(crate) enum Taken {
 struct Outstanding {
     nonce: u64,
     resources: Vec<Arc<Resource>>,
+    removed: Vec<Arc<str>>,
     sent_at: Instant,
 }
 
@@ -154,8 +157,14 @@ impl Ledger {
     }
 
     /// A response is on its way.
-    pub(crate) fn sent(&mut self, resources: &[Arc<Resource>], nonce: u64, now: Instant) {
-        for resource in resources {
+    pub(crate) fn sent(&mut self, plan: &Plan, nonce: u64, now: Instant) {
+        for name in plan.resources.iter().map(|it| &it.name).chain(&plan.removed) {
+            self.doubtful_removals.remove(name);
+        }
+        for name in &plan.removed {
+            self.entries.remove(name);
+        }
+        for resource in &plan.resources {
             // A full response repeats what the client took before.
             let taken = match self.entries.get(&resource.name) {
                 Some(entry)
@@ -177,7 +186,8 @@ impl Ledger {
         }
         self.outstanding.push_back(Outstanding {
             nonce,
-            resources: resources.to_vec(),
+            resources: plan.resources.clone(),
+            removed: plan.removed.clone(),
             sent_at: now,
         });
     }
@@ -195,9 +205,10 @@ impl Ledger {
             self.take(&response.resources, |_| Taken::Accepted);
             return;
         };
-        let reason: Arc<str> = error.into();
+        self.doubtful_removals.extend(response.removed);
+        let reason: Arc<str> = error.trim().into();
         let named = response.resources.iter().any(|it| names(error, &it.name));
-        self.rejection = (!named).then(|| reason.clone());
+        self.rejection = response.resources.is_empty().then(|| reason.clone());
         self.take(&response.resources, |resource| {
             if !named || names(error, &resource.name) {
                 Taken::Rejected(reason.clone())
@@ -215,6 +226,11 @@ impl Ledger {
                 entry.taken = how(resource);
             }
         }
+    }
+
+    /// Removals in responses that were rejected, to be said again with the next response.
+    pub(crate) fn doubtful_removals(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.doubtful_removals.iter()
     }
 
     /// Whether the last response is neither answered nor too old to wait for.

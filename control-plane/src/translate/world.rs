@@ -9,6 +9,7 @@ use crate::translate::route::Routing;
 use crate::translate::{cluster, endpoint, inbound, listener, names, policy, tls};
 use dashmap::DashMap;
 use prost::Name;
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
@@ -208,7 +209,8 @@ impl World {
     fn sidecar(&self, needs: &Needs, old: Option<&View>) -> [TypeView; 5] {
         let config = self.config();
         let me = &*needs.service;
-        let routing = Routing::new(config);
+        // Most sidecars need it only for what is shared.
+        let routing = LazyCell::new(|| Routing::new(config));
         let mut listeners = ResourceMap::new();
         let mut routes = ResourceMap::new();
 

@@ -4,10 +4,8 @@ use super::operator::{Value, append_plain, push_number, value};
 use super::record::LogRecord;
 use crate::config::access_log::{Command, Format, FormatPart};
 
-/// Appends `format` filled in from `record`. What is not known is `-`.
-///
-/// The value of a header addition with commands is made by this too; there, Envoy leaves out what is not known (see
-/// [`LogRecord`]), which is for the caller to ask with `missing = b""`.
+/// Appends `format` filled in from `record`, with `missing` for what is not known: `-` in a log. The values of header
+/// additions with commands are made by this too, and leave it out (`b""`).
 pub(crate) fn render(format: &Format, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec<u8>) {
     for part in &format.parts {
         match part {

@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::reply::Reply;
 use super::status::{Memory, State, Status};
+use crate::cli::{Args, DrainStrategy, LogLevel, Mode};
 use outrigger_proto::json::Schema;
 
 /// What is known of the process from its start.
@@ -14,6 +15,52 @@ pub(crate) struct Info {
     pub(crate) node: bytes::Bytes,
     /// The command line, in the names of Envoy's `CommandLineOptions`: an object.
     pub(crate) command_line_options: Json,
+}
+
+impl Info {
+    /// With the command line as it was given. Nothing of a mesh member's join token is in it.
+    pub(crate) fn new(node: bytes::Bytes, args: &Args) -> Self {
+        let path = |path: &Option<std::path::PathBuf>| {
+            path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let mode = match args.mode {
+            Mode::Serve => "Serve",
+            Mode::Validate => "Validate",
+        };
+        let strategy = match args.drain_strategy {
+            DrainStrategy::Gradual => "Gradual",
+            DrainStrategy::Immediate => "Immediate",
+        };
+        let level = match args.log_level {
+            LogLevel::Trace => "trace",
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warning => "warning",
+            LogLevel::Error => "error",
+            LogLevel::Critical => "critical",
+            LogLevel::Off => "off",
+        };
+        let command_line_options = json!({
+            "base_id": args.base_id.to_string(),
+            "config_path": path(&args.config_path),
+            "config_yaml": text(&args.config_yaml),
+            "allow_unknown_static_fields": args.allow_unknown_static_fields,
+            "reject_unknown_dynamic_fields": args.reject_unknown_dynamic_fields,
+            "admin_address_path": path(&args.admin_address_path),
+            "log_level": level,
+            "service_cluster": text(&args.service_cluster),
+            "service_node": text(&args.service_node),
+            "service_zone": text(&args.service_zone),
+            "drain_time": format!("{}s", args.drain_time_s.unwrap_or(600)),
+            "drain_strategy": strategy,
+            "parent_shutdown_time": format!("{}s", args.parent_shutdown_time_s),
+            "mode": mode,
+            "disable_hot_restart": args.disable_hot_restart,
+            "restart_epoch": args.restart_epoch,
+        });
+        Self { node, command_line_options }
+    }
 }
 
 /// The version, in the five parts of Envoy's: revision, version, state of the source, build, TLS library.

@@ -15,6 +15,8 @@ mod reply;
 mod server;
 mod stats;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use info::Info;
 pub(crate) use query::{

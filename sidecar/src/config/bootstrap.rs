@@ -174,7 +174,7 @@ pub fn read(
         return Err(ConfigError::Rejected(problems));
     }
     override_node(&mut proto, options);
-    from_proto(proto).map_err(|rejected| {
+    super::convert::bootstrap_of_file(proto).map_err(|rejected| {
         let located = |problem: Rejected| Located {
             origin: file.origin.clone(),
             position: file.position(&problem.path).filter(|_| overlay.is_none()),

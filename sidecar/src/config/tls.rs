@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustls::{CipherSuite, NamedGroup};
+
 use super::matcher::StringMatcher;
 use super::secret::{CertificateSource, ValidationContext};
 
@@ -44,6 +46,10 @@ pub struct CommonTls {
     pub alpn: Vec<Box<[u8]>>,
     /// Versions of TLS.
     pub versions: TlsVersions,
+    /// Allowed cipher suites of TLS 1.2, most wanted first; empty: our default. Those of TLS 1.3 cannot be chosen.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// Allowed groups of the key exchange, most wanted first; empty: our default.
+    pub groups: Vec<NamedGroup>,
 }
 
 /// How the peer is verified.

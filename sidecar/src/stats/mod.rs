@@ -16,6 +16,8 @@ pub(crate) mod registry;
 pub(crate) mod render;
 pub(crate) mod scope;
 pub(crate) mod sharded;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cell::{Counter, Gauge, ResponseCodes};
 pub(crate) use cells::{

@@ -85,9 +85,18 @@ pub(crate) type Sink<'a> = dyn FnMut(Name<'_>, Reading<'_>) + 'a;
 pub(crate) trait Source: Any + Send + Sync {
     /// Gives every statistic to `sink`.
     fn read(&self, sink: &mut Sink<'_>);
+
+    /// Whether nothing was ever written: there is no histogram to look at then.
+    fn is_unused(&self) -> bool {
+        false
+    }
 }
 
 impl<C: Cells> Source for Sharded<C> {
+    fn is_unused(&self) -> bool {
+        self.used().next().is_none()
+    }
+
     fn read(&self, sink: &mut Sink<'_>) {
         let shards: Vec<&C> = self.used().collect();
         for metric in C::METRICS {
@@ -271,7 +280,9 @@ impl Registry {
     /// (`stats_flush_interval`, 5 s).
     pub(crate) fn flush_histograms(&self) {
         for entry in self.lock().entries.values_mut() {
-            let Some(source) = entry.source.upgrade() else { continue };
+            let Some(source) = entry.source.upgrade().filter(|source| !source.is_unused()) else {
+                continue;
+            };
             source.read(&mut |name, reading| {
                 let Reading::Histogram(now) = reading else { return };
                 if now.is_empty() {

@@ -11,7 +11,7 @@ use rustls_pki_types::{DnsName, ServerName};
 
 use crate::config::tls::UpstreamTls;
 
-use super::provider::{provider, versions};
+use super::provider::{provider_for, versions};
 use super::resumption::{Sessions, SoonestExpiry};
 use super::server::identity;
 use super::verify::{ServerJudge, Trust};
@@ -87,7 +87,7 @@ impl ClientContext {
         let UpstreamTls { common, sni: _, max_session_keys, fingerprint: _ } = &*self.tls;
         let expiry =
             trust.as_ref().map_or_else(|| Arc::new(SoonestExpiry::new()), |trust| trust.expiry());
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(provider_for(common))
             .with_protocol_versions(versions(common.versions))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(ServerJudge(trust.clone())))

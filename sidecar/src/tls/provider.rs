@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::version::{TLS12, TLS13};
 
-use crate::config::tls::TlsVersions;
+use crate::config::tls::{CommonTls, TlsVersions};
 
 /// AWS-LC. Key exchange as Envoy offers it, X25519 first and then P-256: the hybrid with ML-KEM, which is the library's
 /// own first choice, makes the first flight longer than one packet.
@@ -18,6 +18,31 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
         Arc::new(provider)
     });
     Arc::clone(&PROVIDER)
+}
+
+/// As [`provider`], with what a context allows.
+pub(super) fn provider_for(common: &CommonTls) -> Arc<CryptoProvider> {
+    let CommonTls { cipher_suites, groups, certificates: _, validation: _, alpn: _, versions: _ } =
+        common;
+    if cipher_suites.is_empty() && groups.is_empty() {
+        return provider();
+    }
+    let mut chosen = CryptoProvider::clone(&provider());
+    if !cipher_suites.is_empty() {
+        let all = &chosen.cipher_suites;
+        let newer = all.iter().filter(|suite| suite.tls13().is_some());
+        let allowed = cipher_suites
+            .iter()
+            .filter_map(|wanted| all.iter().find(|suite| suite.suite() == *wanted));
+        chosen.cipher_suites = newer.chain(allowed).copied().collect();
+    }
+    if !groups.is_empty() {
+        let all = aws_lc_rs::ALL_KX_GROUPS;
+        let allowed =
+            groups.iter().filter_map(|wanted| all.iter().find(|group| group.name() == *wanted));
+        chosen.kx_groups = allowed.copied().collect();
+    }
+    Arc::new(chosen)
 }
 
 /// The library's names of the allowed versions.

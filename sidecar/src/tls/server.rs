@@ -12,7 +12,7 @@ use rustls_pki_types::UnixTime;
 use crate::config::tls::DownstreamTls;
 
 use super::certificate::{Names, parse};
-use super::provider::{provider, versions};
+use super::provider::{provider_for, versions};
 use super::resumption::{SoonestExpiry, Tickets};
 use super::verify::{ClientJudge, Trust};
 use super::{Failure, FailureKind, PeerIdentity};
@@ -79,7 +79,7 @@ impl ServerContext {
         } = &*self.tls;
         let expiry =
             trust.as_ref().map_or_else(|| Arc::new(SoonestExpiry::new()), |trust| trust.expiry());
-        let builder = ServerConfig::builder_with_provider(provider())
+        let builder = ServerConfig::builder_with_provider(provider_for(common))
             .with_protocol_versions(versions(common.versions))?;
         let builder = if trust.is_some() || *require_client_certificate {
             builder.with_client_cert_verifier(Arc::new(ClientJudge {

@@ -8,9 +8,9 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::HandshakeKind;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, HandshakeKind, NamedGroup};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -85,6 +85,8 @@ fn common(certificates: Vec<CertificateSource>, validation: Validation) -> Commo
         validation,
         alpn: vec![b"h2".as_slice().into()],
         versions: TlsVersions { tls12: true, tls13: true },
+        cipher_suites: Vec::new(),
+        groups: Vec::new(),
     }
 }
 
@@ -333,6 +335,59 @@ async fn a_certificate_for_servers_only_is_refused_from_a_client() {
     assert!(failure.text.contains("extended key usage"), "{failure}");
 }
 
+/// A revocation list with one entry, made a minute ago and valid until `left` from then on.
+fn revocations(authority: &Authority, serial: &[u8], left: Duration) -> Vec<u8> {
+    let made = OffsetDateTime::now_utc() - Duration::from_secs(60);
+    let list = CertificateRevocationListParams {
+        this_update: made,
+        next_update: made + left,
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: vec![RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: made,
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(&authority.issuer).unwrap().der().to_vec()
+}
+
+#[tokio::test]
+async fn a_revocation_list_that_is_over_lets_no_one_in() {
+    let authority = Authority::new("root");
+    let mut pair = Pair::new(&authority);
+    let list = revocations(&authority, &[1], Duration::from_secs(30));
+    pair.roots(ValidationContext { crls: vec![list], ..authority.trust() });
+    let outcome = pair.connect().await;
+    let failure = outcome.client_refuses();
+    assert!(failure.text.contains("revocation list of its issuer is over"), "{failure}");
+}
+
+#[tokio::test]
+async fn only_what_both_sides_allow_is_spoken() {
+    let authority = Authority::new("root");
+    let mut pair = Pair::new(&authority);
+    let mut tls = UpstreamTls { fingerprint: 8, ..UpstreamTls::clone(&pair.client.tls) };
+    tls.common.groups = vec![NamedGroup::secp384r1];
+    tls.common.versions = TlsVersions { tls12: true, tls13: false };
+    tls.common.cipher_suites = vec![CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384];
+    pair.client = pair.contexts.client(&Arc::new(tls)).unwrap();
+    let (stream, _) = pair.connect().await.server.unwrap();
+    let state = stream.get_ref().1;
+    assert_eq!(state.negotiated_key_exchange_group().unwrap().name(), NamedGroup::secp384r1);
+    assert_eq!(
+        state.negotiated_cipher_suite().unwrap().suite(),
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+    );
+
+    let mut tls = DownstreamTls { fingerprint: 9, ..DownstreamTls::clone(&pair.server.tls) };
+    tls.common.groups = vec![NamedGroup::X25519];
+    pair.server = pair.contexts.server(&Arc::new(tls)).unwrap();
+    assert_eq!(pair.connect().await.server_refuses().kind, FailureKind::Protocol);
+}
+
 #[tokio::test]
 async fn a_revoked_certificate_is_refused_and_its_sessions_with_it() {
     let authority = Authority::new("root");
@@ -344,21 +399,7 @@ async fn a_revoked_certificate_is_refused_and_its_sessions_with_it() {
         params.serial_number = Some(SerialNumber::from_slice(&[0x0a, 0xbc]));
     });
     pair.certificate("client", Arc::clone(&revoked));
-    let now = OffsetDateTime::now_utc();
-    let list = CertificateRevocationListParams {
-        this_update: now - Duration::from_secs(60),
-        next_update: now + Duration::from_secs(3600),
-        crl_number: SerialNumber::from(1_u64),
-        issuing_distribution_point: None,
-        revoked_certs: vec![RevokedCertParams {
-            serial_number: SerialNumber::from_slice(&[0x0a, 0xbc]),
-            revocation_time: now - Duration::from_secs(30),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&authority.issuer).unwrap().der().to_vec();
+    let list = revocations(&authority, &[0x0a, 0xbc], Duration::from_secs(3600));
     assert_eq!(pair.connect().await.kind(), HandshakeKind::Full);
     pair.roots(ValidationContext { crls: vec![list], ..authority.trust() });
     let failure = pair.connect().await.server_refuses();

@@ -13,8 +13,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use sha2::{Digest, Sha256};
 use webpki::{
-    CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
-    RevocationOptionsBuilder,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder,
 };
 use x509_parser::prelude::X509Certificate;
 
@@ -178,7 +178,8 @@ impl Trust {
             } else {
                 RevocationCheckDepth::Chain
             };
-            builder.with_depth(depth).build()
+            // One that is over says nothing about what was revoked since.
+            builder.with_depth(depth).with_expiration_policy(ExpirationPolicy::Enforce).build()
         });
         EndEntityCert::try_from(leaf)?.verify_for_usage(
             self.algorithms.all,
@@ -278,6 +279,10 @@ fn refusal(error: &webpki::Error, leaf: &CertificateDer<'_>, now: UnixTime) -> R
         Error::UnknownRevocationStatus => (
             CertificateError::UnknownRevocationStatus,
             "is not covered by any of the revocation lists".to_owned(),
+        ),
+        Error::CrlExpired { .. } => (
+            CertificateError::ExpiredRevocationList,
+            "cannot be checked: the revocation list of its issuer is over".to_owned(),
         ),
         Error::RequiredEkuNotFoundContext(_) => (
             CertificateError::InvalidPurpose,

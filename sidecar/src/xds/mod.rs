@@ -7,14 +7,19 @@
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
 //! - [`publish`]: how it takes effect.
 
+mod channel;
+mod client;
 mod kind;
 mod needs;
 mod publish;
+mod resources;
 mod subscription;
 mod warming;
 
 #[cfg(test)]
 mod testing;
 
+pub(crate) use channel::{ConnectError, ControlPlane};
+pub(crate) use client::Backoff;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};

@@ -175,3 +175,16 @@ async fn a_service_that_never_had_a_sidecar_is_empty_at_once() {
     let mut client = Delta::open(plane.foreign().await, None, Endpoint, &[ALL]).await;
     assert!(ports(&client.expect(Endpoint, &[ALL], &[]).await, ALL).is_empty());
 }
+
+#[tokio::test]
+async fn a_sidecar_that_does_not_attach_is_sent_nothing_and_then_away() {
+    let plane = Plane::new(API).await;
+    let channel = plane.member("api", "api-1").await;
+    let mut client = Delta::open(channel, None, Listener, &[]).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    let status = client.stream.receive().await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("registry"), "{status}");
+}

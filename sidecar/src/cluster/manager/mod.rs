@@ -135,7 +135,10 @@ impl Manager {
         }
         match &previous {
             Some(_) => self.cells.local().cluster_modified.inc(),
-            None => self.cells.local().cluster_added.inc(),
+            None => {
+                self.cells.local().cluster_added.inc();
+                self.cells.local().active_clusters.inc();
+            }
         }
         if let Some(previous) = &previous {
             self.forget_service(id, &previous.cluster.config.discovery);
@@ -149,7 +152,6 @@ impl Manager {
         }
         self.changed.insert(id);
         self.start_discovery(id);
-        self.count();
         Ok(())
     }
 
@@ -305,7 +307,7 @@ impl Manager {
         }
         self.changed.insert(id);
         self.cells.local().cluster_removed.inc();
-        self.count();
+        self.cells.local().active_clusters.dec();
     }
 
     /// Takes new endpoints of EDS clusters. They touch the host sets of those clusters and nothing else.
@@ -458,11 +460,6 @@ impl Manager {
                 self.by_service.remove(service_name);
             }
         }
-    }
-
-    fn count(&self) {
-        let exist = self.entries.iter().flatten().count();
-        self.cells.local().active_clusters.set(exist as u64);
     }
 
     fn entry(&self, id: ClusterId) -> Option<&Entry> {

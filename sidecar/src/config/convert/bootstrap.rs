@@ -26,9 +26,22 @@ use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, sorted, unsupported};
 use super::{bootstrap_references, cluster, config_source, discovery, listener, secret};
 
+/// Whether every static secret that a bootstrap names has to stand in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// It has.
+    Complete,
+    /// Others may be brought by whoever made the bootstrap.
+    Brought,
+}
+
 /// A bootstrap.
 #[allow(clippy::too_many_lines)] // one field after the other, as in the proto
-pub(super) fn convert(problems: &mut Problems, proto: proto::Bootstrap) -> Option<Bootstrap> {
+pub(super) fn convert(
+    problems: &mut Problems,
+    proto: proto::Bootstrap,
+    secrets: Secrets,
+) -> Option<Bootstrap> {
     let encoded = proto.encode_to_vec();
     let proto::Bootstrap {
         node,
@@ -90,7 +103,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Bootstrap) -> Optio
     let admin =
         admin.and_then(|proto| problems.field("admin", |problems| admin_of(problems, proto)));
     let static_resources = static_resources.unwrap_or_default();
-    let names = Names::of(&static_resources);
+    let names = Names::of(&static_resources, secrets);
     let parts = problems.field("static_resources", |problems| statics(problems, static_resources));
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 
-use super::bootstrap::Statics;
+use super::bootstrap::{Secrets, Statics};
 use crate::config::Problems;
 use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::{Cluster, Discovery};
@@ -23,10 +23,11 @@ pub(super) struct Names {
     clusters: HashSet<String>,
     certificates: HashSet<String>,
     validations: HashSet<String>,
+    are_secrets_complete: bool,
 }
 
 impl Names {
-    pub(super) fn of(proto: &StaticResources) -> Self {
+    pub(super) fn of(proto: &StaticResources, completeness: Secrets) -> Self {
         let secrets = |wanted: fn(&Type) -> bool| {
             let secrets = proto.secrets.iter();
             let wanted = secrets.filter(|secret| secret.r#type.as_ref().is_some_and(wanted));
@@ -36,6 +37,7 @@ impl Names {
             clusters: proto.clusters.iter().map(|cluster| cluster.name.clone()).collect(),
             certificates: secrets(|kind| matches!(kind, Type::TlsCertificate(_))),
             validations: secrets(|kind| matches!(kind, Type::ValidationContext(_))),
+            are_secrets_complete: completeness == Secrets::Complete,
         }
     }
 }
@@ -225,7 +227,7 @@ impl Known<'_> {
     ) {
         if secret.dynamic {
             problems.field(field, |problems| self.ads(problems, "sds_config"));
-        } else if !known.contains(&*secret.name) {
+        } else if self.names.are_secrets_complete && !known.contains(&*secret.name) {
             problems.reject_field(
                 field,
                 format!("there is no {kind} {:?} in static_resources.secrets", secret.name),

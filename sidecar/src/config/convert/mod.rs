@@ -53,13 +53,23 @@ use outrigger_proto::google::protobuf::UInt32Value;
 
 use super::{Problems, Rejected};
 
-/// Converts a bootstrap.
+/// Converts a bootstrap that is made in memory. Secrets that it names without `sds_config` need not stand in it: whoever
+/// makes it may bring them.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
 pub fn bootstrap(proto: BootstrapProto) -> Result<super::bootstrap::Bootstrap, Vec<Rejected>> {
     let mut problems = Problems::new();
-    let value = bootstrap::convert(&mut problems, proto);
+    let value = bootstrap::convert(&mut problems, proto, bootstrap::Secrets::Brought);
+    problems.finish(value)
+}
+
+/// Converts a bootstrap that comes from a file: it has to be complete.
+pub(super) fn bootstrap_of_file(
+    proto: BootstrapProto,
+) -> Result<super::bootstrap::Bootstrap, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = bootstrap::convert(&mut problems, proto, bootstrap::Secrets::Complete);
     problems.finish(value)
 }
 

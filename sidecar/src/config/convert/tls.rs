@@ -14,6 +14,7 @@ use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::downstream_t
 };
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use outrigger_proto::google::protobuf::Any;
+use rustls::{CipherSuite, NamedGroup};
 use rustls_pki_types::DnsName;
 
 use crate::config::Problems;
@@ -152,7 +153,7 @@ fn common(problems: &mut Problems, proto: Option<proto::CommonTlsContext>) -> Op
             tls_certificate_provider_instance, custom_tls_certificate_selector,
             tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance,
             custom_handshaker, key_log);
-        let versions = versions(problems, tls_params);
+        let parameters = parameters(problems, tls_params);
         if !tls_certificates.is_empty() && !tls_certificate_sds_secret_configs.is_empty() {
             problems.reject_field(
                 "tls_certificate_sds_secret_configs",
@@ -181,16 +182,26 @@ fn common(problems: &mut Problems, proto: Option<proto::CommonTlsContext>) -> Op
             .collect();
         let alpn = alpn(problems, &alpn_protocols);
         let validation = validation(problems, validation_context_type)?;
+        let Parameters { versions, cipher_suites, groups } = parameters?;
         Some(CommonTls {
             certificates: inline.into_iter().chain(secrets).collect(),
             validation,
             alpn,
-            versions: versions?,
+            versions,
+            cipher_suites,
+            groups,
         })
     })
 }
 
-fn versions(problems: &mut Problems, proto: Option<proto::TlsParameters>) -> Option<TlsVersions> {
+/// What `TlsParameters` come to.
+struct Parameters {
+    versions: TlsVersions,
+    cipher_suites: Vec<CipherSuite>,
+    groups: Vec<NamedGroup>,
+}
+
+fn parameters(problems: &mut Problems, proto: Option<proto::TlsParameters>) -> Option<Parameters> {
     let proto::TlsParameters {
         tls_minimum_protocol_version,
         tls_maximum_protocol_version,
@@ -200,29 +211,91 @@ fn versions(problems: &mut Problems, proto: Option<proto::TlsParameters>) -> Opt
         compliance_policies,
     } = proto.unwrap_or_default();
     problems.field("tls_params", |problems| {
-        unsupported!(problems;
-            cipher_suites, ecdh_curves, signature_algorithms, compliance_policies);
-        let mut version = |name: &str, value| match enumeration(problems, name, value)? {
-            TlsProtocol::TlsAuto => Some(None),
-            TlsProtocol::TlSv12 => Some(Some(12)),
-            TlsProtocol::TlSv13 => Some(Some(13)),
-            TlsProtocol::TlSv10 | TlsProtocol::TlSv11 => {
-                problems.reject_field(name, "TLS 1.0 and 1.1 are not spoken: TLSv1_2 or TLSv1_3");
-                None
-            }
-        };
-        let minimum = version("tls_minimum_protocol_version", tls_minimum_protocol_version);
-        let maximum = version("tls_maximum_protocol_version", tls_maximum_protocol_version);
-        let (minimum, maximum) = (minimum?.unwrap_or(12), maximum?.unwrap_or(13));
-        if minimum > maximum {
-            problems.reject_field(
-                "tls_maximum_protocol_version",
-                "is below tls_minimum_protocol_version",
-            );
-            return None;
-        }
-        Some(TlsVersions { tls12: minimum == 12, tls13: maximum == 13 })
+        unsupported!(problems; signature_algorithms, compliance_policies);
+        let versions =
+            versions(problems, tls_minimum_protocol_version, tls_maximum_protocol_version);
+        // `[A|B]` are equals for the server, of which the client's first choice counts; here A comes before B.
+        let suites = cipher_suites
+            .iter()
+            .flat_map(|entry| entry.split([':', '[', ']', '|']))
+            .filter(|name| !name.is_empty());
+        let cipher_suites = known(problems, "cipher_suites", suites, cipher_suite);
+        let curves = ecdh_curves.iter().flat_map(|entry| entry.split(':'));
+        let groups = known(problems, "ecdh_curves", curves, group);
+        Some(Parameters { versions: versions?, cipher_suites, groups })
     })
+}
+
+/// What of a list of allowed ones we have. To leave some out allows nothing that the list does not; only if none is
+/// left there is nothing to speak with.
+fn known<'a, T>(
+    problems: &mut Problems,
+    field: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+    parse: fn(&str) -> Option<T>,
+) -> Vec<T> {
+    let known: Vec<T> = names.clone().filter_map(parse).collect();
+    if known.is_empty() && names.clone().next().is_some() {
+        let names: Vec<&str> = names.collect();
+        problems.reject_field(field, format!("none of {} is spoken here", names.join(", ")));
+    }
+    known
+}
+
+/// The suites of TLS 1.2 that both keep past sessions secret and are authenticated, in their names of OpenSSL and IANA.
+fn cipher_suite(name: &str) -> Option<CipherSuite> {
+    Some(match name {
+        "ECDHE-ECDSA-AES128-GCM-SHA256" | "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        }
+        "ECDHE-ECDSA-AES256-GCM-SHA384" | "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        }
+        "ECDHE-ECDSA-CHACHA20-POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        "ECDHE-RSA-AES128-GCM-SHA256" | "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        }
+        "ECDHE-RSA-AES256-GCM-SHA384" | "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+        }
+        "ECDHE-RSA-CHACHA20-POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        _ => return None,
+    })
+}
+
+fn group(name: &str) -> Option<NamedGroup> {
+    Some(match name {
+        "X25519" => NamedGroup::X25519,
+        "P-256" => NamedGroup::secp256r1,
+        "P-384" => NamedGroup::secp384r1,
+        "X25519MLKEM768" => NamedGroup::X25519MLKEM768,
+        _ => return None,
+    })
+}
+
+fn versions(problems: &mut Problems, minimum: i32, maximum: i32) -> Option<TlsVersions> {
+    let mut version = |name: &str, value| match enumeration(problems, name, value)? {
+        TlsProtocol::TlsAuto => Some(None),
+        TlsProtocol::TlSv12 => Some(Some(12)),
+        TlsProtocol::TlSv13 => Some(Some(13)),
+        TlsProtocol::TlSv10 | TlsProtocol::TlSv11 => {
+            problems.reject_field(name, "TLS 1.0 and 1.1 are not spoken: TLSv1_2 or TLSv1_3");
+            None
+        }
+    };
+    let minimum = version("tls_minimum_protocol_version", minimum);
+    let maximum = version("tls_maximum_protocol_version", maximum);
+    let (minimum, maximum) = (minimum?.unwrap_or(12), maximum?.unwrap_or(13));
+    if minimum > maximum {
+        problems
+            .reject_field("tls_maximum_protocol_version", "is below tls_minimum_protocol_version");
+        return None;
+    }
+    Some(TlsVersions { tls12: minimum == 12, tls13: maximum == 13 })
 }
 
 /// Envoy joins the entries with commas and splits the whole again: one entry may name several protocols.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use rustls::{CipherSuite, NamedGroup};
 use serde_json::{Value, json};
 
-use super::harness::{accepted, base, changed, convert, set};
+use super::harness::{IDENTITY, accepted, base, changed, convert, set};
 use crate::config::access_log::{LineFormat, Sink};
 use crate::config::bootstrap::{Bootstrap, Variant};
 use crate::config::cluster::{Discovery, LoadBalancer, UpstreamProtocol};
@@ -243,6 +244,31 @@ fn tls_arrives_with_its_secrets() {
 }
 
 #[test]
+fn of_allowed_ciphers_and_curves_those_are_taken_that_are_spoken() {
+    let parameters = |suites: Value, curves: Value| {
+        let path = "DOWNSTREAM.common_tls_context.tls_params";
+        changed(&[(path, json!({"cipher_suites": suites, "ecdh_curves": curves}))])
+    };
+    let bootstrap = convert(parameters(
+        json!(["[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", "AES128-SHA"]),
+        json!(["P-521", "P-384", "X25519"]),
+    ))
+    .expect("accepted");
+    let common = &bootstrap.listeners[1].filter_chains[0].tls.as_ref().expect("TLS").common;
+    assert_eq!(
+        common.cipher_suites,
+        [
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ]
+    );
+    assert_eq!(common.groups, [NamedGroup::secp384r1, NamedGroup::X25519]);
+    let found = convert(parameters(json!(["AES128-SHA"]), json!(["P-521"]))).expect_err("none");
+    let reasons: Vec<&str> = found.iter().map(|problem| problem.reason.as_str()).collect();
+    assert_eq!(reasons, ["none of AES128-SHA is spoken here", "none of P-521 is spoken here"]);
+}
+
+#[test]
 fn an_optional_filter_that_is_unknown_is_left_out() {
     let filter = json!({"name": "c", "is_optional": true, "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}});
@@ -338,6 +364,27 @@ fn a_fingerprint_tells_what_changed() {
     };
     assert_ne!(chain(&before, 0), chain(&route, 0));
     assert_eq!(chain(&before, 1), chain(&route, 1));
+}
+
+#[test]
+fn a_fingerprint_covers_certificates_in_place() {
+    let in_place = |(certificate, key): &(String, String)| {
+        let certificate = json!([{
+            "certificate_chain": {"inline_string": certificate},
+            "private_key": {"inline_string": key},
+        }]);
+        let context = "DOWNSTREAM.common_tls_context";
+        let bootstrap = accepted(&[
+            (&format!("{context}.tls_certificate_sds_secret_configs"), Value::Null),
+            (&format!("{context}.tls_certificates"), certificate),
+        ]);
+        bootstrap.listeners[1].filter_chains[0].fingerprint
+    };
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["b.test".to_owned()]).expect("parameters");
+    let other = (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem());
+    assert_eq!(in_place(&IDENTITY), in_place(&IDENTITY));
+    assert_ne!(in_place(&IDENTITY), in_place(&other));
 }
 
 #[test]

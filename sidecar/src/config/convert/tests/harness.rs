@@ -21,8 +21,7 @@ pub(super) static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
     (certificate.pem(), key.serialize_pem())
 });
 
-/// The base, with its secrets put in.
-pub(super) fn base() -> Value {
+static BASE: LazyLock<Value> = LazyLock::new(|| {
     let mut base = json::parse(include_str!("base.yaml")).expect("the base is YAML");
     let (certificate, key) = &*IDENTITY;
     base["static_resources"]["secrets"] = json!([
@@ -33,6 +32,11 @@ pub(super) fn base() -> Value {
         {"name": "roots", "validation_context": {"trusted_ca": {"inline_string": certificate}}},
     ]);
     base
+});
+
+/// The base, with its secrets put in.
+pub(super) fn base() -> Value {
+    BASE.clone()
 }
 
 /// Short names of places in the base.
@@ -110,7 +114,7 @@ pub(super) fn set(value: &mut Value, path: &str, new: Value) {
 
 pub(super) fn convert(value: Value) -> Result<Bootstrap, Vec<Rejected>> {
     let proto: Proto = SCHEMA.read_value(value, true).unwrap_or_else(|error| panic!("{error}"));
-    super::super::bootstrap(proto)
+    super::super::bootstrap_of_file(proto)
 }
 
 /// The base with some fields changed.

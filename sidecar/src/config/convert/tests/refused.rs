@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{refusal, refused, refused_at};
+use super::harness::{SCHEMA, changed, convert, refusal, refused, refused_at};
 
 /// Each of the values is refused at its path for the reason.
 #[track_caller]
@@ -367,6 +367,14 @@ fn references_have_to_lead_somewhere() {
 }
 
 #[test]
+fn a_bootstrap_made_in_memory_may_name_secrets_that_its_maker_brings() {
+    let value = changed(&[("static_resources.secrets", json!([]))]);
+    let proto = SCHEMA.read_value(value.clone(), true).expect("a bootstrap");
+    assert!(crate::config::bootstrap::from_proto(proto).is_ok());
+    assert!(convert(value).is_err());
+}
+
+#[test]
 fn texts_have_to_be_what_they_stand_for() {
     all(&[
         (
@@ -462,7 +470,7 @@ fn the_router_is_the_last_filter_and_filters_that_are_unknown_are_refused_unless
 
 #[test]
 fn what_is_wrong_is_all_told_at_once() {
-    let found = super::harness::convert(super::harness::changed(&[
+    let found = convert(changed(&[
         ("HCM.stat_prefix", json!("")),
         ("ACTION.timeout", json!("-1s")),
         ("CLUSTER.connect_timeout", json!("0s")),

@@ -545,8 +545,6 @@ fn fields_of_tls() {
             ("common_tls_context.tls_certificate_certificate_provider_instance", json!({})),
             ("common_tls_context.custom_handshaker", extension()),
             ("common_tls_context.key_log", json!({"path": "/a"})),
-            ("common_tls_context.tls_params.cipher_suites", json!(["AES128-SHA"])),
-            ("common_tls_context.tls_params.ecdh_curves", json!(["P-256"])),
             ("common_tls_context.tls_params.signature_algorithms", json!(["rsa_pkcs1_sha256"])),
             ("common_tls_context.tls_params.compliance_policies", json!(["FIPS_202205"])),
         ],
