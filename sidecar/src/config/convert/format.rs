@@ -78,7 +78,7 @@ fn command(text: &str) -> Result<(FormatPart, &str), String> {
     }
     let operator = operator(name, argument)?;
     if max_length.is_some() && !has_text(&operator) {
-        return Err(format!("%{name}% has no text to shorten: it takes no length"));
+        return Err(format!("%{name}% takes no length: only REQ, RESP and TRAILER do"));
     }
     Ok((FormatPart::Command(Command { operator, max_length }), rest))
 }
@@ -96,9 +96,9 @@ fn environment(argument: Option<&str>, max_length: Option<usize>) -> Result<Stri
     Ok(value)
 }
 
-/// Envoy refuses a length on operators whose value is not text of any length.
+/// Only headers are shortened, as in Envoy: other values are short, or numbers.
 fn has_text(operator: &Operator) -> bool {
-    !matches!(operator, Operator::StartTime(_))
+    matches!(operator, Operator::Req(..) | Operator::Resp(..) | Operator::Trailer(..))
 }
 
 fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
@@ -160,8 +160,10 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         }
     };
     match argument {
-        Some(argument) => Err(format!("%{name}% takes no argument, but has ({argument})")),
-        None => Ok(plain),
+        Some(argument) if !argument.is_empty() => {
+            Err(format!("%{name}% takes no argument, but has ({argument})"))
+        }
+        _ => Ok(plain),
     }
 }
 
@@ -285,6 +287,8 @@ mod tests {
             ("%REQ%", "needs the name of a header"),
             ("%REQ(a b)%", "not a header name"),
             ("%START_TIME(%s):3%", "no length"),
+            ("%PROTOCOL:3%", "no length"),
+            ("100%", "not a command operator"),
             ("%", "not a command operator"),
         ] {
             let error = parse(text).expect_err(text);
