@@ -4,7 +4,7 @@
 
 use crate::api::view::Client as ClientKind;
 use crate::discovery::delta::Delta;
-use crate::discovery::hub::Hub;
+use crate::discovery::hub::{Hub, sleep_until};
 use crate::discovery::resource_type::ResourceType;
 use crate::discovery::sotw::Sotw;
 use crate::discovery::status::Client;
@@ -255,13 +255,6 @@ impl Session {
 /// What the lock guards is never left half changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Decides which view a stream has.

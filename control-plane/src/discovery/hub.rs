@@ -5,16 +5,20 @@ use crate::model::Config;
 use crate::registry::{EndpointsTaken, InstanceName, LEASE, Live, Registry};
 use crate::translate::{Inputs, World};
 use dashmap::DashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// After a start, sidecars have their lease and this time to attach before an empty load assignment is believed.
 const ATTACH_GRACE: Duration = Duration::from_secs(2);
+
+/// After the last Endpoint object of a service went, sidecars have so long to forget it before their way to it goes too.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// At most so many clients that left are remembered: their names are theirs to choose.
 const MAX_DEPARTED: usize = 1000;
@@ -69,13 +73,16 @@ impl Hub {
         let mut observed = self.registry.observed();
         let grace = tokio::time::sleep(LEASE + ATTACH_GRACE);
         tokio::pin!(grace);
+        let mut lingering: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
         loop {
+            let linger_ends = lingering.values().min().copied();
             tokio::select! {
                 changed = config.changed() => if changed.is_err() {
                     return;
                 },
                 _ = live.changed() => {}
                 () = &mut grace, if !inputs.awaited.is_empty() => inputs.awaited = Arc::default(),
+                () = sleep_until(linger_ends) => {}
                 _ = observed.changed() => {
                     self.status_changed();
                     continue;
@@ -86,7 +93,16 @@ impl Hub {
             inputs.config = config.borrow_and_update().clone();
             live.borrow_and_update();
             inputs.live = self.registry.live();
-            let world = World::after(&self.world.borrow().clone(), inputs.clone());
+            let before = self.world();
+            let now = Instant::now();
+            let has: HashSet<&str> =
+                inputs.config.endpoints().map(|it| it.service.as_str()).collect();
+            for service in before.services_with_objects().filter(|it| !has.contains(it)) {
+                lingering.insert(service.into(), now + LINGER);
+            }
+            lingering.retain(|service, until| *until > now && !has.contains(&**service));
+            inputs.lingering = Arc::new(lingering.keys().cloned().collect());
+            let world = World::after(&before, inputs.clone());
             self.world.send_replace(Arc::new(world));
             self.status_changed();
         }
@@ -173,5 +189,13 @@ impl EndpointsTaken for Hub {
                 }
             }
         })
+    }
+}
+
+/// Until then; for ever, if there is no such time.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -4,7 +4,6 @@ use crate::model::Endpoint as EndpointObject;
 use crate::model::endpoint::Locality;
 use crate::model::service::{Service, ServicePort, Subset};
 use crate::registry::Instance;
-use crate::translate::cluster::Instances;
 use crate::translate::names;
 use crate::translate::proto::{address, uint32};
 use outrigger_proto::envoy::config::core::v3::{Locality as ProtoLocality, Metadata};
@@ -22,26 +21,25 @@ pub(crate) fn assignment(
     service: &Service,
     port: &ServicePort,
     subset: Option<&Subset>,
-    kind: Instances,
     live: &[Arc<Instance>],
     objects: &[Arc<EndpointObject>],
 ) -> ClusterLoadAssignment {
     let mut localities: BTreeMap<&Locality, Vec<LbEndpoint>> = BTreeMap::new();
     // gRPC refuses an assignment in which an address occurs twice.
     let mut seen = BTreeSet::new();
-    let mixed = kind == Instances::Mixed;
     for instance in live {
         if !instance.draining
             && instance.serves(port.port)
             && instance.is_in(subset)
             && seen.insert(instance.address())
         {
-            let metadata = mixed.then(|| Metadata {
+            // Always, so that nothing about it changes when an endpoint without a sidecar joins it.
+            let metadata = Metadata {
                 filter_metadata: HashMap::from([(SOCKET_MATCH.to_owned(), sidecar_metadata())]),
                 ..Default::default()
-            });
+            };
             let endpoints = localities.entry(&instance.locality).or_default();
-            endpoints.push(endpoint(instance.address(), 1, metadata));
+            endpoints.push(endpoint(instance.address(), 1, Some(metadata)));
         }
     }
     for object in objects {

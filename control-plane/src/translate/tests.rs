@@ -522,3 +522,27 @@ fn a_cluster_is_encoded_once_for_every_sidecar_and_the_routes_of_all_services_to
     // Sidecars with the same needs have the very same view.
     assert!(Arc::ptr_eq(&one, &sidecar(&world, &needs(15011))));
 }
+
+#[test]
+fn the_way_to_an_endpoint_without_a_sidecar_outlasts_its_object() {
+    let object = "{kind: Endpoint, name: plain, spec: {service: api, address: 127.0.0.9, port: 1}}";
+    let needs = instance_with(
+        "web",
+        "web-1",
+        registry::Hello { inbound_port: 15010, outbound_port: 15001, ..Default::default() },
+    )
+    .needs;
+    let matches = |world: &World| {
+        let view = sidecar(world, &needs);
+        let cluster: Cluster = message(&view, ResourceType::Cluster, "outbound|9000||api");
+        cluster.transport_socket_matches.len()
+    };
+    let with = world(applied(&config(API), object), Live::default());
+    assert_eq!(matches(&with), 2);
+    let without = applied(with.config(), "{kind: Endpoint, name: plain, delete: true}");
+    let gone = Inputs { config: without, ..Inputs::default() };
+    let lingering = Inputs { lingering: Arc::new(["api".into()].into()), ..gone.clone() };
+    let moment_later = World::after(&with, lingering);
+    assert_eq!(matches(&moment_later), 2);
+    assert_eq!(matches(&World::after(&moment_later, gone)), 0);
+}

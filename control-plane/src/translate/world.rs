@@ -25,6 +25,8 @@ pub(crate) struct Inputs {
     pub(crate) roots: Arc<str>,
     /// Services whose sidecars may not have had the time to attach: an empty load assignment of theirs is not known yet.
     pub(crate) awaited: Arc<BTreeSet<Arc<str>>>,
+    /// Services that had Endpoint objects a moment ago: sidecars may still know some, and need to reach them.
+    pub(crate) lingering: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// Whose view.
@@ -50,6 +52,8 @@ pub(crate) struct World {
     /// The clusters of every service, for sidecars.
     clusters: OnceLock<Arc<ResourceMap>>,
     previous_clusters: Option<Arc<ResourceMap>>,
+    /// Nothing but endpoints and secrets can differ from the world before.
+    same_config: bool,
     views: DashMap<ViewKey, Arc<View>>,
     /// Those of the world before, to take from them what did not change.
     previous: DashMap<ViewKey, Arc<View>>,
@@ -58,7 +62,8 @@ pub(crate) struct World {
 impl World {
     /// The world after `previous`.
     pub(crate) fn after(previous: &Self, inputs: Inputs) -> Self {
-        let same_config = previous.inputs.config.revision() == inputs.config.revision();
+        let same_config = previous.inputs.config.revision() == inputs.config.revision()
+            && previous.inputs.lingering == inputs.lingering;
         let mut objects: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
         for object in inputs.config.endpoints() {
             objects.entry(object.service.clone()).or_default().push(object.clone());
@@ -69,6 +74,7 @@ impl World {
             inputs,
             previous: previous.views.clone(),
             previous_clusters: previous.clusters.get().cloned(),
+            same_config,
             ..Self::default()
         };
         if same_config {
@@ -77,6 +83,11 @@ impl World {
         }
         world.endpoints = world.load_assignments(previous, same_config);
         world
+    }
+
+    /// Services that have Endpoint objects.
+    pub(crate) fn services_with_objects(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
     }
 
     /// The configuration.
@@ -97,8 +108,7 @@ impl World {
         let previous = self.previous.get(key).map(|view| view.clone());
         let view = self.views.entry(key.clone()).or_insert_with(|| {
             let types = match (&previous, key) {
-                // Only endpoints and secrets can have changed.
-                (Some(old), _) if old.revision == self.config().revision() => {
+                (Some(old), _) if self.same_config => {
                     let mut types = old.types.clone();
                     types[ResourceType::Endpoint.index()] = self.endpoints.clone();
                     types[ResourceType::Secret.index()] = self.secrets.clone();
@@ -138,9 +148,7 @@ impl World {
                         }
                         continue;
                     }
-                    let kind = self.instances(&service.name);
-                    let assignment =
-                        endpoint::assignment(service, port, subset, kind, live, objects);
+                    let assignment = endpoint::assignment(service, port, subset, live, objects);
                     if awaited && assignment.endpoints.is_empty() {
                         held.insert(name.into());
                         continue;
@@ -168,7 +176,11 @@ impl World {
     }
 
     fn instances(&self, service: &str) -> Instances {
-        if self.objects.contains_key(service) { Instances::Mixed } else { Instances::Sidecars }
+        if self.objects.contains_key(service) || self.inputs.lingering.contains(service) {
+            Instances::Mixed
+        } else {
+            Instances::Sidecars
+        }
     }
 
     fn foreign(&self, old: Option<&View>) -> [TypeView; 5] {
@@ -303,7 +315,11 @@ impl World {
         routes: ResourceMap,
         old: Option<&View>,
     ) -> [TypeView; 5] {
-        let version: Arc<str> = self.config().revision().to_string().into();
+        let mut version = self.config().revision().to_string();
+        if !self.inputs.lingering.is_empty() {
+            version.push_str("+lingering");
+        }
+        let version: Arc<str> = version.into();
         let of = |kind: ResourceType, resources| TypeView {
             version: version.clone(),
             resources: unchanged_or_new(resources, old.map(|old| &old.of(kind).resources)),

@@ -188,3 +188,23 @@ async fn a_sidecar_that_does_not_attach_is_sent_nothing_and_then_away() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("registry"), "{status}");
 }
+
+#[tokio::test]
+async fn an_endpoint_without_a_sidecar_is_forgotten_before_the_way_to_it() {
+    let plane = Plane::new(API).await;
+    let caller = plane.member("web", "web-1").await;
+    let _web = attach(caller.clone(), 1, 15010).await.unwrap();
+    let mut client = Delta::open(caller, None, Cluster, &[ALL]).await;
+    client.expect(Cluster, &[ALL], &[]).await;
+    client.request(Endpoint, &[ALL], &[]).await;
+    client.expect(Endpoint, &[ALL], &[]).await;
+    plane.apply("{kind: Endpoint, name: p, spec: {service: api, address: 127.0.0.9, port: 7}}");
+    client.expect(Cluster, &[ALL], &[]).await;
+    assert_eq!(ports(&client.expect(Endpoint, &[ALL], &[]).await, ALL), [7]);
+    plane.apply("{kind: Endpoint, name: p, delete: true}");
+    assert!(ports(&client.expect(Endpoint, &[ALL], &[]).await, ALL).is_empty());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    client.expect(Cluster, &[ALL], &[]).await;
+}
