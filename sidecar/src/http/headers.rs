@@ -50,7 +50,7 @@ pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 
 /// `x-envoy-*` headers that only an internal caller may set; nobody is internal unless configured, and that cannot be
 /// configured yet. They are removed from every request.
-const INTERNAL_ONLY: [HeaderName; 17] = [
+const INTERNAL_ONLY: [HeaderName; 16] = [
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-retry-on"),
@@ -67,7 +67,6 @@ const INTERNAL_ONLY: [HeaderName; 17] = [
     HeaderName::from_static("x-envoy-original-url"),
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
     X_ENVOY_INTERNAL,
-    HeaderName::from_static("x-envoy-external-address"),
 ];
 
 /// Removed where the direct peer is the client (`use_remote_address`).
@@ -154,7 +153,7 @@ pub(crate) struct Accepted {
     pub(crate) client: IpAddr,
     /// `https` if `x-forwarded-proto` or the connection says so.
     pub(crate) https: bool,
-    /// The protocol that the client wants to upgrade to, lower case, if it is one of the allowed.
+    /// The protocol that the client wants to upgrade to, lower case.
     pub(crate) upgrade: Option<Box<str>>,
 }
 
@@ -221,7 +220,7 @@ pub(crate) fn accept(
         // hyper answers 100 when the body is first read; upstream does not see it.
         parts.headers.remove(header::EXPECT);
     }
-    let upgrade = upgrade(parts, seen, config)?;
+    let upgrade = upgrade(parts, seen)?;
     host(parts, config, peer)?;
     if seen.any(Seen::HOP_BY_HOP) {
         remove_hop_by_hop(&mut parts.headers, seen)?;
@@ -290,13 +289,9 @@ fn transfer_encoding(headers: &HeaderMap) -> Result<(), Refused> {
     }
 }
 
-/// Which upgrade the request asks for, in either version of HTTP. One that is not allowed is refused, except h2c, which a
-/// client offers and does not demand: it is passed over.
-fn upgrade(
-    parts: &mut Parts,
-    seen: Seen,
-    config: &HttpConnectionManager,
-) -> Result<Option<Box<str>>, Refused> {
+/// Which upgrade the request asks for, in either version of HTTP. h2c is passed over: a client offers it and does not
+/// demand it.
+fn upgrade(parts: &mut Parts, seen: Seen) -> Result<Option<Box<str>>, Refused> {
     let refused = Refused::new(StatusCode::FORBIDDEN, "upgrade_failed", Reason::UpgradeRefused);
     let token = if parts.method == Method::CONNECT {
         match parts.extensions.get::<hyper::ext::Protocol>() {
@@ -320,12 +315,10 @@ fn upgrade(
         None
     };
     let Some(token) = token else { return Ok(None) };
-    let allowed = config.upgrades.iter().any(|upgrade| *upgrade.token == *token);
-    let method = matches!(parts.method, Method::GET | Method::CONNECT);
-    if !allowed || !method {
+    if !matches!(parts.method, Method::GET | Method::CONNECT) {
         return Err(refused);
     }
-    // From here on it is a GET, however it was asked for.
+    // From here on it is a GET, however it was asked for. Whether it is allowed, its route says.
     parts.method = Method::GET;
     Ok(Some(token.into()))
 }

@@ -192,7 +192,7 @@ async fn send(
                 *request.method_mut() = Method::GET;
                 request.extensions_mut().clear();
                 let headers = request.headers_mut();
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
                 if let Ok(token) = HeaderValue::from_str(token) {
                     headers.insert(header::UPGRADE, token);
                 }

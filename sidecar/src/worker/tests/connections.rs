@@ -117,7 +117,7 @@ async fn a_websocket_is_a_tunnel_after_the_endpoint_has_agreed_and_not_before() 
     let mut server = upstream.accept().await;
     let head = server.read_head().await.unwrap();
     assert_eq!(header(&head, "upgrade"), Some("websocket"));
-    assert_eq!(header(&head, "connection"), Some("upgrade"));
+    assert_eq!(header(&head, "connection"), Some("Upgrade"));
     assert_eq!(header(&head, "sec-websocket-key"), Some("AAAA"));
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert!(server.buffer.is_empty(), "bytes came before the endpoint agreed");
@@ -154,6 +154,17 @@ async fn a_refused_websocket_is_an_ordinary_response_after_which_the_connection_
     assert_eq!(response.matches("HTTP/1.1").count(), 1, "{response}");
     assert_eq!(server.read_to_end().await, "", "the connection saw an upgrade");
     upstream.expect_nobody().await;
+}
+
+#[tokio::test]
+async fn a_route_may_allow_an_upgrade_that_the_manager_does_not() {
+    let upstream = Upstream::bind().await;
+    let route = "upgrade_configs: [{upgrade_type: websocket}]";
+    let sidecar = Sidecar::proxy(&[upstream.address], "", route, "");
+    let mut client = sidecar.connect().await;
+    client.write(WEBSOCKET).await;
+    let head = upstream.accept().await.read_head().await.unwrap();
+    assert_eq!(header(&head, "upgrade"), Some("websocket"));
 }
 
 #[tokio::test]
