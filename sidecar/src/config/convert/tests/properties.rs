@@ -14,8 +14,10 @@ use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use proptest::prelude::*;
 use prost::Message;
 
+use super::super::format;
 use super::harness::{SCHEMA, base};
 use crate::config;
+use crate::config::access_log::FormatPart;
 
 static BASE: LazyLock<Bootstrap> =
     LazyLock::new(|| SCHEMA.read_value(base(), true).expect("the base is a bootstrap"));
@@ -134,5 +136,17 @@ proptest! {
     fn no_secret_makes_the_conversion_panic(changes in changes(), which in 0..2_usize) {
         let secret: Secret = BASE.static_resources.clone().unwrap_or_default().secrets[which].clone();
         survives(&secret, &changes, config::secret::from_proto)?;
+    }
+
+    #[test]
+    fn no_format_string_makes_its_parser_panic(text in "[%()?:A-Z0-9é\n ]{0,40}") {
+        let _ = format::parse(&text);
+    }
+
+    #[test]
+    fn a_format_string_without_percent_signs_is_itself(text in "[^%]{1,40}") {
+        let format = format::parse(&text).expect("parses");
+        let [FormatPart::Literal(literal)] = &*format.parts else { panic!("{format:?}") };
+        prop_assert_eq!(&**literal, text);
     }
 }
