@@ -278,6 +278,7 @@ fn values_out_of_their_range_are_refused() {
         "matches: [{path: {value: /a?b}}]",
         "matches: [{path: {type: RegularExpression, value: '('}}]",
         "matches: [{path: {type: RegularExpression, value: '(a{1000}){1000}'}}]",
+        "matches: [{path: {type: RegularExpression, value: 'a)|(b'}}]",
         "matches: [{method: get}]",
         "matches: [{headers: [{name: 'a b', value: x}]}]",
         "matches: [{headers: [{name: a, value: x}, {name: A, value: y}]}]",

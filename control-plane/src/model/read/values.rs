@@ -5,6 +5,7 @@ use super::tree::Value;
 use crate::model::duration;
 use crate::model::object::Labels;
 use crate::model::problem::{Code, Problem};
+use regex::bytes::RegexBuilder;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -235,6 +236,9 @@ fn is_label_part(part: &str) -> bool {
         && part.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// Most bytes of a compiled regular expression; the sidecar's limit.
+const MOST_REGEX_BYTES: usize = 1 << 20;
+
 /// Longest path, pattern or value of a match; the Gateway API's limit is 1024 for paths and 4096 for headers.
 const MAX_TEXT: usize = 1024;
 
@@ -260,9 +264,12 @@ pub(super) fn regular_expression(scope: &mut Scope, at: At<'_>) -> Option<String
         if pattern.is_empty() || pattern.len() > MAX_TEXT {
             return Err(format!("a regular expression has 1 to {MAX_TEXT} bytes"));
         }
-        let compiled =
-            regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(1 << 20).build();
-        match compiled {
+        // As the sidecar compiles it: by RE2's rules, with Unicode only where the pattern needs it. But without the anchors
+        // that it gets there: `a)|(b` must not become valid by them.
+        let compile = |unicode| {
+            RegexBuilder::new(pattern).unicode(unicode).size_limit(MOST_REGEX_BYTES).build()
+        };
+        match compile(false).or_else(|_| compile(true)) {
             Ok(_) => Ok(()),
             Err(regex::Error::CompiledTooBig(_)) => {
                 Err("this regular expression is too large when compiled".to_owned())
