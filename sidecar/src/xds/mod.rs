@@ -5,14 +5,10 @@
 //! - [`subscription`]: one type on one stream: names, versions, nonces, ACK and NACK. A pure state machine;
 //! - [`needs`]: what a cluster or listener refers to by name;
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
-//! - [`publish`]: how it takes effect;
-//! - [`resources`]: what came, as it came;
-//! - [`client`] over [`channel`]: the stream;
-//! - [`discovery`]: all of it put together.
+//! - [`publish`]: how it takes effect.
 
 mod channel;
 mod client;
-mod discovery;
 mod kind;
 mod needs;
 mod publish;
@@ -24,8 +20,6 @@ mod warming;
 mod testing;
 
 pub(crate) use channel::{ConnectError, ControlPlane};
-pub(crate) use client::{Backoff, Client};
-pub(crate) use discovery::{Discovery, Happened, Wanted};
+pub(crate) use client::Backoff;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
-pub(crate) use resources::Resources;
