@@ -472,6 +472,7 @@ fn our_sidecar_accepts_everything_that_is_made_for_it() {
             &World::default(),
             Inputs {
                 config: applied(&config(MESH), &mesh),
+                live: live(vec![instance("api", "api-2", 15012, &[9000])]),
                 roots: roots.pem().into(),
                 ..Inputs::default()
             },
