@@ -33,7 +33,7 @@ pub(super) struct Sidecar {
     pub(super) registry: Arc<Registry>,
     pub(super) manager: Manager,
     worker: Option<WorkerHandle>,
-    _writer: Writer,
+    writer: Writer,
 }
 
 impl Sidecar {
@@ -98,7 +98,7 @@ impl Sidecar {
             let listener = ListenerId(index as u32);
             worker.commands.send(Command::Listen { listener, socket }).unwrap();
         }
-        Self { addresses, shared, registry, manager, worker: Some(worker), _writer: writer }
+        Self { addresses, shared, registry, manager, worker: Some(worker), writer }
     }
 
     /// The usual: one HTTP listener that sends everything to one cluster with these endpoints. `manager` and `route` are
@@ -110,6 +110,38 @@ impl Sidecar {
         cluster: &str,
     ) -> Self {
         Self::start(&proxy_yaml(endpoints, manager, route, cluster))
+    }
+
+    /// Takes another version of the listeners into effect, and lets the connections of the one before drain.
+    pub(super) fn update(&mut self, yaml: &str) {
+        let bootstrap = bootstrap::read(None, Some(yaml), &bootstrap::Options::default()).unwrap();
+        let before = self.shared.snapshot.load_full();
+        let mut listeners = Vec::new();
+        for (index, config) in bootstrap.listeners.iter().enumerate() {
+            let mut build = Build {
+                registry: &self.registry,
+                workers: 1,
+                tls: &mut tls::Contexts::new(),
+                log_writer: &self.writer,
+                cluster: &mut |name| self.manager.id(name),
+                routes: &mut |_| RouteConfigId(index as u32),
+            };
+            let id = ListenerId(index as u32);
+            let previous = before.listener(id).map(|listener| &**listener);
+            listeners
+                .push(Some(Arc::new(Listener::build(id, config, previous, &mut build).unwrap())));
+        }
+        let after = Snapshot {
+            version: before.version + 1,
+            listeners: listeners.into(),
+            routes: before.routes.clone(),
+            clusters: self.manager.table(),
+        };
+        self.shared.snapshot.store(Arc::new(after));
+        let after = self.shared.snapshot.load();
+        for listener in before.listeners.iter().flatten() {
+            listener.drain_unless_in(after.listener(listener.id).map(|listener| &**listener));
+        }
     }
 
     /// A connection to the first listener.

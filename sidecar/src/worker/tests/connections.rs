@@ -190,3 +190,34 @@ async fn a_websocket_goes_from_http1_over_http2_to_http1() {
     drop(server);
     assert_eq!(client.read_to_end().await, "");
 }
+
+#[tokio::test]
+async fn listener_updates_under_load_fail_no_request_over_http2() {
+    let upstream = Upstream::bind().await;
+    let address = upstream.always(OK);
+    let yaml = |n: usize| {
+        super::super::testing::proxy_yaml(&[address], &format!("server_name: v{n}"), "", "")
+    };
+    let mut inner = Sidecar::start(&yaml(0));
+    let outer = Sidecar::proxy(&[inner.addresses[0]], "", "", super::super::testing::HTTP2);
+    let mut load = Vec::new();
+    for _ in 0..4 {
+        let mut client = outer.connect().await;
+        load.push(tokio::spawn(async move {
+            for n in 0..100 {
+                let response = client.ask(GET).await;
+                assert_eq!(status(&response), 200, "request {n}: {response}");
+            }
+        }));
+    }
+    for n in 1..30 {
+        inner.update(&yaml(n));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for load in load {
+        load.await.unwrap();
+    }
+    inner.wait_for_stat("http.in.downstream_rq_active", 0).await;
+    outer.wait_for_stat("cluster.c.upstream_rq_active", 0).await;
+    outer.wait_for_stat("cluster.c.upstream_rq_pending_active", 0).await;
+}
