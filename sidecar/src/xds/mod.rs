@@ -5,10 +5,15 @@
 //! - [`subscription`]: one type on one stream: names, versions, nonces, ACK and NACK. A pure state machine;
 //! - [`needs`]: what a cluster or listener refers to by name;
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
-//! - [`publish`]: how it takes effect.
+//! - [`publish`]: how it takes effect;
+//! - [`discovery`]: the driver that connects all of these;
+//! - [`client`] and [`channel`]: the stream and the connection under it;
+//! - [`resources`]: what came, as it came; [`counting`]: statistics.
 
 mod channel;
 mod client;
+mod counting;
+mod discovery;
 mod kind;
 mod needs;
 mod publish;
@@ -20,6 +25,8 @@ mod warming;
 mod testing;
 
 pub(crate) use channel::{ConnectError, ControlPlane};
-pub(crate) use client::Backoff;
+pub(crate) use client::{Backoff, Client, Event};
+pub(crate) use discovery::{Discovery, Phase};
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
+pub(crate) use resources::Resources;

@@ -1,0 +1,644 @@
+//! The driver of discovery: from what happens on the stream to what takes effect, and back to the answers.
+//!
+//! [`Client`](super::client) tells what happens, one [`Subscription`] for each type knows the protocol, [`Warming`] knows
+//! what is complete, a [`Publish`] puts it into effect, and [`Resources`] remembers what came. No I/O of its own, and time
+//! is told: the control thread calls in with events, and with the time when [`Discovery::deadline`] is over.
+//!
+//! Resources of the bootstrap go the same way: a static listener may take its routes from RDS as well as a discovered one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_proto::any::{self, UnpackError};
+use outrigger_proto::envoy::config::cluster::v3::Cluster as ClusterProto;
+use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
+use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RoutesProto;
+use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
+use outrigger_proto::google::protobuf::Any;
+use prost::Name;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::client::Event;
+use super::counting::Counting;
+use super::needs::Need;
+use super::subscription::{Incoming, Interest, Request, Response, Subscription, Update};
+use super::warming::Warming;
+use super::{Changes, Kind, Publish, Refusal, Resources};
+use crate::config;
+use crate::config::Rejected;
+use crate::config::bootstrap::{Bootstrap, Variant};
+use crate::config::cluster::{Cluster, Discovery as ClusterDiscovery};
+use crate::config::http_connection_manager::RouteSource;
+use crate::config::listener::{Listener, TerminalFilter};
+use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
+use crate::stats::Registry;
+
+/// How far the start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Clusters, their endpoints and secrets are awaited.
+    Clusters,
+    /// Listeners, their routes and secrets are awaited.
+    Listeners,
+    /// What there was to wait for is here, or its time is over.
+    Ready,
+}
+
+/// The first answer of a wildcard type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// This type is not discovered.
+    Unneeded,
+    /// Awaited until then; `None`: for ever.
+    Awaited(Option<Instant>),
+    /// Came, or is not awaited any longer.
+    Over,
+}
+
+/// Everything discovery knows.
+pub(crate) struct Discovery {
+    subscriptions: [Subscription; Kind::ALL.len()],
+    warming: Warming,
+    resources: Resources,
+    counting: Counting,
+    /// Requests of the current stream go in here.
+    sender: Option<mpsc::UnboundedSender<Request>>,
+    phase: Phase,
+    first_clusters: First,
+    first_listeners: First,
+    listeners_timeout: Option<Duration>,
+    /// Listeners of the bootstrap, until clusters are ready.
+    static_listeners: Vec<Arc<Listener>>,
+    /// Names that the bootstrap has taken.
+    static_names: HashSet<(Kind, Arc<str>)>,
+    /// Clusters by the EDS service that they take their endpoints from.
+    eds_users: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The EDS service of each cluster.
+    eds_services: HashMap<Arc<str>, Arc<str>>,
+    /// The current outage was reported.
+    outage_reported: bool,
+}
+
+impl Discovery {
+    /// Of a bootstrap, whose own resources go first.
+    pub(crate) fn new(bootstrap: &Bootstrap, registry: &Arc<Registry>, now: Instant) -> Self {
+        let variant = bootstrap.ads.as_ref().map_or(Variant::StateOfTheWorld, |ads| ads.variant);
+        let mut subscriptions = Kind::ALL.map(|kind| Subscription::new(kind, variant));
+        let mut first_clusters = First::Unneeded;
+        if let Some(cds) = &bootstrap.cds {
+            subscriptions[Kind::Cluster as usize].want(Interest::Everything);
+            first_clusters = First::Awaited(cds.initial_fetch_timeout.map(|wait| now + wait));
+        }
+        let (first_listeners, listeners_timeout) = match &bootstrap.lds {
+            Some(lds) => (First::Awaited(None), lds.initial_fetch_timeout),
+            None => (First::Unneeded, None),
+        };
+        let mut discovery = Self {
+            subscriptions,
+            warming: Warming::default(),
+            resources: Resources::default(),
+            counting: Counting::new(registry, bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            sender: None,
+            phase: Phase::Clusters,
+            first_clusters,
+            first_listeners,
+            listeners_timeout,
+            static_listeners: bootstrap.listeners.clone(),
+            static_names: HashSet::new(),
+            eds_users: HashMap::new(),
+            eds_services: HashMap::new(),
+            outage_reported: false,
+        };
+        for listener in &bootstrap.listeners {
+            discovery.static_names.insert((Kind::Listener, Arc::clone(&listener.name)));
+        }
+        for cluster in &bootstrap.clusters {
+            discovery.static_names.insert((Kind::Cluster, Arc::clone(&cluster.name)));
+            discovery.note_eds(cluster);
+            discovery.warming.set_cluster(Arc::clone(cluster), now);
+        }
+        discovery
+    }
+
+    /// Puts what the bootstrap brought into effect, as far as it is complete. Returns what of it was refused.
+    pub(crate) fn begin(&mut self, publish: &mut dyn Publish, now: Instant) -> Vec<Refusal> {
+        let mut refused = Vec::new();
+        self.settle(publish, now, &mut refused);
+        refused
+    }
+
+    /// Takes over resources of an earlier life, as they were kept: the server then only has to send what changed since.
+    /// What can no longer be used is left out. Comes before the first stream.
+    pub(crate) fn restore(
+        &mut self,
+        kept: Vec<(Kind, Arc<str>, String, Any)>,
+        publish: &mut dyn Publish,
+        now: Instant,
+    ) {
+        let mut by_kind: BTreeMap<Kind, Vec<(Arc<str>, String)>> = BTreeMap::new();
+        // Clusters first: listeners with routes of their own are checked against them.
+        let order = [Kind::Cluster, Kind::Secret, Kind::Endpoint, Kind::Route, Kind::Listener];
+        for kind in order {
+            for (_, name, version, body) in kept.iter().filter(|(other, ..)| *other == kind) {
+                match self.apply(kind, name, version, body.clone(), publish, now) {
+                    Ok(()) => {
+                        by_kind.entry(kind).or_default().push((Arc::clone(name), version.clone()))
+                    }
+                    Err(rejected) => report(
+                        "a kept resource cannot be used any more",
+                        &Refusal { kind, name: Arc::clone(name), rejected },
+                    ),
+                }
+            }
+        }
+        for (kind, resources) in by_kind {
+            self.subscriptions[kind as usize].restore(String::new(), resources);
+            match kind {
+                Kind::Cluster => self.first_clusters = self.first_clusters.over(),
+                Kind::Listener => self.first_listeners = self.first_listeners.over(),
+                Kind::Endpoint | Kind::Route | Kind::Secret => {}
+            }
+        }
+        self.settle(publish, now, &mut Vec::new());
+    }
+
+    /// Something happened on the stream.
+    pub(crate) fn on_event(&mut self, event: Event, publish: &mut dyn Publish, now: Instant) {
+        match event {
+            Event::Connected(sender) => {
+                self.sender = Some(sender);
+                self.counting.connected(true);
+                for subscription in &mut self.subscriptions {
+                    subscription.connected();
+                }
+                self.send();
+            }
+            Event::Response(response) => {
+                if std::mem::take(&mut self.outage_reported) {
+                    tracing::info!("discovery is back");
+                }
+                self.on_response(*response, publish, now);
+            }
+            Event::Disconnected(error) => {
+                self.sender = None;
+                self.counting.connected(false);
+                if !std::mem::replace(&mut self.outage_reported, true) {
+                    tracing::warn!(%error, "no discovery; serving on with what is known");
+                }
+            }
+        }
+    }
+
+    /// The time of [`Discovery::deadline`] has come.
+    pub(crate) fn on_time(&mut self, publish: &mut dyn Publish, now: Instant) {
+        self.warming.expire(now);
+        for (first, kind) in
+            [(&mut self.first_clusters, Kind::Cluster), (&mut self.first_listeners, Kind::Listener)]
+        {
+            if let First::Awaited(Some(deadline)) = *first
+                && deadline <= now
+            {
+                *first = First::Over;
+                self.counting.timed_out_first(kind);
+                tracing::warn!(%kind, "no answer within initial_fetch_timeout; going on without");
+            }
+        }
+        self.settle(publish, now, &mut Vec::new());
+    }
+
+    /// When [`Discovery::on_time`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let firsts = [self.first_clusters, self.first_listeners];
+        let firsts = firsts.into_iter().filter_map(|first| match first {
+            First::Awaited(deadline) => deadline,
+            First::Unneeded | First::Over => None,
+        });
+        firsts.chain(self.warming.deadline()).min()
+    }
+
+    /// How far the start is.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What came, for the admin interface and for the disk.
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// As [`Discovery::resources`]; to ask what changed.
+    pub(crate) fn resources_mut(&mut self) -> &mut Resources {
+        &mut self.resources
+    }
+
+    fn on_response(&mut self, response: Response, publish: &mut dyn Publish, now: Instant) {
+        let Some(kind) = Kind::from_type_url(response.type_url()) else {
+            tracing::warn!(type_url = response.type_url(), "a response of a type nobody asked for");
+            return;
+        };
+        if let Some(identifier) = response.control_plane() {
+            self.counting.identifier(identifier);
+        }
+        let mut update = self.subscriptions[kind as usize].receive(response);
+        let refused = match &update.malformed {
+            Some(reason) => {
+                tracing::warn!(%kind, reason, "a response is refused as a whole");
+                Vec::new()
+            }
+            None => self.on_update(kind, &mut update, publish, now),
+        };
+        let accepted = update.malformed.is_none() && refused.is_empty();
+        self.counting.response(kind, accepted, &update.version);
+        if accepted {
+            self.resources.set_version(kind, &update.version);
+        }
+        match kind {
+            Kind::Cluster => self.first_clusters = self.first_clusters.over(),
+            Kind::Listener => self.first_listeners = self.first_listeners.over(),
+            Kind::Endpoint | Kind::Route | Kind::Secret => {}
+        }
+        self.subscriptions[kind as usize].finish(update, &refused);
+        self.settle(publish, now, &mut Vec::new());
+    }
+
+    /// Applies an update resource by resource. Returns everything that was refused.
+    fn on_update(
+        &mut self,
+        kind: Kind,
+        update: &mut Update,
+        publish: &mut dyn Publish,
+        now: Instant,
+    ) -> Vec<Refusal> {
+        let mut refused = std::mem::take(&mut update.refused);
+        for refusal in &refused {
+            report("a resource cannot be read", refusal);
+            self.resources.refuse(refusal, &update.version, None);
+            self.count(kind, &refusal.name, false);
+        }
+        // What goes comes first: it may free the address of what comes.
+        for name in &update.removed {
+            self.remove(kind, name, now);
+        }
+        if kind == Kind::Listener && !update.removed.is_empty() {
+            self.publish(publish, kind, &mut refused);
+        }
+        for Incoming { name, version, body } in &update.resources {
+            // Without a body it is a heartbeat: what there is stays.
+            let Some(body) = body else { continue };
+            if self.resources.is_current(kind, name, body) {
+                self.resources.confirm(kind, name, version);
+                self.count(kind, name, true);
+                continue;
+            }
+            let applied = self.apply(kind, name, version, body.clone(), publish, now);
+            self.count(kind, name, applied.is_ok());
+            if let Err(rejected) = applied {
+                let refusal = Refusal { kind, name: Arc::clone(name), rejected };
+                report("a resource is refused; its previous version stays", &refusal);
+                self.resources.refuse(&refusal, version, Some(body.clone()));
+                refused.push(refusal);
+            }
+        }
+        self.publish(publish, kind, &mut refused);
+        refused
+    }
+
+    /// Converts a resource and hands it to warming.
+    fn apply(
+        &mut self,
+        kind: Kind,
+        name: &Arc<str>,
+        version: &str,
+        body: Any,
+        publish: &mut dyn Publish,
+        now: Instant,
+    ) -> Result<(), Vec<Rejected>> {
+        if self.static_names.contains(&(kind, Arc::clone(name))) {
+            return Err(whole("a resource of this name stands in the bootstrap".to_owned()));
+        }
+        match kind {
+            Kind::Cluster => {
+                let cluster = config::cluster::from_proto(unpack::<ClusterProto>(&body)?)?;
+                self.note_eds(&cluster);
+                self.warming.set_cluster(Arc::new(cluster), now);
+            }
+            Kind::Endpoint => {
+                let assignment =
+                    config::endpoint::from_proto(unpack::<ClusterLoadAssignment>(&body)?)?;
+                self.warming.set_endpoints(Arc::new(assignment), now);
+            }
+            Kind::Listener => {
+                let listener = config::listener::from_proto(unpack::<ListenerProto>(&body)?)?;
+                self.check_clusters(&listener)?;
+                publish.reserve(&listener).map_err(|rejected| vec![rejected])?;
+                self.warming.set_listener(Arc::new(listener), now);
+            }
+            Kind::Route => {
+                let routes = config::route::from_proto(unpack::<RoutesProto>(&body)?)?;
+                let mut rejected = Vec::new();
+                self.check_routes(&routes, "", &mut rejected);
+                if !rejected.is_empty() {
+                    return Err(rejected);
+                }
+                self.warming.set_routes(Arc::new(routes), now);
+            }
+            Kind::Secret => {
+                let secret = config::secret::from_proto(unpack::<SecretProto>(&body)?)?;
+                self.warming.set_secret(secret, now);
+            }
+        }
+        self.resources.accept(kind, name, version, body);
+        Ok(())
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Arc<str>, now: Instant) {
+        match kind {
+            Kind::Cluster => {
+                self.warming.remove_cluster(name);
+                self.forget_eds(name);
+                self.resources.remove(kind, name);
+            }
+            Kind::Listener => {
+                self.warming.remove_listener(name);
+                self.resources.remove(kind, name);
+            }
+            Kind::Endpoint => self.warming.no_endpoints(name, now),
+            // Whatever uses it keeps it, as in Envoy; it goes when nothing does.
+            Kind::Route | Kind::Secret => {}
+        }
+    }
+
+    /// Follows up until there is nothing left to do: the phases of the start, names that are needed now or no longer, and
+    /// what is to be sent.
+    fn settle(&mut self, publish: &mut dyn Publish, now: Instant, refused: &mut Vec<Refusal>) {
+        loop {
+            self.advance(publish, now, refused);
+            for kind in [Kind::Endpoint, Kind::Route, Kind::Secret] {
+                if let Some(interest) = self.warming.take_interest(kind) {
+                    self.subscriptions[kind as usize].want(interest);
+                }
+            }
+            self.send();
+            for kind in Kind::ALL {
+                for name in self.subscriptions[kind as usize].take_forgotten() {
+                    self.warming.forget(kind, &name);
+                    self.resources.remove(kind, &name);
+                }
+            }
+            for need in self.warming.take_timed_out() {
+                tracing::warn!(
+                    kind = %need.kind(),
+                    name = %need.name(),
+                    "did not come within initial_fetch_timeout; going on without"
+                );
+                self.count_timeout(&need);
+            }
+            if !self.publish_all(publish, refused) {
+                break;
+            }
+        }
+        self.counting.warming(self.warming.warming_clusters(), self.warming.warming_listeners());
+    }
+
+    fn advance(&mut self, publish: &mut dyn Publish, now: Instant, refused: &mut Vec<Refusal>) {
+        if self.phase == Phase::Clusters
+            && !matches!(self.first_clusters, First::Awaited(_))
+            && self.warming.warming_clusters() == 0
+        {
+            self.phase = Phase::Listeners;
+            for listener in std::mem::take(&mut self.static_listeners) {
+                match publish.reserve(&listener) {
+                    Ok(()) => self.warming.set_listener(listener, now),
+                    Err(rejected) => refused.push(Refusal {
+                        kind: Kind::Listener,
+                        name: Arc::clone(&listener.name),
+                        rejected: vec![rejected],
+                    }),
+                }
+            }
+            if self.first_listeners != First::Unneeded {
+                self.subscriptions[Kind::Listener as usize].want(Interest::Everything);
+                if let First::Awaited(_) = self.first_listeners {
+                    let deadline = self.listeners_timeout.map(|wait| now + wait);
+                    self.first_listeners = First::Awaited(deadline);
+                }
+            }
+        }
+        if self.phase == Phase::Listeners
+            && !matches!(self.first_listeners, First::Awaited(_))
+            && self.warming.warming_listeners() == 0
+        {
+            self.phase = Phase::Ready;
+        }
+    }
+
+    fn send(&mut self) {
+        let Some(sender) = &self.sender else { return };
+        for subscription in &mut self.subscriptions {
+            while let Some(request) = subscription.next_request() {
+                self.counting.request(&request);
+                // A stream that has ended says so by itself.
+                let _ = sender.send(request);
+            }
+        }
+    }
+
+    /// As [`Discovery::publish`], for whatever comes of it. Returns whether there was anything.
+    fn publish_all(&mut self, publish: &mut dyn Publish, refused: &mut Vec<Refusal>) -> bool {
+        let mut any = false;
+        loop {
+            let changes = self.warming.take_changes();
+            if changes.is_empty() {
+                return any;
+            }
+            any = true;
+            refused.extend(self.put_into_effect(publish, changes));
+        }
+    }
+
+    /// Puts what is complete into effect. What is refused of `kind`, whose response this follows from, joins `refused`.
+    fn publish(&mut self, publish: &mut dyn Publish, kind: Kind, refused: &mut Vec<Refusal>) {
+        let mut all = Vec::new();
+        self.publish_all(publish, &mut all);
+        for refusal in all.into_iter().filter(|refusal| refusal.kind == kind) {
+            if !refused.iter().any(|known| known.name == refusal.name) {
+                refused.push(refusal);
+            }
+        }
+    }
+
+    fn put_into_effect(&mut self, publish: &mut dyn Publish, changes: Changes) -> Vec<Refusal> {
+        let names = names(&changes);
+        let refused = publish.publish(changes);
+        for refusal in &refused {
+            report("a resource could not be put into effect; its previous version stays", refusal);
+            self.warming.refused(refusal);
+            self.resources.refuse(refusal, "", None);
+        }
+        for (kind, name) in names {
+            if !refused.iter().any(|refusal| refusal.kind == kind && refusal.name == name) {
+                self.resources.activate(kind, &name);
+            }
+        }
+        refused
+    }
+
+    /// A listener's own routes lead to clusters that exist, unless they say that this is not to be checked.
+    fn check_clusters(&self, listener: &Listener) -> Result<(), Vec<Rejected>> {
+        let mut rejected = Vec::new();
+        let chains = listener.filter_chains.iter().enumerate();
+        let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
+        let default = listener.default_filter_chain.iter();
+        let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
+        for (path, chain) in chains.chain(default) {
+            if let TerminalFilter::Http(http) = &chain.terminal
+                && let RouteSource::Inline(routes) = &http.routes
+            {
+                let path = format!("{path}.filters.typed_config.route_config.");
+                self.check_routes(routes, &path, &mut rejected);
+            }
+        }
+        if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    fn check_routes(&self, routes: &RouteConfiguration, path: &str, rejected: &mut Vec<Rejected>) {
+        if !routes.validate_clusters {
+            return;
+        }
+        for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
+            for (index, route) in host.routes.iter().enumerate() {
+                let RouteAction::Forward(forward) = &route.action else { continue };
+                let path = format!("{path}virtual_hosts[{host_index}].routes[{index}].route");
+                match &forward.cluster {
+                    ClusterSpecifier::Cluster(name) => {
+                        self.check_cluster(name, format!("{path}.cluster"), rejected);
+                    }
+                    ClusterSpecifier::Weighted(clusters) => {
+                        for (index, cluster) in clusters.iter().enumerate() {
+                            let path = format!("{path}.weighted_clusters.clusters[{index}].name");
+                            self.check_cluster(&cluster.name, path, rejected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_cluster(&self, name: &str, path: String, rejected: &mut Vec<Rejected>) {
+        if !self.warming.has_cluster(name) {
+            rejected.push(Rejected { path, reason: format!("there is no cluster {name:?}") });
+        }
+    }
+
+    fn note_eds(&mut self, cluster: &Cluster) {
+        self.forget_eds(&cluster.name);
+        if let ClusterDiscovery::Eds { service_name, .. } = &cluster.discovery {
+            let name = Arc::clone(&cluster.name);
+            self.eds_users.entry(Arc::clone(service_name)).or_default().insert(Arc::clone(&name));
+            self.eds_services.insert(name, Arc::clone(service_name));
+        }
+    }
+
+    fn forget_eds(&mut self, cluster: &Arc<str>) {
+        if let Some(service) = self.eds_services.remove(cluster)
+            && let Some(users) = self.eds_users.get_mut(&service)
+        {
+            users.remove(cluster);
+            if users.is_empty() {
+                self.eds_users.remove(&service);
+            }
+        }
+    }
+
+    /// Counts an update of one resource where Envoy counts it: at the clusters, connection managers or secret it is for.
+    fn count(&self, kind: Kind, name: &Arc<str>, accepted: bool) {
+        match kind {
+            // Those are counted by response.
+            Kind::Cluster | Kind::Listener => {}
+            Kind::Endpoint => {
+                for cluster in self.eds_users.get(name).into_iter().flatten() {
+                    self.counting.endpoints(cluster, accepted);
+                }
+            }
+            Kind::Route => {
+                for prefix in self.route_users(name) {
+                    self.counting.routes(&prefix, name, accepted);
+                }
+            }
+            Kind::Secret => self.counting.secret(name, accepted),
+        }
+    }
+
+    fn count_timeout(&self, need: &Need) {
+        match need {
+            Need::Endpoints(name) => {
+                for cluster in self.eds_users.get(name).into_iter().flatten() {
+                    self.counting.endpoints_timed_out(cluster);
+                }
+            }
+            Need::Routes(name) => {
+                for prefix in self.route_users(name) {
+                    self.counting.routes_timed_out(&prefix, name);
+                }
+            }
+            Need::Secret(name) => self.counting.secret_timed_out(name),
+        }
+    }
+
+    /// `stat_prefix` of every connection manager that takes these routes.
+    fn route_users(&self, routes: &str) -> BTreeSet<Arc<str>> {
+        let chains = self.warming.listeners().flat_map(|listener| {
+            listener.filter_chains.iter().chain(&listener.default_filter_chain)
+        });
+        chains
+            .filter_map(|chain| match &chain.terminal {
+                TerminalFilter::Http(http) => Some(http),
+                TerminalFilter::Tcp(_) => None,
+            })
+            .filter(
+                |http| matches!(&http.routes, RouteSource::Rds { name, .. } if **name == *routes),
+            )
+            .map(|http| Arc::from(&*http.stat_prefix))
+            .collect()
+    }
+}
+
+impl First {
+    fn over(self) -> Self {
+        match self {
+            Self::Unneeded => Self::Unneeded,
+            Self::Awaited(_) | Self::Over => Self::Over,
+        }
+    }
+}
+
+fn names(changes: &Changes) -> Vec<(Kind, Arc<str>)> {
+    let secrets = changes.secrets.iter().map(|it| (Kind::Secret, &it.name));
+    let clusters = changes.clusters.iter().map(|it| (Kind::Cluster, &it.name));
+    let endpoints = changes.endpoints.iter().map(|it| (Kind::Endpoint, &it.cluster_name));
+    let routes = changes.routes.iter().map(|it| (Kind::Route, &it.name));
+    let listeners = changes.listeners.iter().map(|it| (Kind::Listener, &it.name));
+    let all = secrets.chain(clusters).chain(endpoints).chain(routes).chain(listeners);
+    all.map(|(kind, name)| (kind, Arc::clone(name))).collect()
+}
+
+fn unpack<M: Name + Default>(body: &Any) -> Result<M, Vec<Rejected>> {
+    any::unpack(body).map_err(|error: UnpackError| whole(error.to_string()))
+}
+
+fn whole(reason: String) -> Vec<Rejected> {
+    vec![Rejected { path: String::new(), reason }]
+}
+
+fn report(what: &'static str, refusal: &Refusal) {
+    let Refusal { kind, name, rejected } = refusal;
+    for rejected in rejected {
+        tracing::warn!(%kind, %name, reason = %rejected, "{what}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

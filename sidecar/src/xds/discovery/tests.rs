@@ -1,0 +1,255 @@
+//! The driver, told by hand what a server says.
+
+use std::collections::BTreeSet;
+
+use outrigger_proto::envoy::service::discovery::v3::DiscoveryResponse;
+
+use super::super::testing::{assignment, eds_cluster, pack, rds_listener, routes, static_cluster};
+use super::*;
+use crate::config::bootstrap::{DiscoveryService, Subscription as Discovered};
+
+/// Keeps the names of what took effect, in order, and refuses what it is told to.
+#[derive(Default)]
+struct Recorder {
+    effects: Vec<String>,
+    unbindable: BTreeSet<String>,
+}
+
+impl Publish for Recorder {
+    fn reserve(&mut self, listener: &Listener) -> Result<(), Rejected> {
+        if self.unbindable.contains(&*listener.name) {
+            return Err(Rejected { path: "address".into(), reason: "in use".into() });
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, changes: Changes) -> Vec<Refusal> {
+        let came = names(&changes).into_iter().map(|(kind, name)| format!("+{kind} {name}"));
+        self.effects.extend(came);
+        let Changes {
+            removed_listeners, removed_routes, removed_endpoints, removed_clusters, ..
+        } = changes;
+        for (kind, gone) in [
+            (Kind::Listener, removed_listeners),
+            (Kind::Route, removed_routes),
+            (Kind::Endpoint, removed_endpoints),
+            (Kind::Cluster, removed_clusters),
+        ] {
+            self.effects.extend(gone.iter().map(|name| format!("-{kind} {name}")));
+        }
+        Vec::new()
+    }
+}
+
+struct World {
+    discovery: Discovery,
+    recorder: Recorder,
+    requests: mpsc::UnboundedReceiver<Request>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let wait = Discovered { initial_fetch_timeout: Some(Duration::from_secs(15)) };
+        let mut bootstrap = config::bootstrap::from_proto(Default::default()).unwrap();
+        bootstrap.lds = Some(wait.clone());
+        bootstrap.cds = Some(wait);
+        bootstrap.ads = Some(DiscoveryService {
+            cluster: "xds".into(),
+            authority: None,
+            variant: Variant::StateOfTheWorld,
+            set_node_on_first_message_only: true,
+            initial_metadata: Vec::new(),
+            backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+        });
+        let registry = Registry::new(1);
+        let mut discovery = Discovery::new(&bootstrap, &registry, now);
+        let mut recorder = Recorder::default();
+        discovery.begin(&mut recorder, now);
+        let (sender, requests) = mpsc::unbounded_channel();
+        discovery.on_event(Event::Connected(sender), &mut recorder, now);
+        Self { discovery, recorder, requests, now }
+    }
+
+    fn answer(&mut self, kind: Kind, version: &str, resources: Vec<Any>) {
+        let response = DiscoveryResponse {
+            version_info: version.to_owned(),
+            nonce: format!("{kind}-{version}"),
+            type_url: kind.type_url().to_owned(),
+            resources,
+            ..DiscoveryResponse::default()
+        };
+        let event = Event::Response(Box::new(Response::StateOfTheWorld(response)));
+        self.discovery.on_event(event, &mut self.recorder, self.now);
+    }
+
+    /// What was sent since this was last asked: type, names, version, NACK.
+    fn sent(&mut self) -> Vec<(Kind, Vec<String>, String, Option<String>)> {
+        let mut sent = Vec::new();
+        while let Ok(request) = self.requests.try_recv() {
+            let Request::StateOfTheWorld(request) = request else { panic!("not asked for delta") };
+            let kind = Kind::from_type_url(&request.type_url).unwrap();
+            let error = request.error_detail.map(|error| error.message);
+            sent.push((kind, request.resource_names, request.version_info, error));
+        }
+        sent
+    }
+
+    fn effects(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.recorder.effects)
+    }
+}
+
+#[test]
+fn clusters_come_before_listeners_and_each_waits_for_what_it_names() {
+    let mut world = World::new();
+    assert_eq!(world.sent(), [(Kind::Cluster, vec![], String::new(), None)]);
+    world.answer(Kind::Cluster, "1", vec![pack(&eds_cluster("api"))]);
+    assert_eq!(world.effects(), [""; 0], "a cluster without endpoints does not serve");
+    assert_eq!(world.discovery.phase(), Phase::Clusters);
+    assert_eq!(
+        world.sent(),
+        [
+            (Kind::Cluster, vec![], "1".to_owned(), None),
+            (Kind::Endpoint, vec!["api".to_owned()], String::new(), None),
+        ]
+    );
+    world.answer(Kind::Endpoint, "1", vec![pack(&assignment("api", "127.0.0.1", 80))]);
+    assert_eq!(world.effects(), ["+cluster api", "+load assignment api"]);
+    assert_eq!(world.discovery.phase(), Phase::Listeners);
+    assert!(world.sent().contains(&(Kind::Listener, vec![], String::new(), None)));
+    world.answer(Kind::Listener, "1", vec![pack(&rds_listener("web", 0, "r"))]);
+    assert_eq!(world.effects(), [""; 0], "a listener without routes is not open");
+    world.answer(Kind::Route, "1", vec![pack(&routes("r", "api"))]);
+    assert_eq!(world.effects(), ["+route configuration r", "+listener web"]);
+    assert_eq!(world.discovery.phase(), Phase::Ready);
+}
+
+#[test]
+fn a_bad_resource_is_named_in_the_nack_and_the_good_ones_beside_it_take_effect() {
+    let mut world = World::new();
+    let good = static_cluster("good", "127.0.0.1", 80);
+    let mut bad = static_cluster("bad", "127.0.0.1", 80);
+    bad.ignore_health_on_host_removal = true;
+    world.sent();
+    world.answer(Kind::Cluster, "1", vec![pack(&good), pack(&bad)]);
+    assert_eq!(world.effects(), ["+cluster good"]);
+    let (kind, _, version, error) = world.sent().remove(0);
+    assert_eq!((kind, &*version), (Kind::Cluster, ""), "a NACK keeps the version before");
+    let error = error.unwrap();
+    assert!(
+        error.contains("cluster \"bad\"") && error.contains("ignore_health_on_host_removal"),
+        "{error}"
+    );
+    assert!(!error.contains("good"), "{error}");
+}
+
+#[test]
+fn an_update_that_is_refused_leaves_the_version_before_in_place() {
+    let mut world = World::new();
+    let cluster = static_cluster("api", "127.0.0.1", 80);
+    world.answer(Kind::Cluster, "1", vec![pack(&cluster)]);
+    let mut bad = cluster.clone();
+    bad.ignore_health_on_host_removal = true;
+    world.effects();
+    world.answer(Kind::Cluster, "2", vec![pack(&bad)]);
+    assert_eq!(world.effects(), [""; 0], "neither replaced nor removed");
+    let (_, entry) = world.discovery.resources().of(Kind::Cluster).next().unwrap();
+    assert_eq!(entry.active.as_ref().unwrap().version, "1");
+    assert_eq!(entry.error.as_ref().unwrap().version, "2");
+    world.sent();
+    world.answer(Kind::Cluster, "3", vec![pack(&cluster)]);
+    assert_eq!(world.sent().remove(0), (Kind::Cluster, vec![], "3".to_owned(), None));
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_is_a_nack_of_its_listener() {
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![pack(&static_cluster("api", "127.0.0.1", 80))]);
+    world.recorder.unbindable.insert("web".to_owned());
+    world.sent();
+    world.answer(Kind::Listener, "1", vec![pack(&rds_listener("web", 1, "r"))]);
+    let (kind, _, _, error) = world.sent().remove(0);
+    assert_eq!(kind, Kind::Listener);
+    assert!(error.unwrap().contains("listener \"web\": address: in use"));
+}
+
+#[test]
+fn what_does_not_come_in_time_does_not_hold_up_the_start() {
+    let mut world = World::new();
+    world.now = world.discovery.deadline().unwrap();
+    world.discovery.on_time(&mut world.recorder, world.now);
+    assert_eq!(world.discovery.phase(), Phase::Listeners);
+    world.now = world.discovery.deadline().unwrap();
+    world.discovery.on_time(&mut world.recorder, world.now);
+    assert_eq!(world.discovery.phase(), Phase::Ready);
+    assert_eq!(world.discovery.deadline(), None);
+}
+
+#[test]
+fn a_removed_cluster_is_gone_and_its_endpoints_are_not_asked_for_any_more() {
+    let mut world = World::new();
+    let kept = static_cluster("kept", "127.0.0.1", 80);
+    world.answer(Kind::Cluster, "1", vec![pack(&eds_cluster("api")), pack(&kept)]);
+    world.answer(Kind::Endpoint, "1", vec![pack(&assignment("api", "127.0.0.1", 80))]);
+    world.effects();
+    world.sent();
+    world.answer(Kind::Cluster, "2", vec![pack(&kept)]);
+    assert_eq!(world.effects(), ["-cluster api", "-load assignment api"]);
+    assert!(
+        world.sent().iter().any(|(kind, names, ..)| *kind == Kind::Endpoint && names.is_empty())
+    );
+}
+
+#[test]
+fn kept_resources_serve_before_there_is_a_stream_and_only_changes_are_asked_for() {
+    let mut world = World::new();
+    let mut kept = Discovery::new(
+        &{
+            let mut bootstrap = config::bootstrap::from_proto(Default::default()).unwrap();
+            let wait = Discovered { initial_fetch_timeout: Some(Duration::from_secs(15)) };
+            bootstrap.lds = Some(wait.clone());
+            bootstrap.cds = Some(wait);
+            bootstrap.ads = Some(DiscoveryService {
+                cluster: "xds".into(),
+                authority: None,
+                variant: Variant::Delta,
+                set_node_on_first_message_only: true,
+                initial_metadata: Vec::new(),
+                backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            });
+            bootstrap
+        },
+        &Registry::new(1),
+        world.now,
+    );
+    let resources = vec![
+        (Kind::Listener, Arc::from("web"), "l1".to_owned(), pack(&rds_listener("web", 0, "r"))),
+        (Kind::Route, Arc::from("r"), "r1".to_owned(), pack(&routes("r", "api"))),
+        (
+            Kind::Endpoint,
+            Arc::from("api"),
+            "e1".to_owned(),
+            pack(&assignment("api", "127.0.0.1", 1)),
+        ),
+        (Kind::Cluster, Arc::from("api"), "c1".to_owned(), pack(&eds_cluster("api"))),
+    ];
+    kept.restore(resources, &mut world.recorder, world.now);
+    assert_eq!(kept.phase(), Phase::Ready);
+    let effects = world.effects();
+    for effect in
+        ["+cluster api", "+load assignment api", "+route configuration r", "+listener web"]
+    {
+        assert!(effects.contains(&effect.to_owned()), "{effect} is not in {effects:?}");
+    }
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    kept.on_event(Event::Connected(sender), &mut world.recorder, world.now);
+    let mut known = HashMap::new();
+    while let Ok(Request::Delta(request)) = requests.try_recv() {
+        known.extend(request.initial_resource_versions);
+    }
+    let known: BTreeSet<_> = known.into_keys().collect();
+    // The cluster and its load assignment have the same name.
+    assert_eq!(Vec::from_iter(known), ["api", "r", "web"]);
+}
