@@ -7,15 +7,42 @@
 //! 4. static secrets and clusters, then discovery of clusters, endpoints and secrets;
 //! 5. when every cluster is ready: static listeners, then discovery of listeners and routes;
 //! 6. live when every listener that was known by then is open.
+//!
+//! - [`control`]: the control thread's loop;
+//! - [`data_plane`]: puts configuration into effect, with [`sockets`] and [`routes`];
+//! - [`dump`]: what the admin interface asks for;
+//! - [`validate`]: `--mode validate`.
+
+mod control;
+mod data_plane;
+mod dump;
+mod routes;
+mod sockets;
+mod validate;
 
 use std::process::ExitCode;
 
-use crate::cli::Args;
+use crate::cli::{Args, Mode};
 use crate::logging;
 
 /// Runs the sidecar until it is told to stop.
 pub(crate) fn run(args: Args) -> ExitCode {
     logging::init(args.log_level, args.log_format);
-    tracing::error!("this build has no data plane");
-    ExitCode::FAILURE
+    if args.mode == Mode::Validate {
+        return validate::run(&args);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(Box::pin(control::run(args))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

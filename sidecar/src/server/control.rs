@@ -1,0 +1,487 @@
+//! The control thread.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use outrigger_proto::registry::v1::EndpointObservation;
+use prost::Message;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::data_plane::DataPlane;
+use super::dump::{self, Static};
+use super::validate::options;
+use crate::admin::{self, Admin, Command, Info, Query, State, Status};
+use crate::cli::Args;
+use crate::config;
+use crate::config::Rejected;
+use crate::config::bootstrap::{self, Bootstrap, ConfigError};
+use crate::config::secret::Secret;
+use crate::mesh;
+use crate::stats::Registry;
+use crate::xds::{Client, ControlPlane, Discovery, Event, Kind, Phase, Refusal};
+
+/// How often endpoints are reported, and leftovers collected.
+const TICK: Duration = Duration::from_millis(250);
+/// How often histograms are summed up for their interval (Envoy's `stats_flush_interval`).
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long connections may take to end after SIGTERM, unless `--drain-time-s` says otherwise.
+const GRACE: Duration = Duration::from_secs(30);
+/// Events of the stream that may wait. A server that is faster is held back.
+const EVENTS: usize = 4;
+
+/// Why the process cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The bootstrap cannot be used.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// A part of it cannot be put into effect.
+    #[error("{what} {name:?}: {}", list(.rejected))]
+    Static {
+        /// `listener` and so on.
+        what: Kind,
+        /// Its name.
+        name: Arc<str>,
+        /// Why.
+        rejected: Vec<Rejected>,
+    },
+    /// The discovery service cannot be spoken to.
+    #[error("the cluster of the discovery service: {0}")]
+    Discovery(Rejected),
+    /// The mesh does not take this sidecar.
+    #[error("{0}")]
+    Mesh(#[from] mesh::Error),
+    /// The admin interface cannot be opened.
+    #[error("admin interface at {address}: {source}")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the command line cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system refuses something.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+fn list(rejected: &[Rejected]) -> String {
+    rejected.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The bootstrap of the command line.
+///
+/// # Errors
+/// With everything that is wrong with it.
+pub(super) fn read_bootstrap(args: &Args) -> Result<Bootstrap, ConfigError> {
+    bootstrap::read(args.config_path.as_deref(), args.config_yaml.as_deref(), &options(args))
+}
+
+/// Serves until told to stop.
+pub(super) async fn run(args: Args) -> Result<(), Error> {
+    let args = Arc::new(args);
+    let (bootstrap, member) = if mesh::is_wanted(&args) {
+        let member = mesh::Member::prepare(Arc::clone(&args)).await?;
+        (member.bootstrap()?, Some(member))
+    } else {
+        (read_bootstrap(&args)?, None)
+    };
+    let mut control = Control::new(&args, bootstrap, member)?;
+    control.start()?;
+    control.serve().await
+}
+
+/// A member's connections to its mesh.
+struct Membership {
+    registry: mesh::Registry,
+    secrets: mpsc::UnboundedReceiver<Secret>,
+}
+
+/// All that the control thread has.
+struct Control {
+    args: Arc<Args>,
+    data: DataPlane,
+    discovery: Discovery,
+    events: Option<mpsc::Receiver<Event>>,
+    queries: mpsc::UnboundedReceiver<Query>,
+    status: Arc<Status>,
+    registry: Arc<Registry>,
+    membership: Option<Membership>,
+    bootstrap: Bootstrap,
+    statics: Static,
+    /// Everything that a start waits for is there.
+    live: bool,
+    /// When listeners close, after a graceful drain of the admin interface.
+    listeners_close: Option<(Instant, bool)>,
+    started: Instant,
+}
+
+/// Why the loop ends.
+enum End {
+    /// SIGTERM or SIGINT.
+    Drain,
+    /// `POST /quitquitquit`.
+    Quit,
+}
+
+impl Control {
+    fn new(
+        args: &Arc<Args>,
+        mut bootstrap: Bootstrap,
+        member: Option<mesh::Member>,
+    ) -> Result<Self, Error> {
+        let workers = match args.concurrency {
+            Some(workers) => usize::from(workers),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let registry = Registry::new(workers);
+        let status = Status::new(&registry, workers);
+        let queries = open_admin(args, &bootstrap, &registry, &status)?;
+        let mut data = DataPlane::start(&registry, workers)?;
+        for secret in std::mem::take(&mut bootstrap.secrets) {
+            let name = Arc::clone(&secret.name);
+            data.contexts.set_secret(secret).map_err(|rejected| Error::Static {
+                what: Kind::Secret,
+                name,
+                rejected: vec![rejected],
+            })?;
+        }
+        let discovery = Discovery::new(&bootstrap, &registry, Instant::now());
+        let names: HashSet<Arc<str>> =
+            bootstrap.clusters.iter().map(|cluster| Arc::clone(&cluster.name)).collect();
+        let statics = Static::new(std::mem::take(&mut bootstrap.encoded), names);
+        let mut control = Self {
+            args: Arc::clone(args),
+            data,
+            discovery,
+            events: None,
+            queries,
+            status,
+            registry,
+            membership: None,
+            bootstrap,
+            statics,
+            live: false,
+            listeners_close: None,
+            started: Instant::now(),
+        };
+        control.connect(member)?;
+        Ok(control)
+    }
+
+    /// Starts the client of the discovery service, if there is one, and the membership, if this is a member.
+    fn connect(&mut self, member: Option<mesh::Member>) -> Result<(), Error> {
+        let Some(ads) = self.bootstrap.ads.clone() else { return Ok(()) };
+        let cluster = self.bootstrap.clusters.iter().find(|it| it.name == ads.cluster);
+        let Some(cluster) = cluster else {
+            let reason = format!("there is no cluster {:?}", ads.cluster);
+            return Err(Error::Discovery(Rejected { path: String::new(), reason }));
+        };
+        let control_plane = ControlPlane::new(Arc::clone(cluster), &mut self.data.contexts)
+            .map_err(Error::Discovery)?;
+        let gate = member.map(|member| {
+            let running = member.start(control_plane.clone());
+            self.membership =
+                Some(Membership { registry: running.registry, secrets: running.secrets });
+            running.attached
+        });
+        let (events, received) = mpsc::channel(EVENTS);
+        let node = self.bootstrap.node.clone();
+        tokio::spawn(Client { service: ads, node, control_plane, gate, events }.run());
+        self.events = Some(received);
+        Ok(())
+    }
+
+    /// Puts the bootstrap into effect, as far as it is complete. A static part that is refused ends the start, as in Envoy.
+    fn start(&mut self) -> Result<(), Error> {
+        let refused = self.discovery.begin(&mut self.data, Instant::now());
+        if let Some(Refusal { kind, name, rejected }) = refused.into_iter().next() {
+            return Err(Error::Static { what: kind, name, rejected });
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// Goes on with the start as far as it can.
+    fn advance(&mut self) {
+        if self.live {
+            return;
+        }
+        if self.discovery.phase() > Phase::Clusters {
+            self.status.set(State::Initializing);
+        }
+        let manager = &self.data.manager;
+        // Names that are still being resolved: requests would find no endpoint.
+        let are_resolved = self.bootstrap.clusters.iter().all(|it| {
+            !matches!(it.discovery, config::cluster::Discovery::StrictDns { .. })
+                || manager.is_initialized(&it.name)
+        });
+        if self.discovery.phase() < Phase::Ready || !are_resolved {
+            return;
+        }
+        self.live = true;
+        self.status.set(State::Live);
+        let took = self.started.elapsed().as_millis() as u64;
+        self.data.shared.server.local().initialization_time_ms.record(took);
+        for (listener, address) in self.data.open_listeners() {
+            tracing::info!(listener = %listener.config.name, %address, "listening");
+        }
+        tracing::info!("live");
+    }
+
+    async fn serve(mut self) -> Result<(), Error> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let end = self.until_end(&mut terminate, &mut interrupt).await?;
+        if let End::Drain = end {
+            tokio::select! {
+                () = self.drain() => {}
+                _ = terminate.recv() => tracing::warn!("told to stop again, not waiting any longer"),
+                _ = interrupt.recv() => tracing::warn!("told to stop again, not waiting any longer"),
+            }
+        }
+        self.data.stop();
+        Ok(())
+    }
+
+    async fn until_end(
+        &mut self,
+        terminate: &mut Signal,
+        interrupt: &mut Signal,
+    ) -> Result<End, Error> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = interval(FLUSH);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.discovery.deadline();
+            let close = self.listeners_close;
+            tokio::select! {
+                event = next_event(&mut self.events) => {
+                    self.discovery.on_event(event, &mut self.data, Instant::now());
+                }
+                // It has taken effect already.
+                _ = self.data.manager.next() => {}
+                () = at(deadline) => self.discovery.on_time(&mut self.data, Instant::now()),
+                () = at(close.map(|(at, _)| at)) => {
+                    self.listeners_close = None;
+                    self.data.stop_listening(close.is_some_and(|(_, inbound_only)| inbound_only));
+                }
+                Some(query) = self.queries.recv() => {
+                    if self.answer(query) {
+                        return Ok(End::Quit);
+                    }
+                }
+                secret = next_secret(&mut self.membership) => {
+                    let name = Arc::clone(&secret.name);
+                    if let Err(rejected) = self.data.contexts.set_secret(secret) {
+                        tracing::error!(%name, %rejected, "a renewed secret cannot be used");
+                    }
+                }
+                _ = tick.tick() => self.tick(),
+                _ = flush.tick() => self.registry.flush_histograms(),
+                _ = terminate.recv() => return Ok(End::Drain),
+                _ = interrupt.recv() => return Ok(End::Drain),
+                _ = hangup.recv() => self.data.reopen_logs(),
+            }
+            self.advance();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.data.collect();
+        if let Some(membership) = &self.membership {
+            membership.registry.observe(observations(&mut self.data));
+        }
+    }
+
+    /// First nobody is sent here any more, then nobody is let in, then whoever is inside may finish.
+    async fn drain(&mut self) {
+        tracing::info!("draining");
+        self.status.set(State::Draining);
+        if let Some(membership) = &self.membership {
+            // Discovery goes on meanwhile: applications behind this sidecar still send.
+            let registry = membership.registry.clone();
+            let drained = registry.drain();
+            tokio::pin!(drained);
+            loop {
+                tokio::select! {
+                    () = &mut drained => break,
+                    event = next_event(&mut self.events) => {
+                        self.discovery.on_event(event, &mut self.data, Instant::now());
+                    }
+                }
+            }
+        }
+        self.data.shared.draining.cancel();
+        self.data.close();
+        let grace = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
+        let connections = Arc::clone(&self.data.shared.connections);
+        let finished = async {
+            while connections.load(Relaxed) > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(grace, finished).await.is_err() {
+            let open = connections.load(Relaxed);
+            tracing::warn!(open, "the grace period is over, connections are cut");
+        }
+        tracing::info!("drained");
+    }
+
+    /// Answers the admin interface. Returns whether it asked for the end.
+    fn answer(&mut self, query: Query) -> bool {
+        // Somebody who asked and went away does not need the answer.
+        match query {
+            Query::Listeners(answer) => {
+                let _ = answer.send(dump::listeners(&self.data));
+            }
+            Query::Clusters(answer) => {
+                let _ = answer.send(self.statics.clusters(&mut self.data));
+            }
+            Query::ConfigDump(answer) => {
+                let _ = answer.send(self.statics.config_dump(&self.discovery));
+            }
+            Query::Certificates(answer) => {
+                let _ = answer.send(Vec::new());
+            }
+            Query::Command(command, answer) => {
+                let _ = answer.send(Ok(()));
+                return self.obey(command);
+            }
+        }
+        false
+    }
+
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Quit => return true,
+            Command::ReopenLogs => self.data.reopen_logs(),
+            Command::DrainListeners { graceful: false, inbound_only, .. } => {
+                self.data.stop_listening(inbound_only);
+            }
+            Command::DrainListeners { graceful: true, inbound_only, skip_exit } => {
+                self.data.shared.draining.cancel();
+                let time = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
+                if !skip_exit {
+                    self.listeners_close = Some((Instant::now() + time, inbound_only));
+                }
+            }
+            // The state that /ready shows is changed already.
+            Command::FailHealthChecks(_) => {}
+        }
+        false
+    }
+}
+
+/// Opens the admin interface, or a channel on which nobody asks.
+fn open_admin(
+    args: &Args,
+    bootstrap: &Bootstrap,
+    registry: &Arc<Registry>,
+    status: &Arc<Status>,
+) -> Result<mpsc::UnboundedReceiver<Query>, Error> {
+    let node = bootstrap.node.encode_to_vec().into();
+    let info = Info { node, command_line_options: command_line(args) };
+    let (admin, queries) = Admin::new(registry, status, info);
+    if let Some(address) = bootstrap.admin {
+        let failed = |source| Error::Admin { address, source };
+        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        let bound = socket.local_addr().map_err(failed)?;
+        if let Some(path) = &args.admin_address_path {
+            std::fs::write(path, bound.to_string())
+                .map_err(|source| Error::File { path: path.clone(), source })?;
+        }
+        tracing::info!(address = %bound, "admin interface");
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve(socket, admin).await {
+                tracing::error!(%error, "the admin interface ended");
+            }
+        });
+    }
+    Ok(queries)
+}
+
+/// In the names of Envoy's `CommandLineOptions`.
+fn command_line(args: &Args) -> serde_json::Value {
+    serde_json::json!({
+        "config_path": args.config_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        "config_yaml": args.config_yaml.clone().unwrap_or_default(),
+        "base_id": args.base_id.to_string(),
+        "restart_epoch": args.restart_epoch,
+        "mode": "Serve",
+        "service_node": args.service_node.clone().unwrap_or_default(),
+        "service_cluster": args.service_cluster.clone().unwrap_or_default(),
+        "service_zone": args.service_zone.clone().unwrap_or_default(),
+        "allow_unknown_static_fields": args.allow_unknown_static_fields,
+        "reject_unknown_dynamic_fields": args.reject_unknown_dynamic_fields,
+    })
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+async fn next_event(events: &mut Option<mpsc::Receiver<Event>>) -> Event {
+    let event = match events {
+        Some(events) => events.recv().await,
+        None => None,
+    };
+    match event {
+        Some(event) => event,
+        None => pending().await,
+    }
+}
+
+async fn next_secret(membership: &mut Option<Membership>) -> Secret {
+    let secret = match membership {
+        Some(membership) => membership.secrets.recv().await,
+        None => None,
+    };
+    match secret {
+        Some(secret) => secret,
+        None => pending().await,
+    }
+}
+
+/// What there is to report of endpoints: requests under way, and ejections.
+fn observations(data: &mut DataPlane) -> Vec<EndpointObservation> {
+    let mut all = Vec::new();
+    for cluster in data.manager.table().iter() {
+        for endpoint in cluster.hosts.load().endpoints() {
+            let ejection = endpoint.outlier.ejection();
+            let active_requests = endpoint.active();
+            if ejection.is_none() && active_requests == 0 {
+                continue;
+            }
+            all.push(EndpointObservation {
+                cluster: cluster.name.to_string(),
+                address: endpoint.address.to_string(),
+                active_requests,
+                ejected_until: ejection.map_or(0, |ejection| ejection.until),
+                ejected_because: ejection
+                    .map_or_else(String::new, |ejection| ejection.reason.as_str().to_owned()),
+            });
+        }
+    }
+    all
+}

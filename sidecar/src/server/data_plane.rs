@@ -1,0 +1,353 @@
+//! Puts configuration into effect: from validated resources to the snapshot that workers serve from.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::routes::{Inline, Routes};
+use super::sockets::Sockets;
+use crate::access_log::Writer;
+use crate::cluster::Manager;
+use crate::config;
+use crate::config::Rejected;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::LoadAssignment;
+use crate::config::listener::TrafficDirection;
+use crate::config::route::RouteConfiguration;
+use crate::config::secret::Secret;
+use crate::http::RouteTable;
+use crate::listener::{Build, Listener};
+use crate::local::Shared;
+use crate::snapshot::{ListenerId, Snapshot};
+use crate::stats::{ListenerManagerCells, Registry, Scope, Sharded};
+use crate::tls;
+use crate::worker::{self, Command, WorkerHandle};
+use crate::xds::{Changes, Kind, Publish, Refusal};
+
+/// Everything that serves. Lives on the control thread.
+pub(super) struct DataPlane {
+    /// Clusters.
+    pub(super) manager: Manager,
+    /// TLS contexts and secrets.
+    pub(super) contexts: tls::Contexts,
+    /// What workers see.
+    pub(super) shared: Shared,
+    registry: Arc<Registry>,
+    routes: Routes,
+    /// By listener id.
+    listeners: Vec<Option<Arc<Listener>>>,
+    ids: HashMap<Arc<str>, ListenerId>,
+    sockets: Sockets,
+    workers: Vec<WorkerHandle>,
+    writer: Writer,
+    cells: Arc<Sharded<ListenerManagerCells>>,
+    version: u64,
+}
+
+/// Sockets that workers get when the snapshot is theirs.
+type Opened = Vec<(ListenerId, Vec<std::net::TcpListener>)>;
+
+impl DataPlane {
+    /// Starts the workers, without a listener.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub(super) fn start(registry: &Arc<Registry>, workers: usize) -> io::Result<Self> {
+        let shared = Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            server: registry.scope(Scope::Server),
+            connections: Arc::new(AtomicUsize::new(0)),
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        };
+        let writer = Writer::start(registry)?;
+        let started = (0..workers)
+            .map(|index| worker::spawn(index, shared.clone()))
+            .collect::<io::Result<Vec<_>>>()?;
+        let cells: Arc<Sharded<ListenerManagerCells>> = registry.scope(Scope::ListenerManager);
+        cells.local().workers_started.set(1);
+        Ok(Self {
+            manager: Manager::new(registry),
+            contexts: tls::Contexts::new(),
+            shared,
+            registry: Arc::clone(registry),
+            routes: Routes::default(),
+            listeners: Vec::new(),
+            ids: HashMap::new(),
+            sockets: Sockets::new(workers),
+            workers: started,
+            writer,
+            cells,
+            version: 0,
+        })
+    }
+
+    /// Listeners in effect, with where they listen.
+    pub(super) fn open_listeners(&self) -> impl Iterator<Item = (&Arc<Listener>, SocketAddr)> {
+        self.listeners.iter().flatten().map(|listener| {
+            let configured = listener.config.address;
+            let local = self.sockets.local_address(&listener.config.name).unwrap_or(configured);
+            (listener, local)
+        })
+    }
+
+    /// Opens access logs again under their names.
+    pub(super) fn reopen_logs(&self) {
+        self.writer.reopen();
+    }
+
+    /// Accepts no more connections at some listeners. Connections that are open go on.
+    pub(super) fn stop_listening(&mut self, inbound_only: bool) {
+        let names: Vec<(ListenerId, Arc<str>)> = self
+            .listeners
+            .iter()
+            .flatten()
+            .filter(|it| !inbound_only || it.config.traffic_direction == TrafficDirection::Inbound)
+            .map(|it| (it.id, Arc::clone(&it.config.name)))
+            .collect();
+        for (id, name) in names {
+            self.tell_all(|| Command::Unlisten { listener: id });
+            self.sockets.close(&name);
+            self.cells.local().listener_stopped.inc();
+        }
+        self.sockets.close_unused();
+    }
+
+    /// Accepts no more connections at all.
+    pub(super) fn close(&mut self) {
+        self.shared.closing.cancel();
+        self.sockets.close_all();
+    }
+
+    /// Ends the workers, cutting what is still open, and writes the last log lines.
+    pub(super) fn stop(self) {
+        self.workers.into_iter().for_each(WorkerHandle::stop);
+        self.writer.shutdown();
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            // A worker that is gone has said why.
+            let _ = worker.commands.send(command());
+        }
+    }
+
+    fn set_secrets(&mut self, secrets: Vec<Secret>, refusals: &mut Vec<Refusal>) {
+        for secret in secrets {
+            let name = Arc::clone(&secret.name);
+            if let Err(rejected) = self.contexts.set_secret(secret) {
+                refusals.push(Refusal { kind: Kind::Secret, name, rejected: vec![rejected] });
+            }
+        }
+    }
+
+    fn set_clusters(&mut self, clusters: Vec<Arc<Cluster>>, refusals: &mut Vec<Refusal>) {
+        for cluster in clusters {
+            let name = Arc::clone(&cluster.name);
+            if let Err(rejected) = self.manager.set(cluster, &mut self.contexts) {
+                refusals.push(Refusal { kind: Kind::Cluster, name, rejected: vec![rejected] });
+            }
+        }
+    }
+
+    fn set_routes(&mut self, routes: &[Arc<RouteConfiguration>]) {
+        for config in routes {
+            let id = self.routes.named(&config.name);
+            let table = RouteTable::build(config, &mut |name| self.manager.id(name));
+            self.routes.set(id, Some(Arc::new(table)));
+        }
+    }
+
+    fn set_listener(
+        &mut self,
+        config: &Arc<config::listener::Listener>,
+        opened: &mut Opened,
+    ) -> Result<(), Vec<Rejected>> {
+        let id = self.listener_id(&config.name);
+        let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
+        let mut inline = Inline::new();
+        let listener = {
+            let Self { manager, contexts, routes, registry, writer, workers, .. } = self;
+            let mut build = Build {
+                registry,
+                workers: workers.len(),
+                tls: contexts,
+                log_writer: writer,
+                cluster: &mut |name| manager.id(name),
+                routes: &mut |source| routes.id(source, &mut inline),
+            };
+            Listener::build(id, config, previous.as_deref(), &mut build)
+        };
+        let cells = self.cells.local();
+        let listener = match listener {
+            Ok(listener) => Arc::new(listener),
+            Err(rejected) => {
+                cells.listener_create_failure.inc();
+                self.routes.give_up(inline);
+                return Err(rejected);
+            }
+        };
+        match self.sockets.open(config) {
+            Ok(Some(sockets)) => opened.push((id, sockets)),
+            Ok(None) => {}
+            Err(error) => {
+                cells.listener_create_failure.inc();
+                self.routes.give_up(inline);
+                return Err(vec![cannot_bind(config, &error)]);
+            }
+        }
+        for (id, config) in &inline {
+            let table = RouteTable::build(config, &mut |name| self.manager.id(name));
+            self.routes.set(*id, Some(Arc::new(table)));
+        }
+        self.routes.keep(&listener, &inline);
+        cells.listener_create_success.add(self.workers.len() as u64);
+        match &previous {
+            Some(_) => cells.listener_modified.inc(),
+            None => cells.listener_added.inc(),
+        }
+        if let Some(slot) = self.listeners.get_mut(id.index()) {
+            *slot = Some(listener);
+        }
+        Ok(())
+    }
+
+    fn listener_id(&mut self, name: &Arc<str>) -> ListenerId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = ListenerId(self.listeners.len() as u32);
+        self.listeners.push(None);
+        self.ids.insert(Arc::clone(name), id);
+        id
+    }
+
+    /// Takes a listener out. Its id stays its own, should it come again.
+    fn remove_listener(&mut self, name: &Arc<str>) -> Option<Arc<Listener>> {
+        self.sockets.close(name);
+        let id = self.ids.get(name)?;
+        let removed = self.listeners.get_mut(id.index()).and_then(Option::take)?;
+        self.cells.local().listener_removed.inc();
+        Some(removed)
+    }
+
+    /// Workers see everything that was changed until now.
+    fn swap_snapshot(&mut self) {
+        self.version += 1;
+        self.shared.snapshot.store(Arc::new(Snapshot {
+            version: self.version,
+            listeners: self.listeners.as_slice().into(),
+            routes: self.routes.tables(),
+            clusters: self.manager.table(),
+        }));
+        let active = self.listeners.iter().flatten().count();
+        self.cells.local().total_listeners_active.set(active as u64);
+    }
+
+    /// Forgets what only requests under way still hold. Called now and then.
+    pub(super) fn collect(&mut self) {
+        self.routes.collect();
+        // Workers find out by themselves, when they look through their connections.
+        drop(self.manager.take_gone());
+    }
+
+    fn set_endpoints(&mut self, endpoints: Vec<Arc<LoadAssignment>>) {
+        for assignment in endpoints {
+            let name = Arc::clone(&assignment.cluster_name);
+            self.manager.set_endpoints(&name, assignment);
+        }
+    }
+}
+
+impl Publish for DataPlane {
+    fn reserve(&mut self, listener: &config::listener::Listener) -> Result<(), Rejected> {
+        self.sockets.reserve(listener).map_err(|error| cannot_bind(listener, &error))
+    }
+
+    fn publish(&mut self, changes: Changes) -> Vec<Refusal> {
+        let Changes {
+            secrets,
+            clusters,
+            endpoints,
+            routes,
+            listeners,
+            removed_listeners,
+            removed_routes,
+            removed_endpoints,
+            removed_clusters,
+            removed_secrets,
+        } = changes;
+        let mut refusals = Vec::new();
+        // Endpoints alone are swapped in their clusters; everything else needs a new snapshot.
+        let is_visible = !(clusters.is_empty()
+            && routes.is_empty()
+            && listeners.is_empty()
+            && removed_listeners.is_empty()
+            && removed_routes.is_empty()
+            && removed_clusters.is_empty());
+        self.set_secrets(secrets, &mut refusals);
+        self.set_clusters(clusters, &mut refusals);
+        self.set_endpoints(endpoints);
+        self.set_routes(&routes);
+
+        // Removed first: another listener may get the address in the same update.
+        let mut left: Vec<(Arc<Listener>, Option<Arc<Listener>>)> = Vec::new();
+        for name in &removed_listeners {
+            left.extend(self.remove_listener(name).map(|removed| (removed, None)));
+        }
+        let mut opened = Opened::new();
+        for config in &listeners {
+            let id = self.listener_id(&config.name);
+            let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
+            match self.set_listener(config, &mut opened) {
+                Ok(()) => {
+                    let next = self.listeners.get(id.index()).and_then(Option::as_ref);
+                    left.extend(previous.map(|previous| (previous, next.map(Arc::clone))));
+                }
+                Err(rejected) => {
+                    let name = Arc::clone(&config.name);
+                    refusals.push(Refusal { kind: Kind::Listener, name, rejected });
+                }
+            }
+        }
+        for name in &removed_routes {
+            let id = self.routes.named(name);
+            self.routes.set(id, None);
+        }
+        for name in &removed_endpoints {
+            self.manager.forget_endpoints(name);
+        }
+        for name in &removed_clusters {
+            self.manager.remove(name);
+        }
+        for name in &removed_secrets {
+            self.contexts.remove_secret(name);
+        }
+        if is_visible {
+            self.swap_snapshot();
+        }
+        for (id, sockets) in opened {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let _ = worker.commands.send(Command::Listen { listener: id, socket });
+            }
+        }
+        for (old, next) in left {
+            if next.is_none() {
+                self.tell_all(|| Command::Unlisten { listener: old.id });
+            }
+            old.drain_unless_in(next.as_deref());
+        }
+        self.sockets.close_unused();
+        refusals
+    }
+}
+
+fn cannot_bind(listener: &config::listener::Listener, error: &io::Error) -> Rejected {
+    let address = listener.address;
+    Rejected { path: "address".to_owned(), reason: format!("cannot bind {address}: {error}") }
+}

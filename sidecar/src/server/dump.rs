@@ -1,0 +1,119 @@
+//! What the admin interface asks for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
+use prost::Message;
+
+use super::data_plane::DataPlane;
+use crate::admin::{ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState};
+use crate::xds::{Discovery, Kind};
+
+/// What stands in the bootstrap, as it was read.
+pub(super) struct Static {
+    bootstrap: Bytes,
+    clusters: HashSet<Arc<str>>,
+    read: SystemTime,
+}
+
+impl Static {
+    /// From the encoded bootstrap and the names of its clusters.
+    pub(super) fn new(bootstrap: Vec<u8>, clusters: HashSet<Arc<str>>) -> Self {
+        Self { bootstrap: bootstrap.into(), clusters, read: SystemTime::now() }
+    }
+
+    /// `/clusters`
+    pub(super) fn clusters(&self, data: &mut DataPlane) -> Vec<ClusterStatus> {
+        let table = data.manager.table();
+        let status = |cluster: &Arc<crate::cluster::Cluster>| ClusterStatus {
+            cluster: Arc::clone(cluster),
+            added_via_api: !self.clusters.contains(&cluster.name),
+        };
+        table.iter().map(status).collect()
+    }
+
+    /// `/config_dump`
+    pub(super) fn config_dump(&self, discovery: &Discovery) -> Dumped {
+        let mut resources = self.resources();
+        for kind in Kind::ALL {
+            for (name, entry) in discovery.resources().of(kind) {
+                let versions = [
+                    (ResourceState::Active, &entry.active),
+                    (ResourceState::Warming, &entry.warming),
+                ];
+                let error = entry.error.as_ref().map(|error| DumpError {
+                    failed_configuration: error
+                        .body
+                        .as_ref()
+                        .map(|body| Bytes::copy_from_slice(&body.value))
+                        .unwrap_or_default(),
+                    last_update_attempt: error.time,
+                    details: error.details.clone(),
+                    version: error.version.clone(),
+                });
+                let mut is_dumped = false;
+                for (state, version) in versions {
+                    let Some(version) = version else { continue };
+                    is_dumped = true;
+                    resources.push(DumpEntry {
+                        type_url: kind.type_url().to_owned(),
+                        name: Arc::clone(name),
+                        state,
+                        version: version.version.clone(),
+                        last_updated: version.updated,
+                        bytes: Bytes::copy_from_slice(&version.body.value),
+                        error: error.clone(),
+                    });
+                }
+                if let (false, Some(error)) = (is_dumped, error) {
+                    resources.push(DumpEntry {
+                        type_url: kind.type_url().to_owned(),
+                        name: Arc::clone(name),
+                        state: ResourceState::Active,
+                        version: String::new(),
+                        last_updated: error.last_update_attempt,
+                        bytes: Bytes::new(),
+                        error: Some(error),
+                    });
+                }
+            }
+        }
+        Dumped { bootstrap: Some((self.bootstrap.clone(), self.read)), resources }
+    }
+
+    fn resources(&self) -> Vec<DumpEntry> {
+        // It was encoded by us.
+        let bootstrap = BootstrapProto::decode(self.bootstrap.clone()).unwrap_or_default();
+        let resources = bootstrap.static_resources.unwrap_or_default();
+        let entry = |kind: Kind, name: &str, bytes: Vec<u8>| DumpEntry {
+            type_url: kind.type_url().to_owned(),
+            name: name.into(),
+            state: ResourceState::Static,
+            version: String::new(),
+            last_updated: self.read,
+            bytes: bytes.into(),
+            error: None,
+        };
+        let clusters =
+            resources.clusters.iter().map(|it| entry(Kind::Cluster, &it.name, it.encode_to_vec()));
+        let listeners = resources
+            .listeners
+            .iter()
+            .map(|it| entry(Kind::Listener, &it.name, it.encode_to_vec()));
+        let secrets =
+            resources.secrets.iter().map(|it| entry(Kind::Secret, &it.name, it.encode_to_vec()));
+        clusters.chain(listeners).chain(secrets).collect()
+    }
+}
+
+/// `/listeners`
+pub(super) fn listeners(data: &DataPlane) -> Vec<ListenerStatus> {
+    let status = |(listener, local_address): (&Arc<crate::listener::Listener>, _)| ListenerStatus {
+        name: Arc::clone(&listener.config.name),
+        local_address,
+    };
+    data.open_listeners().map(status).collect()
+}
