@@ -26,7 +26,7 @@ use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
 use crate::mesh;
 use crate::stats::Registry;
-use crate::xds::{Client, ControlPlane, Discovery, Event, Kind, Phase, Refusal};
+use crate::xds::{Client, ControlPlane, Discovery, Disk, Event, Kind, Phase, Refusal};
 
 /// How often endpoints are reported, and leftovers collected.
 const TICK: Duration = Duration::from_millis(250);
@@ -34,6 +34,8 @@ const TICK: Duration = Duration::from_millis(250);
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long connections may take to end after SIGTERM, unless `--drain-time-s` says otherwise.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long a start waits for the control plane before it serves from what is kept on disk.
+const KEPT_AFTER: Duration = Duration::from_secs(1);
 /// Events of the stream that may wait. A server that is faster is held back.
 const EVENTS: usize = 4;
 
@@ -122,6 +124,10 @@ struct Control {
     status: Arc<Status>,
     registry: Arc<Registry>,
     membership: Option<Membership>,
+    /// Where a member keeps what it was told.
+    disk: Option<Disk>,
+    /// Nothing came yet: when what is kept on disk is used instead.
+    use_kept: Option<Instant>,
     bootstrap: Bootstrap,
     statics: Static,
     /// Everything that a start waits for is there.
@@ -164,6 +170,17 @@ impl Control {
         let discovery = Discovery::new(&bootstrap, &registry, Instant::now());
         let names: HashSet<Arc<str>> =
             bootstrap.clusters.iter().map(|cluster| Arc::clone(&cluster.name)).collect();
+        let disk = match (&member, &args.data_dir) {
+            (Some(_), Some(folder)) => {
+                let folder = folder.join("xds");
+                Some(
+                    Disk::open(folder.clone())
+                        .map_err(|source| Error::File { path: folder, source })?,
+                )
+            }
+            _ => None,
+        };
+        let use_kept = disk.as_ref().map(|_| Instant::now() + KEPT_AFTER);
         let statics = Static::new(std::mem::take(&mut bootstrap.encoded), names);
         let mut control = Self {
             args: Arc::clone(args),
@@ -174,6 +191,8 @@ impl Control {
             status,
             registry,
             membership: None,
+            disk,
+            use_kept,
             bootstrap,
             statics,
             live: false,
@@ -255,6 +274,10 @@ impl Control {
                 _ = interrupt.recv() => tracing::warn!("told to stop again, not waiting any longer"),
             }
         }
+        if let Some(disk) = self.disk.take() {
+            disk.save(self.discovery.resources_mut());
+            disk.finish();
+        }
         self.data.stop();
         Ok(())
     }
@@ -272,10 +295,17 @@ impl Control {
         loop {
             let deadline = self.discovery.deadline();
             let close = self.listeners_close;
+            let use_kept = self.use_kept;
             tokio::select! {
                 event = next_event(&mut self.events) => {
+                    match &event {
+                        Event::Response(_) => self.use_kept = None,
+                        Event::Disconnected(_) => self.use_kept(),
+                        Event::Connected(_) => {}
+                    }
                     self.discovery.on_event(event, &mut self.data, Instant::now());
                 }
+                () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
                 _ = self.data.manager.next() => {}
                 () = at(deadline) => self.discovery.on_time(&mut self.data, Instant::now()),
@@ -304,8 +334,21 @@ impl Control {
         }
     }
 
+    /// The control plane is away, or slow: serves from what it said last, unless it has said something since.
+    fn use_kept(&mut self) {
+        let (Some(_), Some(disk)) = (self.use_kept.take(), &self.disk) else { return };
+        let kept = disk.load();
+        if !kept.is_empty() {
+            tracing::warn!(resources = kept.len(), "no control plane: serving what it said last");
+            self.discovery.restore(kept, &mut self.data, Instant::now());
+        }
+    }
+
     fn tick(&mut self) {
         self.data.collect();
+        if let Some(disk) = &self.disk {
+            disk.save(self.discovery.resources_mut());
+        }
         if let Some(membership) = &self.membership {
             membership.registry.observe(observations(&mut self.data));
         }

@@ -8,12 +8,13 @@
 //! - [`publish`]: how it takes effect;
 //! - [`discovery`]: the driver that connects all of these;
 //! - [`client`] and [`channel`]: the stream and the connection under it;
-//! - [`resources`]: what came, as it came; [`counting`]: statistics.
+//! - [`resources`]: what came, as it came; [`disk`]: what of it outlives the process; [`counting`]: statistics.
 
 mod channel;
 mod client;
 mod counting;
 mod discovery;
+mod disk;
 mod kind;
 mod needs;
 mod publish;
@@ -27,6 +28,7 @@ mod testing;
 pub(crate) use channel::{ConnectError, ControlPlane};
 pub(crate) use client::{Backoff, Client, Event};
 pub(crate) use discovery::{Discovery, Phase};
+pub(crate) use disk::Disk;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
 pub(crate) use resources::Resources;
