@@ -152,11 +152,13 @@ async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report:
             report.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
         }
         // What one side did to us is done to the other: it must not take a broken stream for a whole one.
-        Ended::FirstFailed(_) => {
+        Ended::FirstFailed(error) => {
+            tracing::debug!(%error, "the client's connection failed");
             upstream.reset_on_close();
             report.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
         }
-        Ended::SecondFailed(_) => {
+        Ended::SecondFailed(error) => {
+            tracing::debug!(%error, "the endpoint's connection failed");
             client.reset_on_close();
             report.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
         }

@@ -1,7 +1,6 @@
 //! One attempt to get a response from an endpoint: its place in the circuit breaker, on the endpoint, on a connection.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use http::{HeaderMap, Response, StatusCode};
@@ -12,7 +11,7 @@ use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::headers::GRPC_STATUS;
 use super::local_reply::http_status;
-use crate::cluster::{Endpoint, Outcome, RoutingPriority};
+use crate::cluster::{Outcome, RoutingPriority};
 use crate::local::ClusterRef;
 use crate::upstream::{Acquired, Pool};
 
@@ -58,10 +57,6 @@ impl Attempt {
             judged: false,
             once: false,
         }))
-    }
-
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.pool.endpoint
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool<RequestBody>> {

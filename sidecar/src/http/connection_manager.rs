@@ -177,6 +177,8 @@ impl Connection {
             stats.downstream_cx_ssl_active.inc();
         }
         let server_name = headers::own(&manager.config.server_name);
+        // The bytes of a handshake are not the beginning of a request.
+        let received_at_idle = tls.as_ref().map_or(0, |_| meter.received.load(Relaxed));
         Rc::new(Self {
             id: local.next_id(),
             local,
@@ -193,7 +195,7 @@ impl Connection {
             closing: Cell::new(false),
             ends_by_close: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
-            received_at_idle: Cell::new(0),
+            received_at_idle: Cell::new(received_at_idle),
             last_host: RefCell::new(None),
             last_timeout: RefCell::new(None),
             server_name,
@@ -237,6 +239,11 @@ impl Connection {
         if self.http2.get() && lived < PREMATURE {
             self.premature_resets.set(self.premature_resets.get() + 1);
         }
+    }
+
+    /// Whether something came since the last request ended.
+    fn has_begun_a_head(&self) -> bool {
+        self.meter.received.load(Relaxed) != self.received_at_idle.get()
     }
 
     /// Whether the response under way is the last.
@@ -333,7 +340,6 @@ pub(crate) async fn serve(
         None => return,
     };
     connection.http2.set(http2);
-    connection.received_at_idle.set(0);
     let stats = connection.stats();
     if http2 {
         stats.downstream_cx_http2_total.inc();
@@ -379,9 +385,7 @@ async fn speaks_http2(
         poll_fn(|cx| match read.as_mut().poll(cx) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
             // Nothing was asked for yet: the client loses nothing.
-            Poll::Pending if drains.poll(cx) && connection.meter.received.load(Relaxed) == 0 => {
-                Poll::Ready(None)
-            }
+            Poll::Pending if drains.poll(cx) && !connection.has_begun_a_head() => Poll::Ready(None),
             Poll::Pending => watch.poll(cx, false).map(|_| None),
         })
         .await
@@ -389,7 +393,7 @@ async fn speaks_http2(
     match detected {
         Some(Ok(Some(http2))) => Some(http2),
         // It ended in the middle of a preface, or before its first byte.
-        Some(Ok(None)) if connection.meter.received.load(Relaxed) > 0 => Some(false),
+        Some(Ok(None)) if connection.has_begun_a_head() => Some(false),
         _ => None,
     }
 }
@@ -596,8 +600,7 @@ impl<'a> Watch<'a> {
         let meter = &connection.meter;
         let idle = connection.active.get() == 0;
 
-        let in_head =
-            idle && !http2 && meter.received.load(Relaxed) != connection.received_at_idle.get();
+        let in_head = idle && !http2 && connection.has_begun_a_head();
         let head = in_head.then(|| {
             let since = *self.head_since.get_or_insert_with(Instant::now);
             since + config.request_headers_timeout.unwrap_or(HEADERS_TIMEOUT)

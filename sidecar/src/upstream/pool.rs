@@ -101,8 +101,7 @@ impl<B: RequestBody> Pools<B> {
         Rc::clone(pools.entry(endpoint.id).or_insert_with(|| Rc::new(Pool::new(endpoint))))
     }
 
-    /// Closes what is idle for too long, too old, or belongs to an endpoint that is gone. Called every second; `cluster_of`
-    /// finds the current settings.
+    /// Closes what is idle for too long, too old, or belongs to an endpoint that is gone. Called every second.
     pub(crate) fn sweep(&self) {
         let pools: Vec<Rc<Pool<B>>> = self.by_endpoint.borrow().values().cloned().collect();
         pools.iter().for_each(|pool| pool.sweep());
