@@ -88,6 +88,8 @@ impl ApiService {
                     "baseEjectionTime": duration::format(self.ejection),
                     "maxEjectionPercent": 50,
                 },
+                // When an instance crashes, everything that was under way there is sent again at once.
+                "circuitBreaker": {"maxRetries": 100},
                 "timeouts": {"request": duration::format(self.timeout), "connect": "1s"},
                 "retry": {
                     "attempts": 2,

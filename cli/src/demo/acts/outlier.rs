@@ -16,6 +16,8 @@ const SICK: &str = "api-2";
 const EJECTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long the first ejection lasts.
 const EJECTION: Duration = Duration::from_secs(5);
+/// Ejections end with the detector's next look, an interval later at most.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// From then until it is shown to be back: the ejection, the detector's interval, a report.
 const RETURNS_WITHIN: Duration = Duration::from_secs(12);
 
@@ -49,7 +51,7 @@ pub(super) async fn play(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     if !because.contains("5xx") {
         bail!("`ejectedBecause` is {because:?} and does not say that 5xx answers are why");
     }
-    if left.is_negative() || left > EJECTION {
+    if left.is_negative() || left > EJECTION + INTERVAL {
         bail!("`ejectedUntil` is {until_when}, {left} from now, with ejections of {EJECTION:?}");
     }
 
