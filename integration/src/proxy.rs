@@ -31,8 +31,7 @@ pub enum Kind {
 impl Kind {
     /// Whether it can be started here.
     pub fn is_runnable(self) -> bool {
-        // Until the sidecar serves.
-        program(self).is_ok() && (self == Kind::Envoy || std::env::var_os("OURS").is_some())
+        program(self).is_ok()
     }
 }
 
@@ -100,7 +99,8 @@ impl Proxy {
             if let Some(status) = self.process.exit_status()? {
                 bail!("{} ended with {status}:\n{}", self.kind, self.process.tail());
             }
-            let outcome = Request::get("/ready").host("admin").send(self.admin).await;
+            let outcome =
+                Request::get("/ready").host(&self.admin.to_string()).send(self.admin).await;
             if outcome.status() == 200 {
                 return Ok(self);
             }
@@ -116,7 +116,7 @@ impl Proxy {
     /// # Errors
     /// There is no answer, or it is not 200.
     pub async fn admin(&self, path: &str) -> Result<String> {
-        let outcome = Request::get(path).host("admin").send(self.admin).await;
+        let outcome = Request::get(path).host(&self.admin.to_string()).send(self.admin).await;
         if outcome.status() != 200 {
             bail!("GET {path} of {}: {outcome:?}", self.kind);
         }
@@ -128,7 +128,8 @@ impl Proxy {
     /// # Errors
     /// There is no answer, or it is not 200.
     pub async fn command(&self, path: &str) -> Result<String> {
-        let outcome: Outcome = Request::new("POST", path).host("admin").send(self.admin).await;
+        let outcome: Outcome =
+            Request::new("POST", path).host(&self.admin.to_string()).send(self.admin).await;
         if outcome.status() != 200 {
             bail!("POST {path} of {}: {outcome:?}", self.kind);
         }

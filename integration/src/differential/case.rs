@@ -17,6 +17,9 @@ pub struct Group {
     pub bootstrap: String,
     /// The upstreams to start.
     pub upstreams: Vec<(&'static str, UpstreamKind)>,
+    /// A field of this bootstrap that our sidecar does not support, by its path or the end of it: then it has to refuse
+    /// the bootstrap by that name, and only Envoy runs the cases.
+    pub unsupported: Option<&'static str>,
     /// The cases, run in this order.
     pub cases: Vec<Case>,
 }

@@ -52,6 +52,17 @@ pub async fn run(group: Group) -> Result<()> {
         }
         bail!("{}:\n{problems}", group.name);
     }
+    if let Some(field) = group.unsupported {
+        let refusal = match World::start(&group, Kind::Outrigger).await {
+            Ok(_) => bail!("{}: {field} is supported now; compare", group.name),
+            Err(error) => format!("{error:#}"),
+        };
+        if !refusal.contains(&format!("{field}: not supported")) || !problems.is_empty() {
+            bail!("{}: {field} is not named:\n{refusal}\n{problems}", group.name);
+        }
+        eprintln!("{}: {} cases wait for {field}", group.name, cases.len());
+        return Ok(());
+    }
     let ours = observe(&group, &cases, Kind::Outrigger, &mut problems).await?;
 
     let mut accepted = Accepted::read(group.name)?;

@@ -83,10 +83,8 @@ impl Observation {
             let value = match name.as_str() {
                 "date" => "<date>".to_owned(),
                 "x-envoy-upstream-service-time" => digits(value),
-                // What is left of the time when a request is tried again.
-                "x-envoy-expected-rq-timeout-ms" if !prefix.starts_with("upstream[0]") => {
-                    digits(value)
-                }
+                "x-envoy-expected-rq-timeout-ms" => rest_of_time(value, prefix),
+                "x-forwarded-client-cert" => normal(&without_hash(value), values),
                 _ => normal(value, values),
             };
             by_name.entry(name).or_default().push(value);
@@ -151,4 +149,22 @@ pub(super) fn normal(text: &str, values: &Values) -> String {
 fn digits(value: &str) -> String {
     let number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     if number { "<milliseconds>".to_owned() } else { value.to_owned() }
+}
+
+/// What is left of the timeout when a request is sent: less for a later try, and a little less after a failed connect.
+fn rest_of_time(value: &str, prefix: &str) -> String {
+    match value.parse::<u64>() {
+        Ok(_) if !prefix.starts_with("upstream[0]") => "<rest>".to_owned(),
+        Ok(rest) if rest > 1000 => (rest.div_ceil(1000) * 1000).to_string(),
+        _ => value.to_owned(),
+    }
+}
+
+/// Certificates are new in each run, and so are their hashes.
+fn without_hash(value: &str) -> String {
+    let part = |part: &str| {
+        let hash = part.strip_prefix("Hash=").filter(|hash| hash.len() == 64);
+        hash.map_or_else(|| part.to_owned(), |_| "Hash=<hash>".to_owned())
+    };
+    value.split(';').map(part).collect::<Vec<_>>().join(";")
 }

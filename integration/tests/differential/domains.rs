@@ -41,6 +41,7 @@ pub(crate) fn group() -> Group {
             &[],
         ),
         upstreams: vec![],
+        unsupported: None,
         cases: cases(),
     }
 }

@@ -23,12 +23,12 @@ pub(crate) fn group() -> Group {
                 with("LISTEN_PASS", "server_header_transformation: PASS_THROUGH"),
                 with("LISTEN_ABSENT", "server_header_transformation: APPEND_IF_ABSENT"),
                 with("LISTEN_VIA", "via: proxy-1"),
-                with("LISTEN_AGENT", "add_user_agent: true"),
                 with("LISTEN_NORMAL", "normalize_path: true\nmerge_slashes: true"),
             ],
             &[cluster("a", &["a"], "")],
         ),
         upstreams: vec![("a", UpstreamKind::Plain)],
+        unsupported: None,
         cases: [hop_by_hop(), forwarded(), ids(), server()].into_iter().flatten().collect(),
     }
 }
@@ -115,11 +115,6 @@ fn forwarded() -> Vec<Case> {
             .send(get(&[("user-agent", "test/1")]).http2(), "200 a"),
         Case::new("cookies_over_http2_are_joined")
             .send(get(&[("cookie", "a=1"), ("cookie", "b=2")]).http2(), "200 a"),
-        Case::new("user_agent_is_added_when_told").send_to(
-            "LISTEN_AGENT",
-            Request::get("/"),
-            "200 a",
-        ),
         Case::new("paths_are_normalized_when_told")
             .send_to("LISTEN_NORMAL", Request::get("/a/./b/../c//d"), "200 a")
             .send_to("LISTEN_NORMAL", Request::get("/%61%2Fb/%2e%2e/c?x=//y/../z"), "200 a"),

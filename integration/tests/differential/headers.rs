@@ -116,6 +116,7 @@ pub(crate) fn group() -> Group {
             &[cluster("a", &["a"], "")],
         ),
         upstreams: vec![("a", UpstreamKind::Plain)],
+        unsupported: None,
         cases: cases(),
     }
 }

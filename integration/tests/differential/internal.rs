@@ -29,6 +29,7 @@ pub(crate) fn group() -> Group {
             &[cluster("a", &["a"], "")],
         ),
         upstreams: vec![("a", UpstreamKind::Plain)],
+        unsupported: Some("internal_address_config.cidr_ranges"),
         cases: cases(),
     }
 }

@@ -53,6 +53,7 @@ outlier_detection: {{interval: 60s, base_ejection_time: 60s, max_ejection_percen
             ],
         ),
         upstreams: vec![("a", UpstreamKind::Plain), ("b", UpstreamKind::Plain)],
+        unsupported: None,
         cases: vec![
             Case::custom("max_requests_overflow", |world| {
                 Box::pin(overflow(world, Request::get("/requests"), 1))

@@ -32,6 +32,7 @@ pub(crate) fn group() -> Group {
             ],
         ),
         upstreams: vec![("a", UpstreamKind::Plain), ("closed", UpstreamKind::Closed)],
+        unsupported: None,
         cases: [replies(), refusals()].into_iter().flatten().collect(),
     }
 }

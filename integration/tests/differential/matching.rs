@@ -65,6 +65,7 @@ pub(crate) fn group() -> Group {
             &[cluster("a", &["a"], ""), cluster("b", &["b"], "")],
         ),
         upstreams: vec![("a", UpstreamKind::Plain), ("b", UpstreamKind::Plain)],
+        unsupported: None,
         cases: [paths(), headers(), query_parameters()].into_iter().flatten().collect(),
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn group() -> Group {
         name: "redirects",
         bootstrap: bootstrap(&[http_listener("LISTEN", &routes(ROUTES))], &[]),
         upstreams: vec![],
+        unsupported: None,
         cases: cases(),
     }
 }

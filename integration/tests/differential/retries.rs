@@ -85,6 +85,7 @@ pub(crate) fn group() -> Group {
             ("two", UpstreamKind::Plain),
             ("three", UpstreamKind::Plain),
         ],
+        unsupported: None,
         cases: [conditions(), limits(), requests()].into_iter().flatten().collect(),
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn group() -> Group {
             &[cluster("a", &["a"], "")],
         ),
         upstreams: vec![("a", UpstreamKind::Plain)],
+        unsupported: None,
         cases: vec![
             Case::new("prefix_rewrite_replaces_the_matched_prefix")
                 .get("/prefix/x", "200 a")

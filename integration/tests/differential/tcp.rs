@@ -62,6 +62,7 @@ pub(crate) fn group() -> Group {
             ("s", UpstreamKind::Tls("server")),
             ("o", UpstreamKind::Tls("other")),
         ],
+        unsupported: None,
         cases: vec![
             Case::custom("bytes_go_both_ways", |world| Box::pin(talk(world, "LISTEN", b"hello"))),
             Case::custom("a_megabyte_goes_both_ways", |world| {

@@ -27,6 +27,7 @@ pub(crate) fn group() -> Group {
         name: "tls_downstream",
         bootstrap: bootstrap + SECRETS,
         upstreams: vec![("a", UpstreamKind::Plain)],
+        unsupported: None,
         cases: cases(),
     }
 }

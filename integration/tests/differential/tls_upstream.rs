@@ -135,6 +135,7 @@ pub(crate) fn group() -> Group {
             ("w", UpstreamKind::Tls("spiffe")),
             ("p", UpstreamKind::Plain),
         ],
+        unsupported: None,
         cases: cases(),
     }
 }

@@ -41,6 +41,7 @@ pub(crate) fn group() -> Group {
             ],
         ),
         upstreams: vec![("a", UpstreamKind::Plain), ("b", UpstreamKind::Plain)],
+        unsupported: None,
         cases: vec![
             // Bounds are six standard deviations wide: 500 draws at 0.8 have one of 9.
             Case::custom("weighted_clusters_split_by_weight", |world| {
