@@ -28,6 +28,8 @@ pub(crate) struct Attempt {
     judged: bool,
     /// The connection serves no other request.
     once: bool,
+    /// The connection had served another request before.
+    used: bool,
 }
 
 impl Attempt {
@@ -56,6 +58,7 @@ impl Attempt {
             grpc: false,
             judged: false,
             once: false,
+            used: false,
         }))
     }
 
@@ -68,6 +71,7 @@ impl Attempt {
         &mut self,
         connection: Acquired<RequestBody>,
     ) -> &mut Acquired<RequestBody> {
+        self.used = connection.was_used();
         self.cluster.report(&self.pool.endpoint, Outcome::ConnectSuccess);
         self.connection.insert(connection)
     }
@@ -151,6 +155,11 @@ impl Attempt {
     pub(crate) fn timed_out(&self) {
         self.cluster.stats.local().upstream_rq_timeout.inc();
         self.pool.endpoint.stats.local().rq_timeout.inc();
+    }
+
+    /// Whether the connection had served another request before.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used
     }
 
     /// The connection serves no other request.

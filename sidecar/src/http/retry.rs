@@ -18,6 +18,9 @@ pub(crate) enum Attempted<'a> {
     Response(StatusCode, &'a HeaderMap),
     /// No response.
     Failed(&'a Failure),
+    /// No response to a request that changes nothing, because a connection broke that had served others: its endpoint is
+    /// gone, or was about to close it.
+    Lost(&'a Failure),
     /// No response within the timeout of one attempt.
     TimedOut,
 }
@@ -130,6 +133,12 @@ fn wants(policy: &RetryPolicy, attempted: Attempted<'_>) -> bool {
     match attempted {
         Attempted::TimedOut => {
             on(RetryOn::FIVE_XX) || on(RetryOn::GATEWAY_ERROR) || on(RetryOn::RESET)
+        }
+        // To try again is as safe as after a connection that could not be made.
+        Attempted::Lost(failure) => {
+            wants(policy, Attempted::Failed(failure))
+                || on(RetryOn::CONNECT_FAILURE)
+                || on(RetryOn::REFUSED_STREAM)
         }
         Attempted::Failed(failure) => match failure {
             Failure::Overflow => false,
@@ -249,6 +258,15 @@ mod tests {
                 "{on:?} {failure:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_request_lost_with_its_connection_is_tried_again_like_one_that_found_none() {
+        let lost = Attempted::Lost(&Failure::ConnectionTermination);
+        for on in [RetryOn::CONNECT_FAILURE, RetryOn::REFUSED_STREAM, RetryOn::RESET] {
+            assert!(wants(&policy(on), lost), "{on:?}");
+        }
+        assert!(!wants(&policy(RetryOn::RETRIABLE_4XX), lost));
     }
 
     #[test]

@@ -435,7 +435,12 @@ async fn forward(
                 if exchange.progress.as_ref().is_some_and(|progress| progress.failed.get()) {
                     return Err(broken_request());
                 }
-                decide(&mut retries, &payload, Attempted::Failed(failure), &cluster, priority)
+                let lost = *failure == Failure::ConnectionTermination
+                    && attempt.was_used()
+                    && request.method.is_safe();
+                let attempted =
+                    if lost { Attempted::Lost(failure) } else { Attempted::Failed(failure) };
+                decide(&mut retries, &payload, attempted, &cluster, priority)
             }
             Err(Expired::PerTry) => {
                 cluster.stats.local().upstream_rq_per_try_timeout.inc();
