@@ -367,16 +367,23 @@ impl<B: RequestBody> Pool<B> {
         }
     }
 
-    /// A connection could not be made: one request that waits is told so, or all if nothing else will ever serve them.
+    /// A connection could not be made: the request that waits longest is told so, and with it all that no other connection
+    /// will serve. A busy HTTP/1 connection comes back; an HTTP/2 connection that had room would have served them already.
     fn failed(&self, failure: Failure) {
         let mut waiting = self.waiting.borrow_mut();
-        let last_hope = self.connections.get() == 0;
+        let nobody_connects = self.connecting.get() == 0;
+        let nothing_left = self.connections.get() == 0;
+        let mut told_one = false;
+        let mut kept = VecDeque::new();
         while let Some(waiter) = waiting.pop_front() {
-            let told = waiter.ready.send(Err(failure.clone())).is_ok();
-            if told && !last_hope {
-                return;
+            let hopeless = nothing_left || (nobody_connects && waiter.protocol != Protocol::Http1);
+            if hopeless || !told_one {
+                told_one |= waiter.ready.send(Err(failure.clone())).is_ok();
+            } else {
+                kept.push_back(waiter);
             }
         }
+        *waiting = kept;
     }
 
     /// Takes a connection back after a request. `reusable`: the response was read to its end, and so was the request.
