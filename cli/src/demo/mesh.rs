@@ -537,7 +537,10 @@ impl Mesh {
     /// A counter or gauge of a sidecar by its full name; `None` if there is no such.
     pub(crate) async fn stat(&self, name: &str, stat: &str) -> anyhow::Result<Option<u64>> {
         let address = self.member(name)?.instance.admin_address(&self.network);
-        let response = get(address, "/stats", name).await?;
+        let response = get(address, "/stats", &address.to_string()).await?;
+        if !response.status().is_success() {
+            bail!("the admin interface of {name} answers {}", response.status());
+        }
         let text = String::from_utf8_lossy(response.body());
         Ok(text
             .lines()
