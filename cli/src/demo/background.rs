@@ -26,6 +26,8 @@ use crate::output::print;
 const RATE: u32 = 20;
 /// What the supervisor says last on its standard output when all is up.
 const READY: &str = "ready";
+/// What `down` says to the supervisor.
+const DOWN: &[u8; 5] = b"down\n";
 /// How long `down` waits.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -98,6 +100,7 @@ pub(super) async fn down() -> Outcome {
         }
         Err(error) => return Err(Failure::Error(format!("{}: {error}", state.display()))),
     };
+    stream.write_all(DOWN).await.context("ask the supervisor")?;
     let mut said = String::new();
     match tokio::time::timeout(DOWN_PATIENCE, stream.read_to_string(&mut said)).await {
         Ok(read) => read.context("the supervisor's answer")?,
@@ -123,7 +126,7 @@ pub(super) async fn supervise(state: PathBuf) -> Outcome {
     let load = Load::start(mesh.plan(RATE));
     print(&format!("{}\n{READY}\n", guide(&mesh)))?;
     let caller = tokio::select! {
-        caller = listener.accept() => Some(caller?.0),
+        caller = asked_to_end(&listener) => Some(caller?),
         signal = interrupted() => { signal?; None }
     };
     load.stop().await;
@@ -137,6 +140,18 @@ pub(super) async fn supervise(state: PathBuf) -> Outcome {
         std::mem::forget(caller);
     }
     Ok(ended?)
+}
+
+/// Waits for somebody who asks for the end. Others only look whether somebody is here: `up` does.
+async fn asked_to_end(listener: &UnixListener) -> std::io::Result<UnixStream> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let mut said = [0; DOWN.len()];
+        let read = tokio::time::timeout(Duration::from_secs(1), stream.read_exact(&mut said));
+        if matches!(read.await, Ok(Ok(_))) && said == *DOWN {
+            return Ok(stream);
+        }
+    }
 }
 
 /// One a user: `$XDG_RUNTIME_DIR/outrigger-demo`, or a folder with the user's id among the temporary ones.
