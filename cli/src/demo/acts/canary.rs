@@ -8,7 +8,7 @@ use crate::demo::resources::api_route;
 /// Requests over which the split is measured.
 const REQUESTS: u64 = 2000;
 /// Faster than the other acts, for the sake of the watcher.
-const RATE: u32 = 400;
+const RATE: u32 = 200;
 const WEIGHTS: (u32, u32) = (90, 10);
 /// Allowed difference, in percent of all requests.
 const TOLERANCE: f64 = 3.0;

@@ -131,17 +131,14 @@ fn a_bad_resource_is_named_in_the_nack_and_the_good_ones_beside_it_take_effect()
     let mut world = World::new();
     let good = static_cluster("good", "127.0.0.1", 80);
     let mut bad = static_cluster("bad", "127.0.0.1", 80);
-    bad.ignore_health_on_host_removal = true;
+    bad.health_checks.push(Default::default());
     world.sent();
     world.answer(Kind::Cluster, "1", vec![pack(&good), pack(&bad)]);
     assert_eq!(world.effects(), ["+cluster good"]);
     let (kind, _, version, error) = world.sent().remove(0);
     assert_eq!((kind, &*version), (Kind::Cluster, ""), "a NACK keeps the version before");
     let error = error.unwrap();
-    assert!(
-        error.contains("cluster \"bad\"") && error.contains("ignore_health_on_host_removal"),
-        "{error}"
-    );
+    assert!(error.contains("cluster \"bad\"") && error.contains("health_checks"), "{error}");
     assert!(!error.contains("good"), "{error}");
 }
 
@@ -151,7 +148,7 @@ fn an_update_that_is_refused_leaves_the_version_before_in_place() {
     let cluster = static_cluster("api", "127.0.0.1", 80);
     world.answer(Kind::Cluster, "1", vec![pack(&cluster)]);
     let mut bad = cluster.clone();
-    bad.ignore_health_on_host_removal = true;
+    bad.health_checks.push(Default::default());
     world.effects();
     world.answer(Kind::Cluster, "2", vec![pack(&bad)]);
     assert_eq!(world.effects(), [""; 0], "neither replaced nor removed");

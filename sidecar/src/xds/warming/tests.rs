@@ -13,7 +13,8 @@ fn cluster(name: &str) -> Arc<Cluster> {
 /// The same cluster with another connect timeout.
 fn changed_cluster(name: &str) -> Arc<Cluster> {
     let mut proto = testing::eds_cluster(name);
-    proto.connect_timeout = Some(testing::read("1s"));
+    proto.connect_timeout =
+        Some(outrigger_proto::google::protobuf::Duration { seconds: 1, nanos: 0 });
     Arc::new(config::cluster::from_proto(proto).unwrap())
 }
 
@@ -142,7 +143,7 @@ fn an_initial_fetch_timeout_of_zero_waits_for_ever() {
     let mut warming = Warming::default();
     let mut proto = testing::eds_cluster("a");
     let eds = proto.eds_cluster_config.as_mut().unwrap().eds_config.as_mut().unwrap();
-    eds.initial_fetch_timeout = Some(testing::read("0s"));
+    eds.initial_fetch_timeout = Some(outrigger_proto::google::protobuf::Duration::default());
     warming.set_cluster(Arc::new(config::cluster::from_proto(proto).unwrap()), now);
     assert_eq!(warming.deadline(), None);
     warming.expire(now + Duration::from_secs(3600));
