@@ -21,6 +21,7 @@ pub struct Process {
     child: Child,
     input: Option<ChildStdin>,
     log: Arc<Mutex<Vec<String>>>,
+    readers: Vec<thread::JoinHandle<()>>,
 }
 
 impl Process {
@@ -36,14 +37,11 @@ impl Process {
             .spawn()
             .with_context(|| format!("start {name}: {command:?}"))?;
         let log = Arc::new(Mutex::new(Vec::new()));
-        if let Some(out) = child.stdout.take() {
-            collect(out, &log);
-        }
-        if let Some(err) = child.stderr.take() {
-            collect(err, &log);
-        }
+        let out = child.stdout.take().map(|out| collect(out, &log));
+        let err = child.stderr.take().map(|err| collect(err, &log));
+        let readers = out.into_iter().chain(err).collect();
         let input = child.stdin.take();
-        Ok(Process { name: name.to_owned(), child, input, log })
+        Ok(Process { name: name.to_owned(), child, input, log, readers })
     }
 
     /// The id the system knows it by.
@@ -115,6 +113,9 @@ impl Process {
         loop {
             // The order matters: lines written just before the end count.
             let ended = self.exit_status()?;
+            if ended.is_some() {
+                self.read_to_the_end();
+            }
             if let Some(line) = self.log().into_iter().find(|line| line.contains(text)) {
                 return Ok(line);
             }
@@ -129,6 +130,15 @@ impl Process {
                 bail!("{} has not said {text:?} in {limit:?}:\n{}", self.name, self.tail());
             }
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Gives the readers the moment they need for what an ended process has left in its pipes. A bounded one: a child of
+    /// its own may hold them open.
+    fn read_to_the_end(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline && !self.readers.iter().all(|it| it.is_finished()) {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -154,7 +164,10 @@ impl Drop for Process {
     }
 }
 
-fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) {
+fn collect(
+    from: impl Read + Send + 'static,
+    into: &Arc<Mutex<Vec<String>>>,
+) -> thread::JoinHandle<()> {
     let into = Arc::clone(into);
     thread::spawn(move || {
         let mut reader = BufReader::new(from);
@@ -164,7 +177,7 @@ fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) {
             into.lock().unwrap_or_else(PoisonError::into_inner).push(text);
             line.clear();
         }
-    });
+    })
 }
 
 #[cfg(test)]
