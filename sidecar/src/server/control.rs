@@ -441,7 +441,7 @@ fn open_admin(
     status: &Arc<Status>,
 ) -> Result<mpsc::UnboundedReceiver<Query>, Error> {
     let node = bootstrap.node.encode_to_vec().into();
-    let info = Info { node, command_line_options: command_line(args) };
+    let info = Info::new(node, args);
     let (admin, queries) = Admin::new(registry, status, info);
     if let Some(address) = bootstrap.admin {
         let failed = |source| Error::Admin { address, source };
@@ -459,22 +459,6 @@ fn open_admin(
         });
     }
     Ok(queries)
-}
-
-/// In the names of Envoy's `CommandLineOptions`.
-fn command_line(args: &Args) -> serde_json::Value {
-    serde_json::json!({
-        "config_path": args.config_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        "config_yaml": args.config_yaml.clone().unwrap_or_default(),
-        "base_id": args.base_id.to_string(),
-        "restart_epoch": args.restart_epoch,
-        "mode": "Serve",
-        "service_node": args.service_node.clone().unwrap_or_default(),
-        "service_cluster": args.service_cluster.clone().unwrap_or_default(),
-        "service_zone": args.service_zone.clone().unwrap_or_default(),
-        "allow_unknown_static_fields": args.allow_unknown_static_fields,
-        "reject_unknown_dynamic_fields": args.reject_unknown_dynamic_fields,
-    })
 }
 
 async fn at(time: Option<Instant>) {
