@@ -35,7 +35,8 @@ impl RouteConfigId {
 /// Everything a worker serves from, at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    /// Counts up with each change.
+    /// Counts up with each change. For people who look at two snapshots in a debugger or a log.
+    #[allow(dead_code)]
     pub(crate) version: u64,
     /// By [`ListenerId`].
     pub(crate) listeners: Box<[Option<Arc<Listener>>]>,

@@ -18,7 +18,7 @@ mod time_format;
 mod writer;
 
 pub(crate) use flags::ResponseFlags;
-pub(crate) use logger::{Logger, Loggers};
+pub(crate) use logger::Loggers;
 pub(crate) use record::{Captured, Headers, LogRecord, Needs};
 pub(crate) use text::render;
 pub(crate) use writer::Writer;

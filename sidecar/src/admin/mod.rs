@@ -20,8 +20,7 @@ mod tests;
 
 pub(crate) use info::Info;
 pub(crate) use query::{
-    CertificateSet, ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query,
-    ResourceState,
+    ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query, ResourceState,
 };
 pub(crate) use server::{Admin, serve};
 pub(crate) use status::{State, Status};

@@ -63,11 +63,6 @@ impl Reply {
         headers.insert(http::header::SERVER, HeaderValue::from_static("envoy"));
         response
     }
-
-    #[cfg(test)]
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 /// The parameters of a query, decoded, in order.

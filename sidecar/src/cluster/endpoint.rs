@@ -15,13 +15,6 @@ use crate::tls::ClientContext;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EndpointId(pub(crate) u32);
 
-impl EndpointId {
-    /// As an index.
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
 /// What load balancing thinks of an endpoint (Envoy's coarse health).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {

@@ -24,7 +24,6 @@ pub(crate) mod testing;
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
 pub(crate) use endpoint::{Endpoint, EndpointId, Health};
-pub(crate) use host_set::HostSet;
 pub(crate) use manager::Manager;
-pub(crate) use outlier_detection::{Ejection, EjectionReason, Outcome};
+pub(crate) use outlier_detection::Outcome;
 pub(crate) use table::ClusterTable;

@@ -75,12 +75,6 @@ impl Gauge {
         let raw = self.0.load(Relaxed);
         (raw & !USED, raw & USED != 0)
     }
-
-    /// The value, if this shard is the only one that writes it.
-    #[cfg(test)]
-    pub(crate) fn value(&self) -> u64 {
-        self.raw().0
-    }
 }
 
 /// Adds up shares of a gauge.

@@ -19,14 +19,13 @@ pub(crate) mod sharded;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cell::{Counter, Gauge, ResponseCodes};
+pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, DnsCells,
     EndpointCells, FilesystemCells, HttpCells, HttpListenerCells, ListenerCells,
     ListenerManagerCells, ListenerWorkerCells, OutlierCells, RbacCells, ServerCells,
     SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
-pub(crate) use histogram::Histogram;
-pub(crate) use registry::{NamedAs, NamedCounter, NamedText, Registry};
+pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;
 pub(crate) use sharded::{Sharded, set_shard};

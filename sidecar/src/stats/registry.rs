@@ -202,6 +202,7 @@ impl Registry {
     }
 
     /// A counter whose name is only known at run time. Any thread may write it; not for every request.
+    #[cfg(test)]
     pub(crate) fn counter(&self, scope: Scope, name: NamedAs) -> Arc<NamedCounter> {
         self.named(scope, name, |name| NamedCounter { name, value: AtomicU64::new(0) })
     }
@@ -409,6 +410,7 @@ impl NamedAs {
         Self { stem, tag: None }
     }
 
+    #[cfg(test)]
     /// `STEM.VALUE`, where the value is the tag `tag`.
     pub(crate) fn tagged(stem: &'static str, tag: &'static str, value: impl Into<String>) -> Self {
         Self { stem, tag: Some((tag, value.into())) }
@@ -434,6 +436,7 @@ pub(crate) struct NamedCounter {
     value: AtomicU64,
 }
 
+#[cfg(test)]
 impl NamedCounter {
     /// Adds one.
     pub(crate) fn inc(&self) {

@@ -59,6 +59,7 @@ impl ClientContext {
     }
 
     /// Whether every secret is there.
+    #[cfg(test)]
     pub(crate) fn is_ready(&self) -> bool {
         self.current.load().is_some()
     }

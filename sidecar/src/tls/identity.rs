@@ -18,7 +18,10 @@ pub(crate) struct PeerIdentity {
     /// Subject in the form of RFC 2253, as Envoy prints it: `CN=web,O=acme`.
     pub(crate) subject: Box<str>,
     /// Issuer in the form of RFC 2253.
+    #[cfg_attr(not(test), allow(dead_code))]
+    // for `%DOWNSTREAM_PEER_ISSUER%`, which is refused so far
     pub(crate) issuer: Box<str>,
+    #[cfg_attr(not(test), allow(dead_code))] // for `%DOWNSTREAM_PEER_SERIAL%`, which is refused so far
     /// Serial number in lower-case hexadecimal, two digits a byte, without leading zero bytes.
     pub(crate) serial: Box<str>,
     /// SHA-256 of the certificate.

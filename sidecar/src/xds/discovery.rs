@@ -252,9 +252,6 @@ impl Discovery {
         };
         let accepted = update.malformed.is_none() && refused.is_empty();
         self.counting.response(kind, accepted, &update.version);
-        if accepted {
-            self.resources.set_version(kind, &update.version);
-        }
         match kind {
             Kind::Cluster => self.first_clusters = self.first_clusters.over(),
             Kind::Listener => self.first_listeners = self.first_listeners.over(),

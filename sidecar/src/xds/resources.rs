@@ -18,8 +18,6 @@ pub(crate) struct Resources {
 #[derive(Debug, Default)]
 struct Table {
     entries: BTreeMap<Arc<str>, Entry>,
-    /// Version of the last response that was accepted as a whole.
-    version: String,
     /// Accepted resources changed since [`Resources::take_changed`] was last asked.
     changed: bool,
 }
@@ -63,16 +61,6 @@ impl Resources {
     /// The resources of a type, by name.
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
         self.table(kind).entries.iter()
-    }
-
-    /// Version of a type's last response that was accepted as a whole; empty: none yet.
-    pub(crate) fn version(&self, kind: Kind) -> &str {
-        &self.table(kind).version
-    }
-
-    /// Takes note of the version of a response.
-    pub(crate) fn set_version(&mut self, kind: Kind, version: &str) {
-        self.table_mut(kind).version = version.to_owned();
     }
 
     /// Whether a resource is, byte by byte, what was accepted last, so that there is nothing to do.

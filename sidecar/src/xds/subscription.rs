@@ -216,12 +216,8 @@ impl Subscription {
         self.unsettled = true;
     }
 
-    /// Version of the last state-of-the-world response that was accepted as a whole; empty: none.
-    pub(crate) fn version(&self) -> &str {
-        &self.version
-    }
-
     /// Names and versions of what is accepted.
+    #[cfg(test)]
     pub(crate) fn accepted(&self) -> &HashMap<Arc<str>, String> {
         &self.accepted
     }

@@ -287,16 +287,6 @@ impl Warming {
         self.warming_listeners
     }
 
-    /// Whether this cluster's latest version waits.
-    pub(crate) fn is_cluster_warming(&self, name: &str) -> bool {
-        self.clusters.get(name).is_some_and(|slot| slot.warming.is_some())
-    }
-
-    /// Whether this listener's latest version waits.
-    pub(crate) fn is_listener_warming(&self, name: &str) -> bool {
-        self.listeners.get(name).is_some_and(|slot| slot.warming.is_some())
-    }
-
     /// Whether a cluster of this name exists, serving or waiting.
     pub(crate) fn has_cluster(&self, name: &str) -> bool {
         self.clusters.contains_key(name)
@@ -307,21 +297,6 @@ impl Warming {
         self.listeners.values().filter_map(|slot| {
             slot.warming.as_ref().map(|waiting| &waiting.config).or(slot.active.as_ref())
         })
-    }
-
-    /// Everybody who serves or waits with this load assignment, route configuration or secret: names of clusters and
-    /// listeners.
-    pub(crate) fn users(&self, need: &Need) -> Vec<Arc<str>> {
-        let uses = |config: &dyn Needs| config.needs().iter().any(|(other, _)| other == need);
-        let clusters = self.clusters.iter().filter(|(_, slot)| {
-            slot.active.iter().any(|config| uses(&**config))
-                || slot.warming.iter().any(|waiting| uses(&*waiting.config))
-        });
-        let listeners = self.listeners.iter().filter(|(_, slot)| {
-            slot.active.iter().any(|config| uses(&**config))
-                || slot.warming.iter().any(|waiting| uses(&*waiting.config))
-        });
-        clusters.map(|(name, _)| name).chain(listeners.map(|(name, _)| name)).cloned().collect()
     }
 
     fn arrived(&mut self, need: Need, now: Instant) {

@@ -54,7 +54,9 @@ pub(crate) struct Hosts {
 pub(crate) struct LocalityHosts {
     /// Which.
     pub(crate) locality: Arc<Locality>,
-    /// Its weight, if it has one.
+    /// Its weight, if it has one. Counts only where balancing by locality weight is configured, as in Envoy.
+    #[allow(dead_code)]
+    // that balancing is refused so far, but tests follow the weight through updates
     pub(crate) weight: Option<u32>,
     /// Its first endpoint in the list.
     pub(crate) start: usize,

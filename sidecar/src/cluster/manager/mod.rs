@@ -75,7 +75,7 @@ struct Entry {
     initialized: bool,
     /// Gauges, which the registry only holds weakly.
     breaker_gauges: Arc<BreakerGauges>,
-    membership: Arc<Membership>,
+    _membership: Arc<Membership>,
 }
 
 impl Manager {
@@ -111,6 +111,7 @@ impl Manager {
     }
 
     /// The cluster of a name, if it exists.
+    #[cfg(test)]
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.entry(*self.ids.get(name)?).map(|entry| &entry.cluster)
     }
@@ -255,7 +256,7 @@ impl Manager {
             outlier_stats,
             initialized,
             breaker_gauges,
-            membership,
+            _membership: membership,
         }
     }
 
@@ -331,20 +332,10 @@ impl Manager {
         }
     }
 
-    /// Whether the cluster's endpoints are there, or its first attempt to find them is over (for EDS: also if discovery
-    /// said so with [`Manager::set_initialized`]). `false` for a cluster that does not exist.
+    /// Whether the cluster's endpoints are there, or its first attempt to find them is over. `false` for a cluster that does not exist.
     pub(crate) fn is_initialized(&self, name: &str) -> bool {
         let entry = self.ids.get(name).and_then(|&id| self.entry(id));
         entry.is_some_and(|entry| entry.initialized)
-    }
-
-    /// The wait for a cluster's endpoints is over (`initial_fetch_timeout`).
-    pub(crate) fn set_initialized(&mut self, name: &str) {
-        if let Some(&id) = self.ids.get(name)
-            && let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::as_mut)
-        {
-            entry.initialized = true;
-        }
     }
 
     /// The table of all clusters, for the next snapshot. Costs what changed since the last call.
