@@ -7,6 +7,7 @@
 
 mod check;
 mod document;
+mod unknown;
 
 use std::fmt;
 
@@ -120,6 +121,22 @@ impl Schema {
         message
             .serialize_with_options(serde_json::value::Serializer, &options)
             .map_err(|error| mapping(message_name, &error.to_string()))
+    }
+
+    /// The fields of an encoded message that it does not have in this build, and those of everything in it.
+    ///
+    /// # Errors
+    /// If the bytes are not this message.
+    pub fn unknown_fields(
+        &self,
+        message_name: &str,
+        bytes: &[u8],
+    ) -> Result<Vec<Problem>, JsonError> {
+        let message = DynamicMessage::decode(self.descriptor(message_name)?, bytes)
+            .map_err(|error| mapping(message_name, &error.to_string()))?;
+        let mut found = Vec::new();
+        unknown::collect(&self.pool, &message, "", &mut found);
+        Ok(found)
     }
 
     fn descriptor(&self, name: &str) -> Result<MessageDescriptor, JsonError> {

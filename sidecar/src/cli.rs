@@ -83,7 +83,7 @@ pub struct Args {
     #[arg(long)]
     pub allow_unknown_static_fields: bool,
 
-    /// Refuse discovered resources that carry unknown fields
+    /// Refuse discovered resources with fields that this version does not know, at the price of some 20 MB for descriptors
     #[arg(long)]
     pub reject_unknown_dynamic_fields: bool,
 

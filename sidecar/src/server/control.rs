@@ -55,6 +55,9 @@ pub(super) enum Error {
         /// Why.
         rejected: Vec<Rejected>,
     },
+    /// The descriptors for `--reject-unknown-dynamic-fields` cannot be loaded.
+    #[error("descriptors: {0}")]
+    Descriptors(#[from] outrigger_proto::json::JsonError),
     /// The discovery service cannot be spoken to.
     #[error("the cluster of the discovery service: {0}")]
     Discovery(Rejected),
@@ -167,7 +170,10 @@ impl Control {
                 rejected: vec![rejected],
             })?;
         }
-        let discovery = Discovery::new(&bootstrap, &registry, Instant::now());
+        let mut discovery = Discovery::new(&bootstrap, &registry, Instant::now());
+        if args.reject_unknown_dynamic_fields {
+            discovery.reject_unknown_fields(outrigger_proto::json::Schema::load()?);
+        }
         let names: HashSet<Arc<str>> =
             bootstrap.clusters.iter().map(|cluster| Arc::clone(&cluster.name)).collect();
         let disk = match (&member, &args.data_dir) {

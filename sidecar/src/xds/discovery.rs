@@ -17,6 +17,7 @@ use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RoutesProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use outrigger_proto::google::protobuf::Any;
+use outrigger_proto::json::{Problem, Schema};
 use prost::Name;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -78,6 +79,8 @@ pub(crate) struct Discovery {
     eds_users: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// The EDS service of each cluster.
     eds_services: HashMap<Arc<str>, Arc<str>>,
+    /// Resources with fields that this build does not know are refused by these descriptors.
+    strict: Option<Schema>,
     /// The current outage was reported.
     outage_reported: bool,
 }
@@ -110,6 +113,7 @@ impl Discovery {
             static_names: HashSet::new(),
             eds_users: HashMap::new(),
             eds_services: HashMap::new(),
+            strict: None,
             outage_reported: false,
         };
         for listener in &bootstrap.listeners {
@@ -121,6 +125,11 @@ impl Discovery {
             discovery.warming.set_cluster(Arc::clone(cluster), now);
         }
         discovery
+    }
+
+    /// From now on, refuses resources with fields that this build does not know (`--reject-unknown-dynamic-fields`).
+    pub(crate) fn reject_unknown_fields(&mut self, schema: Schema) {
+        self.strict = Some(schema);
     }
 
     /// Puts what the bootstrap brought into effect, as far as it is complete. Returns what of it was refused.
@@ -315,6 +324,9 @@ impl Discovery {
     ) -> Result<(), Vec<Rejected>> {
         if self.static_names.contains(&(kind, Arc::clone(name))) {
             return Err(whole("a resource of this name stands in the bootstrap".to_owned()));
+        }
+        if let Some(schema) = &self.strict {
+            check_known(schema, &body)?;
         }
         match kind {
             Kind::Cluster => {
@@ -620,6 +632,17 @@ fn names(changes: &Changes) -> Vec<(Kind, Arc<str>)> {
     let listeners = changes.listeners.iter().map(|it| (Kind::Listener, &it.name));
     let all = secrets.chain(clusters).chain(endpoints).chain(routes).chain(listeners);
     all.map(|(kind, name)| (kind, Arc::clone(name))).collect()
+}
+
+fn check_known(schema: &Schema, body: &Any) -> Result<(), Vec<Rejected>> {
+    let unknown = schema
+        .unknown_fields(any::message_name(&body.type_url), &body.value)
+        .map_err(|error| whole(error.to_string()))?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let rejected = |problem: Problem| Rejected { path: problem.path, reason: problem.reason };
+    Err(unknown.into_iter().map(rejected).collect())
 }
 
 fn unpack<M: Name + Default>(body: &Any) -> Result<M, Vec<Rejected>> {

@@ -143,6 +143,23 @@ fn a_bad_resource_is_named_in_the_nack_and_the_good_ones_beside_it_take_effect()
 }
 
 #[test]
+fn a_field_that_is_not_known_is_refused_only_where_that_is_asked_for() {
+    let mut cluster = pack(&static_cluster("api", "127.0.0.1", 80));
+    cluster.value.extend([0xc8, 0x83, 0x06, 0x01]); // field 12345
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![cluster.clone()]);
+    assert_eq!(world.effects(), ["+cluster api"]);
+
+    let mut strict = World::new();
+    strict.discovery.reject_unknown_fields(Schema::load().unwrap());
+    strict.sent();
+    strict.answer(Kind::Cluster, "1", vec![cluster]);
+    assert_eq!(strict.effects(), [""; 0]);
+    let error = strict.sent().remove(0).3.unwrap();
+    assert!(error.contains("cluster \"api\"") && error.contains("12345"), "{error}");
+}
+
+#[test]
 fn an_update_that_is_refused_leaves_the_version_before_in_place() {
     let mut world = World::new();
     let cluster = static_cluster("api", "127.0.0.1", 80);
