@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
+use twox_hash::XxHash64;
 
 use crate::access_log::{LogRecord, Loggers, ResponseFlags};
 use crate::cluster::{ClusterId, Endpoint, EndpointId, Outcome, RoutingPriority};
@@ -115,7 +116,7 @@ pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport,
         failure: None,
         attempts: 0,
     };
-    Box::pin(run(&local, proxy, client, &mut report)).await;
+    Box::pin(run(&local, proxy, client, who.peer, &mut report)).await;
     if who.drain.is_given() {
         proxy.stats.local().downstream_cx_drain_close.inc();
     }
@@ -124,7 +125,13 @@ pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport,
     }
 }
 
-async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report: &mut Report) {
+async fn run(
+    local: &Rc<Local>,
+    proxy: &TcpProxy,
+    mut client: Transport,
+    peer: SocketAddr,
+    report: &mut Report,
+) {
     let view = local.view();
     let cluster = proxy.choose().and_then(|id| ClusterRef::new(&view, id));
     let Some(cluster) = cluster else {
@@ -133,7 +140,7 @@ async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report:
         return;
     };
     report.cluster = Some(cluster.clone());
-    let connected = connect_any(&cluster, proxy, report).await;
+    let connected = connect_any(&cluster, proxy, peer, report).await;
     let Some((mut upstream, _active)) = connected else { return };
     let ended = copy::both_ways(
         &mut client,
@@ -169,14 +176,17 @@ async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: Transport, report:
 async fn connect_any(
     cluster: &ClusterRef,
     proxy: &TcpProxy,
+    peer: SocketAddr,
     report: &mut Report,
 ) -> Option<(Transport, Active)> {
+    let hashes = proxy.config.hash_source_ip && cluster.config.load_balancer.hashing().is_some();
+    let hash = hashes.then(|| XxHash64::oneshot(0, peer.ip().to_string().as_bytes()));
     let priority = RoutingPriority::Default;
     let stats = cluster.stats.local();
     let mut tried: Vec<EndpointId> = Vec::new();
     while report.attempts < proxy.config.max_connect_attempts.max(1) {
         report.attempts += 1;
-        let endpoint = cluster.pick(&cluster.hosts.load(), &tried, 3, None).cloned();
+        let endpoint = cluster.pick(&cluster.hosts.load(), &tried, 3, hash).cloned();
         let Some(endpoint) = endpoint else {
             stats.upstream_cx_none_healthy.inc();
             report.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);

@@ -59,7 +59,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Chooses an endpoint of `hosts`; `None` if none is available.
     ///
-    /// `hash` stands for the random number where a policy wants the same answer for the same hash. An endpoint of `avoid`
+    /// `hash` is what a policy that chooses by a hash goes by; without one it draws a hash at random. An endpoint of `avoid`
     /// (those already tried) is passed over, up to `attempts` times in all (`host_selection_retry_max_attempts`); after
     /// that it is taken all the same, as in Envoy.
     pub(crate) fn pick<'h>(
@@ -69,9 +69,11 @@ impl Cluster {
         attempts: u32,
         hash: Option<u64>,
     ) -> Option<&'h Arc<Endpoint>> {
+        let hashes = self.config.load_balancer.hashing().is_some();
+        let hash = hashes.then(|| hash.unwrap_or_else(|| fastrand::u64(..)));
         let mut chosen = None;
-        for _ in 0..=attempts {
-            let endpoint = load_balancer::choose(self, hosts, hash)?;
+        for attempt in 0..=attempts {
+            let endpoint = load_balancer::choose(self, hosts, hash, attempt)?;
             chosen = Some(endpoint);
             if !avoid.contains(&endpoint.id) {
                 break;

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
 use super::outlier_detection::Monitor;
-use crate::config::endpoint::HealthStatus;
+use crate::config::endpoint::{HealthStatus, Metadata};
 use crate::stats::{EndpointCells, Sharded};
 use crate::tls::ClientContext;
 
@@ -48,6 +49,7 @@ pub(crate) struct Endpoint {
     weight: AtomicU32,
     discovered_health: AtomicU8,
     gone: AtomicBool,
+    metadata: ArcSwap<Metadata>,
 }
 
 impl Endpoint {
@@ -69,6 +71,7 @@ impl Endpoint {
             weight: AtomicU32::new(1),
             discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),
             gone: AtomicBool::new(false),
+            metadata: ArcSwap::default(),
         }
     }
 
@@ -110,13 +113,24 @@ impl Endpoint {
         }
     }
 
+    /// Its metadata.
+    pub(crate) fn metadata(&self) -> Arc<Metadata> {
+        self.metadata.load_full()
+    }
+
     /// Whether no cluster has it any more: its idle connections are closed, those with requests finish.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Relaxed)
     }
 
     /// Takes over what discovery says now. Returns whether the host set has to be rebuilt for it.
-    pub(super) fn update(&self, weight: u32, health: HealthStatus) -> bool {
+    pub(super) fn update(
+        &self,
+        weight: u32,
+        health: HealthStatus,
+        metadata: &Arc<Metadata>,
+    ) -> bool {
+        self.metadata.store(Arc::clone(metadata));
         let weight_before = self.weight.swap(weight, Relaxed);
         let health_before = self.discovered_health.swap(health as u8, Relaxed);
         weight_before != weight || health_before != health as u8

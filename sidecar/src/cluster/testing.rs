@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, EndpointId};
 use super::host_set::Members;
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, Discovery, LoadBalancer, OutlierDetection, UpstreamProtocol,
+    CircuitBreakers, Cluster, Discovery, OutlierDetection, UpstreamProtocol,
 };
 use crate::config::endpoint::{
     self, EndpointAddress, HealthStatus, LoadAssignment, Locality, LocalityEndpoints,
 };
 use crate::config::http_connection_manager::Http2Options;
+use crate::config::load_balancer::LoadBalancer;
 
 /// A STATIC cluster without an endpoint, with Envoy's defaults.
 pub(crate) fn config(name: &str) -> Cluster {
@@ -101,7 +102,7 @@ pub(super) fn members(port: u16, endpoints: &[(u32, HealthStatus)]) -> Members {
     let made = endpoints.iter().zip(port..).map(|(&(weight, health), port)| {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let endpoint = Endpoint::new(EndpointId(port.into()), address, "".into(), None, 1);
-        endpoint.update(weight, health);
+        endpoint.update(weight, health, &Arc::default());
         Arc::new(endpoint)
     });
     Members { all: made.collect(), localities: [].into() }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::{LoadAssignment, Locality, MetadataMatch};
 use super::http_connection_manager::Http2Options;
+use super::load_balancer::LoadBalancer;
 use super::tls::UpstreamTls;
 
 /// A validated `envoy.config.cluster.v3.Cluster`.
@@ -106,22 +107,6 @@ pub enum DnsFamily {
     V6Only,
     V4Preferred,
     All,
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum LoadBalancer {
-    /// In turn, by weight.
-    RoundRobin,
-    /// The least loaded of `choice_count` chosen at random; by weight where weights differ.
-    LeastRequest {
-        /// Default 2, at least 2.
-        choice_count: u32,
-        /// How much active requests count against the weight. Default 1, at least 0.
-        active_request_bias: f64,
-    },
-    /// At random; weights do not count.
-    Random,
 }
 
 /// Which HTTP is spoken upstream.

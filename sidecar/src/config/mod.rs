@@ -5,7 +5,7 @@
 //! never ignored.
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
-//! [`route`] with [`matcher`], [`cluster`], [`endpoint`], [`tls`], [`secret`].
+//! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`].
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
@@ -16,9 +16,11 @@ pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
+pub mod hash_policy;
 pub mod header;
 pub mod http_connection_manager;
 pub mod listener;
+pub mod load_balancer;
 pub mod matcher;
 pub mod problem;
 pub mod rbac;

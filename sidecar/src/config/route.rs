@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::bytes::Regex;
 
+use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::rbac::Rbac;
@@ -194,6 +195,8 @@ pub struct Forward {
     pub priority: RoutingPriority,
     /// Upgrades that this route turns on or off, by lower-case token.
     pub upgrades: Vec<(Box<str>, bool)>,
+    /// What is hashed for a cluster whose load balancer chooses by a hash and does not say so itself.
+    pub hash_policy: Vec<HashPolicy>,
 }
 
 /// Envoy's `RouteAction.MaxStreamDuration`.

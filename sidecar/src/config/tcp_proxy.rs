@@ -14,6 +14,8 @@ pub struct TcpProxy {
     pub clusters: Vec<(Arc<str>, u32)>,
     /// A connection without a byte in either direction for so long is closed; `None` never. Default 1 h.
     pub idle_timeout: Option<Duration>,
+    /// A load balancer that chooses by a hash goes by the address of the client; else by chance.
+    pub hash_source_ip: bool,
     /// Attempts to connect, the first included. Default 1.
     pub max_connect_attempts: u32,
     /// Logs of connections.

@@ -32,6 +32,11 @@ impl RequestView<'_> {
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(self.headers)
     }
+
+    /// The value of the first query parameter of a name, as it was sent.
+    pub(crate) fn query_parameter(&self, name: &str) -> Option<&str> {
+        query_parameter(self.query, name)
+    }
 }
 
 /// Whether the content type is `application/grpc` or `application/grpc+…`.
@@ -120,17 +125,20 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 impl QueryParameterMatcher {
     /// Whether the query (without `?`) has what the matcher asks for. Only the first parameter of that name counts.
     pub(crate) fn matches(&self, query: Option<&str>) -> bool {
-        let value = query
-            .into_iter()
-            .flat_map(|query| query.split('&'))
-            .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
-            .find_map(|(name, value)| (name == &*self.name).then_some(value));
-        match (&self.value, value) {
+        match (&self.value, query_parameter(query, &self.name)) {
             (QueryValueMatcher::Present(present), value) => value.is_some() == *present,
             (QueryValueMatcher::String(matcher), Some(value)) => matcher.matches(value.as_bytes()),
             (QueryValueMatcher::String(_), None) => false,
         }
     }
+}
+
+fn query_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+        .find_map(|(other, value)| (other == name).then_some(value))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! - [`headers`], [`path`]: the form that everything behind sees;
 //! - [`route_table`], [`matching`]: which route takes a request;
 //! - [`filters`]: what may refuse it on the way;
+//! - [`hash_policy`]: what the choice of an endpoint may depend on;
 //! - [`rewrite`], [`mutations`]: what its route changes;
 //! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`];
 //! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
@@ -18,6 +19,7 @@ pub(crate) mod connection_manager;
 mod exchange;
 mod failures;
 pub(crate) mod filters;
+mod hash_policy;
 mod headers;
 mod limits;
 mod local_reply;

@@ -51,14 +51,18 @@ fn rewritten(rewrite: &PathRewrite, matches: &RouteMatch, path_and_query: &str) 
             };
             format!("{new}{}", path.get(matched..).unwrap_or_default())
         }
-        PathRewrite::Regex { pattern, substitution } => replace(pattern, path, substitution)?,
+        PathRewrite::Regex { pattern, substitution } => replaced(pattern, path, substitution)?,
     };
     (new != path).then(|| new + query)
 }
 
+fn replaced(pattern: &Regex, text: &str, substitution: &str) -> Option<String> {
+    String::from_utf8(replace(pattern, text.as_bytes(), substitution)).ok()
+}
+
 /// Replaces every match; `\1` in the substitution is a group, `\\` a backslash.
-fn replace(pattern: &Regex, text: &str, substitution: &str) -> Option<String> {
-    let replaced = pattern.replace_all(text.as_bytes(), |captures: &regex::bytes::Captures<'_>| {
+pub(crate) fn replace(pattern: &Regex, bytes: &[u8], substitution: &str) -> Vec<u8> {
+    let replaced = pattern.replace_all(bytes, |captures: &regex::bytes::Captures<'_>| {
         let mut out = Vec::new();
         let mut characters = substitution.bytes();
         while let Some(byte) = characters.next() {
@@ -73,7 +77,7 @@ fn replace(pattern: &Regex, text: &str, substitution: &str) -> Option<String> {
         }
         out
     });
-    String::from_utf8(replaced.into_owned()).ok()
+    replaced.into_owned()
 }
 
 /// Rewrites the host of a forwarded request, as far as it does not depend on the endpoint.
@@ -89,7 +93,7 @@ pub(crate) fn host(
             request.headers.get(name).filter(|value| !value.is_empty()).cloned()
         }
         (None, Some(HostRewrite::PathRegex { pattern, substitution })) => {
-            replace(pattern, request.uri.path(), substitution)
+            replaced(pattern, request.uri.path(), substitution)
                 .and_then(|host| HeaderValue::from_str(&host).ok())
         }
         (None, Some(HostRewrite::Auto) | None) => None,

@@ -22,6 +22,7 @@ use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::failures::{broken_request, count_failure, failed, outcome_of, timed_out, unavailable};
 use super::filters::FilterInput;
+use super::hash_policy::{RequestHash, Sender};
 use super::headers::{self, Accepted, Peer, host_of};
 use super::limits::{Expired, Limits, within};
 use super::local_reply::{LocalReply, Reason};
@@ -337,6 +338,21 @@ async fn forward(
         config::route::RoutingPriority::High => RoutingPriority::High,
     };
 
+    // As in Envoy the request counts as it came, and not as its route changes it.
+    let hashed = match cluster.config.load_balancer.hashing() {
+        None => RequestHash::default(),
+        Some(hashing) => {
+            let own = &hashing.hash_policy;
+            let policies = if own.is_empty() { &action.hash_policy } else { own };
+            let sender = Sender {
+                client: accepted.client,
+                peer: connection.peer,
+                local: connection.local_address,
+            };
+            RequestHash::of(policies, &view_of(request, accepted), sender)
+        }
+    };
+
     // What a retry needs of the request is taken before it is changed.
     let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());
     let mut retries = Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted));
@@ -364,6 +380,7 @@ async fn forward(
             action,
             priority,
             https: accepted.https,
+            hashed,
         };
         return Box::pin(upgrade::run(forwarding, exchange, request, token)).await;
     }
@@ -382,7 +399,7 @@ async fn forward(
             let hosts = cluster.hosts.load();
             let (avoid, looks) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
             cluster
-                .pick(&hosts, avoid, looks, None)
+                .pick(&hosts, avoid, looks, hashed.hash)
                 .map(|endpoint| connection.local.pools.get(endpoint))
         };
         let Some(pool) = endpoint else {
@@ -490,6 +507,7 @@ async fn forward(
         if matched.host.include_attempt_count_in_response {
             head.headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(attempts.into()));
         }
+        hashed.set_cookies(&mut head.headers);
         response_headers
             .apply(&mut head.headers, Side::Response, &mut || exchange.record_for_additions());
         head.version = Version::HTTP_11;

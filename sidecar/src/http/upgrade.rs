@@ -21,6 +21,7 @@ use super::body::RequestBody;
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::failures;
+use super::hash_policy::RequestHash;
 use super::headers;
 use super::limits::{Limits, within};
 use super::local_reply::{LocalReply, Reason};
@@ -44,6 +45,8 @@ pub(crate) struct Upgrading<'r> {
     pub(crate) action: &'r Forward,
     pub(crate) priority: RoutingPriority,
     pub(crate) https: bool,
+    /// The endpoint is chosen by.
+    pub(crate) hashed: RequestHash,
 }
 
 /// Forwards an upgrade. There are no retries: the client may have sent more already.
@@ -53,7 +56,7 @@ pub(crate) async fn run(
     request: &mut Parts,
     token: &str,
 ) -> Result<Answer, Refusal> {
-    let Upgrading { connection, cluster, action, priority, https } = upgrading;
+    let Upgrading { connection, cluster, action, priority, https, hashed } = upgrading;
     let manager = &connection.manager;
     let default = manager.config.upgrades.iter().find(|upgrade| *upgrade.token == *token);
     let here = action.upgrades.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
@@ -67,7 +70,7 @@ pub(crate) async fn run(
     request.extensions.clear();
 
     let endpoint = cluster
-        .pick(&cluster.hosts.load(), &[], 0, None)
+        .pick(&cluster.hosts.load(), &[], 0, hashed.hash)
         .map(|endpoint| connection.local.pools.get(endpoint));
     let Some(pool) = endpoint else { return Err(failures::unavailable()) };
     if let Some(facts) = &mut exchange.facts {
@@ -116,6 +119,7 @@ pub(crate) async fn run(
         attempt.keep_from_pool();
         let (mut head, incoming) = response.into_parts();
         headers::clean_response(&mut head.headers);
+        hashed.set_cookies(&mut head.headers);
         head.version = Version::HTTP_11;
         head.extensions.clear();
         let body = UpstreamBody::new(incoming, attempt, timer, limits.of_response(), true);
@@ -138,6 +142,7 @@ pub(crate) async fn run(
     std::mem::swap(head.headers_mut(), response.headers_mut());
     headers::clean_response(head.headers_mut());
     head.headers_mut().remove(header::CONTENT_LENGTH);
+    hashed.set_cookies(head.headers_mut());
     if connection.version() == Version::HTTP_2 {
         *head.status_mut() = StatusCode::OK;
         exchange.status = 200;

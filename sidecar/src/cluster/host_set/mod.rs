@@ -3,6 +3,7 @@
 //! Semantics: Envoy's "priority levels", "degraded endpoints" and "panic threshold". A host set is immutable; a change
 //! of endpoints, of their health or of an ejection makes a new one, for this cluster only.
 
+mod loads;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::endpoint::{Endpoint, Health};
+use super::load_balancer::hashing::{Evenness, HashTable, Shares};
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::Locality;
+use loads::share_out;
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct Priority {
     pub(crate) degraded_load: u8,
     /// So few are available that traffic goes to all of them.
     pub(crate) panic: bool,
+    /// For a load balancer that chooses by a hash: of the healthy ones, or of all in a panic.
+    pub(crate) table: Option<HashTable>,
 }
 
 /// A list to choose from.
@@ -71,20 +77,34 @@ pub(super) struct Members {
     pub(super) localities: Arc<[LocalityHosts]>,
 }
 
+fn next_generation() -> u64 {
+    static GENERATION: AtomicU64 = AtomicU64::new(1);
+    GENERATION.fetch_add(1, Relaxed)
+}
+
 impl HostSet {
     /// Without a single priority.
     pub(super) fn empty() -> Self {
-        Self::new(Vec::new(), 140, 50)
+        Self { generation: next_generation(), priorities: Box::default() }
     }
 
-    /// Sorts endpoints by their health of this moment, and shares out the traffic.
-    ///
-    /// `overprovisioning` is a factor in percent, `panic_threshold` is in percent and 0 turns panic off.
-    pub(super) fn new(members: Vec<Members>, overprovisioning: u32, panic_threshold: u8) -> Self {
-        static GENERATION: AtomicU64 = AtomicU64::new(1);
+    /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
+    /// `config` chooses from. `overprovisioning` is a factor in percent.
+    pub(super) fn new(members: Vec<Members>, config: &Cluster, overprovisioning: u32) -> Self {
         let mut priorities: Box<[Priority]> = members.into_iter().map(Priority::new).collect();
-        share_out(&mut priorities, u64::from(overprovisioning), panic_threshold.min(100));
-        Self { generation: GENERATION.fetch_add(1, Relaxed), priorities }
+        share_out(
+            &mut priorities,
+            u64::from(overprovisioning),
+            config.healthy_panic_threshold.min(100),
+        );
+        if config.load_balancer.hashing().is_some() {
+            for priority in &mut priorities {
+                let hosts = if priority.panic { &priority.all } else { &priority.healthy };
+                let shares = Shares::of(&hosts.list);
+                priority.table = HashTable::new(&config.load_balancer, &shares);
+            }
+        }
+        Self { generation: next_generation(), priorities }
     }
 
     /// The members, to make the next host set from.
@@ -96,6 +116,11 @@ impl HostSet {
                 localities: Arc::clone(&priority.localities),
             })
             .collect()
+    }
+
+    /// How evenly the table of hashes came out, where there is one; as in Envoy that of the lowest priority.
+    pub(crate) fn evenness(&self) -> Option<Evenness> {
+        self.priorities.iter().rev().find_map(|priority| priority.table.as_ref()).map(HashTable::evenness)
     }
 
     /// Every endpoint, the highest priority first.
@@ -132,6 +157,7 @@ impl Priority {
             healthy_load: 0,
             degraded_load: 0,
             panic: false,
+            table: None,
         }
     }
 }
@@ -140,79 +166,5 @@ impl Hosts {
     fn new(list: Arc<[Arc<Endpoint>]>) -> Self {
         let weighted = list.windows(2).any(|pair| pair[0].weight() != pair[1].weight());
         Self { list, weighted }
-    }
-}
-
-/// Gives every priority its share of 100 percent, and decides on panic.
-fn share_out(priorities: &mut [Priority], overprovisioning: u64, panic_threshold: u8) {
-    let availability = |available: usize, total: usize| match total as u64 {
-        0 => 0,
-        total => (overprovisioning * available as u64 / total).min(100),
-    };
-    let healthy: Vec<u64> = priorities
-        .iter()
-        .map(|priority| availability(priority.healthy.list.len(), priority.all.list.len()))
-        .collect();
-    let degraded: Vec<u64> = priorities
-        .iter()
-        .map(|priority| availability(priority.degraded.list.len(), priority.all.list.len()))
-        .collect();
-    let normalized = healthy.iter().chain(&degraded).sum::<u64>().min(100);
-
-    // As much as possible to the healthy, in order; then to the degraded; what integer division lost, to the first.
-    let share = |health: u64| (health * 100).checked_div(normalized).unwrap_or(0);
-    let mut remaining = 100;
-    for (priority, &health) in priorities.iter_mut().zip(&healthy) {
-        let load = share(health).min(remaining);
-        priority.healthy_load = load as u8;
-        remaining -= load;
-    }
-    for (priority, &health) in priorities.iter_mut().zip(&degraded) {
-        let load = share(health).min(remaining);
-        priority.degraded_load = load as u8;
-        remaining -= load;
-    }
-    if let Some(first) = healthy.iter().position(|&health| health > 0) {
-        priorities[first].healthy_load += remaining as u8;
-    } else if let Some(first) = degraded.iter().position(|&health| health > 0) {
-        priorities[first].degraded_load += remaining as u8;
-    }
-
-    if panic_threshold == 0 && normalized == 0 {
-        // Nobody is available and panic is off: all traffic is for the first, which has nobody.
-        if let Some(first) = priorities.first_mut() {
-            first.healthy_load = 100;
-        }
-        return;
-    }
-    if normalized == 100 {
-        return;
-    }
-    for priority in priorities.iter_mut() {
-        let available = priority.healthy.list.len() + priority.degraded.list.len();
-        let percent = match priority.all.list.len() {
-            0 => 0.0,
-            total => 100.0 * available as f64 / total as f64,
-        };
-        priority.panic = percent < f64::from(panic_threshold);
-    }
-    if priorities.iter().all(|priority| priority.panic) {
-        share_out_by_count(priorities);
-    }
-}
-
-/// In a total panic health does not count: every priority gets its share by the number of its endpoints.
-fn share_out_by_count(priorities: &mut [Priority]) {
-    let total: usize = priorities.iter().map(|priority| priority.all.list.len()).sum();
-    let mut remaining = 100;
-    for priority in priorities.iter_mut() {
-        priority.degraded_load = 0;
-        let share = 100 * priority.all.list.len();
-        priority.healthy_load = share.checked_div(total).unwrap_or(0) as u8;
-        remaining -= priority.healthy_load;
-    }
-    let first = priorities.iter().position(|priority| !priority.all.list.is_empty()).unwrap_or(0);
-    if let Some(first) = priorities.get_mut(first) {
-        first.healthy_load += remaining;
     }
 }

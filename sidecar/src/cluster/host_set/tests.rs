@@ -1,7 +1,8 @@
 //! The tables of Envoy's documentation on priority levels.
 
 use super::HostSet;
-use crate::cluster::testing::members;
+use crate::cluster::testing::{config, members};
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::HealthStatus;
 
 /// A host set of priorities with so many healthy, degraded and unhealthy endpoints.
@@ -12,7 +13,8 @@ fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSe
         endpoints.extend(vec![(1, HealthStatus::Unhealthy); unhealthy]);
         members(level * 1000, &endpoints)
     });
-    HostSet::new(members.collect(), 140, panic_threshold)
+    let config = Cluster { healthy_panic_threshold: panic_threshold, ..config("c") };
+    HostSet::new(members.collect(), &config, 140)
 }
 
 fn healthy_loads(priorities: &[(usize, usize, usize)]) -> Vec<u8> {

@@ -1,10 +1,12 @@
 //! How an endpoint is chosen.
 //!
-//! First a priority, by its share of the traffic; then one of its endpoints, by the cluster's policy. What a policy has to
+//! First a priority, by its share of the traffic; then one of its endpoints, by the cluster's policy: in [`hashing`] by a
+//! table that came with the host set, in the others by turns, loads and chance. What a policy has to
 //! remember (a position, a schedule) is kept by each worker for itself, so that choosing takes no lock and shares no
 //! cache line.
 
 mod edf;
+pub(crate) mod hashing;
 mod least_request;
 mod random;
 mod round_robin;
@@ -19,7 +21,7 @@ use edf::Edf;
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::Endpoint;
 use super::host_set::{HostSet, Hosts};
-use crate::config::cluster::LoadBalancer;
+use crate::config::load_balancer::LoadBalancer;
 
 /// Which list of a host set is chosen from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +37,18 @@ enum SourceKind {
     Degraded,
 }
 
-/// Chooses an endpoint once.
+/// Chooses an endpoint once. `hash` is set for policies that choose by a hash, and only for them; `attempt` counts their
+/// choices for one attempt of a request, from 0.
 pub(super) fn choose<'h>(
     cluster: &Cluster,
     hosts: &'h HostSet,
     hash: Option<u64>,
+    attempt: u32,
 ) -> Option<&'h Arc<Endpoint>> {
-    let source = source(cluster, hosts, hash.unwrap_or_else(|| fastrand::u64(..)))?;
+    if let Some(hash) = hash {
+        return by_hash(cluster, hosts, hash, attempt);
+    }
+    let source = source(cluster, hosts, fastrand::u64(..))?;
     let priority = hosts.priorities.get(source.priority)?;
     let hosts_of_source = match source.kind {
         SourceKind::All => &priority.all,
@@ -53,7 +60,10 @@ pub(super) fn choose<'h>(
         [] => None,
         [only] => Some(only),
         _ => match &cluster.config.load_balancer {
-            LoadBalancer::Random => random::pick(list),
+            // The last two are here for completeness: they always have a hash.
+            LoadBalancer::Random | LoadBalancer::RingHash(_) | LoadBalancer::Maglev(_) => {
+                random::pick(list)
+            }
             LoadBalancer::RoundRobin if !hosts_of_source.weighted => {
                 with_state(cluster.id, |state| round_robin::pick(state.position(source), list))
             }
@@ -72,8 +82,28 @@ pub(super) fn choose<'h>(
     }
 }
 
-/// A priority by its load, and which of its lists. `None`: traffic fails rather than panics.
-fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
+/// Chooses by the table of the priority to which the hash belongs. It has healthy endpoints only, or all in a panic: as in
+/// Envoy, degraded ones get nothing, and nothing fails in a panic.
+fn by_hash<'h>(
+    cluster: &Cluster,
+    hosts: &'h HostSet,
+    hash: u64,
+    attempt: u32,
+) -> Option<&'h Arc<Endpoint>> {
+    let (priority, _) = priority_by_load(hosts, hash)?;
+    let priority = hosts.priorities.get(priority)?;
+    if priority.panic {
+        cluster.stats.local().lb_healthy_panic.inc();
+    }
+    match &priority.table {
+        Some(table) => table.choose(hash, attempt),
+        // The cluster's policy changed just now: its table comes with the next host set.
+        None => random::pick(&priority.healthy.list),
+    }
+}
+
+/// A priority by its load, and which of its lists.
+fn priority_by_load(hosts: &HostSet, random: u64) -> Option<(usize, SourceKind)> {
     let point = random % 100 + 1;
     let mut sum = 0;
     let healthy = hosts.priorities.iter().map(|priority| priority.healthy_load);
@@ -84,6 +114,12 @@ fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
         sum += u64::from(load);
         point <= sum
     })?;
+    Some((priority, kind))
+}
+
+/// A priority by its load, and which of its lists. `None`: traffic fails rather than panics.
+fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
+    let (priority, kind) = priority_by_load(hosts, random)?;
     if hosts.priorities.get(priority)?.panic {
         cluster.stats.local().lb_healthy_panic.inc();
         if cluster.config.fail_traffic_on_panic {

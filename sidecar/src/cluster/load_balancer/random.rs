@@ -6,5 +6,5 @@ use crate::cluster::endpoint::Endpoint;
 
 /// Any one.
 pub(super) fn pick(list: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
-    list.get(fastrand::usize(..list.len()))
+    fastrand::choice(list)
 }

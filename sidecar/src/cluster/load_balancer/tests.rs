@@ -7,16 +7,17 @@ use arc_swap::ArcSwap;
 
 use crate::cluster::circuit_breaker::Breaker;
 use crate::cluster::cluster::{Cluster, ClusterId};
-use crate::cluster::host_set::HostSet;
+use crate::cluster::host_set::{HostSet, Members};
 use crate::cluster::testing::{config, members};
 use crate::config;
-use crate::config::cluster::LoadBalancer;
 use crate::config::endpoint::HealthStatus;
+use crate::config::load_balancer::LoadBalancer;
 use crate::stats::Sharded;
 
 const P2C: LoadBalancer = LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0 };
 
-fn cluster(config: config::cluster::Cluster, hosts: HostSet) -> Cluster {
+pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>) -> Cluster {
+    let hosts = HostSet::new(priorities, &config, 140);
     let stats = Arc::new(Sharded::new(1));
     let breaker = || Breaker::new(&config.circuit_breakers[0], Arc::clone(&stats));
     Cluster {
@@ -34,8 +35,8 @@ fn cluster(config: config::cluster::Cluster, hosts: HostSet) -> Cluster {
 
 fn with_policy(load_balancer: LoadBalancer, weights: &[u32]) -> Cluster {
     let endpoints: Vec<_> = weights.iter().map(|&w| (w, HealthStatus::Healthy)).collect();
-    let hosts = HostSet::new(vec![members(0, &endpoints)], 140, 50);
-    cluster(config::cluster::Cluster { load_balancer, ..config("c") }, hosts)
+    let members = vec![members(0, &endpoints)];
+    cluster(config::cluster::Cluster { load_balancer, ..config("c") }, members)
 }
 
 /// How often each port (from 0) is chosen in `n` choices.
@@ -84,7 +85,7 @@ fn round_robin_rotates_from_anywhere_and_goes_on_over_a_new_host_set() {
     let first: Vec<_> = (0..6).map(|_| pick()).collect();
     assert!(first.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 4), "{first:?}");
     let members = cluster.hosts.load().members();
-    cluster.hosts.store(Arc::new(HostSet::new(members, 140, 50)));
+    cluster.hosts.store(Arc::new(HostSet::new(members, &cluster.config, 140)));
     assert_eq!(pick(), (first[5] + 1) % 4);
 }
 
@@ -175,7 +176,7 @@ fn unhealthy_endpoints_get_nothing_and_in_a_panic_their_share() {
     let of = |unhealthy: usize| {
         let mut endpoints = vec![(1, HealthStatus::Healthy); 4];
         endpoints[..unhealthy].fill((1, HealthStatus::Unhealthy));
-        let hosts = HostSet::new(vec![members(0, &endpoints)], 140, 50);
+        let hosts = vec![members(0, &endpoints)];
         cluster(config("c"), hosts)
     };
     assert_eq!(counts(&of(2), 100, 4), [0, 0, 50, 50]);
@@ -186,7 +187,7 @@ fn unhealthy_endpoints_get_nothing_and_in_a_panic_their_share() {
 
 #[test]
 fn traffic_fails_instead_of_panicking_if_configured() {
-    let hosts = HostSet::new(vec![members(0, &[(1, HealthStatus::Unhealthy)])], 140, 50);
+    let hosts = vec![members(0, &[(1, HealthStatus::Unhealthy)])];
     let config = config::cluster::Cluster { fail_traffic_on_panic: true, ..config("c") };
     let cluster = cluster(config, hosts);
     assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
@@ -194,8 +195,9 @@ fn traffic_fails_instead_of_panicking_if_configured() {
 
 #[test]
 fn with_panic_turned_off_nobody_healthy_means_nobody() {
-    let hosts = HostSet::new(vec![members(0, &[(1, HealthStatus::Unhealthy)])], 140, 0);
-    let cluster = cluster(config("c"), hosts);
+    let hosts = vec![members(0, &[(1, HealthStatus::Unhealthy)])];
+    let config = config::cluster::Cluster { healthy_panic_threshold: 0, ..config("c") };
+    let cluster = cluster(config, hosts);
     assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
     cluster.hosts.store(Arc::new(HostSet::empty()));
     assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
@@ -207,7 +209,7 @@ fn priorities_share_the_traffic_by_their_loads() {
     let mut first = vec![(1, HealthStatus::Unhealthy); 2];
     first.extend([(1, HealthStatus::Healthy); 2]);
     let second = [(1, HealthStatus::Healthy); 4];
-    let hosts = HostSet::new(vec![members(0, &first), members(4, &second)], 140, 50);
+    let hosts = vec![members(0, &first), members(4, &second)];
     // Half of the first are healthy: it keeps 70 percent.
     let counts = counts(&cluster(config("c"), hosts), 10_000, 8);
     let shares = [counts[2] + counts[3], counts[4..].iter().sum()];
@@ -219,23 +221,7 @@ fn priorities_share_the_traffic_by_their_loads() {
 fn degraded_endpoints_serve_what_the_healthy_leave() {
     fastrand::seed(12);
     let endpoints = [HealthStatus::Degraded, HealthStatus::Healthy].map(|health| (1, health));
-    let hosts = HostSet::new(vec![members(0, &endpoints)], 140, 50);
+    let hosts = vec![members(0, &endpoints)];
     let counts = counts(&cluster(config("c"), hosts), 10_000, 2);
     assert!(chi_square(&counts, &[0.3, 0.7]) < 10.83, "{counts:?}");
-}
-
-#[test]
-fn the_same_hash_chooses_the_same_priority() {
-    let healthy = [(1, HealthStatus::Healthy)];
-    let half = [(1, HealthStatus::Healthy), (1, HealthStatus::Unhealthy)];
-    let hosts = HostSet::new(vec![members(0, &half), members(2, &healthy)], 140, 50);
-    let cluster = cluster(config("c"), hosts);
-    let hosts = cluster.hosts.load();
-    for hash in 0..100 {
-        let expected = if hash % 100 < 70 { 0 } else { 2 };
-        for _ in 0..3 {
-            let chosen = cluster.pick(&hosts, &[], 0, Some(hash)).unwrap();
-            assert_eq!(chosen.address.port(), expected, "hash {hash}");
-        }
-    }
 }

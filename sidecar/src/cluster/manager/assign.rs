@@ -128,7 +128,7 @@ pub(super) fn members(
                 Arc::new(make(address, Arc::clone(&endpoint.hostname), transport))
             });
             if seen.insert(same.id) {
-                same.update(endpoint.weight, endpoint.health);
+                same.update(endpoint.weight, endpoint.health, &endpoint.metadata);
                 ids.insert(same.id);
                 all.push(Arc::clone(same));
             }

@@ -463,8 +463,8 @@ impl Entry {
     fn swap_hosts(&self, members: Vec<Members>) {
         let overprovisioning =
             self.assignment.as_ref().map_or(140, |assignment| assignment.overprovisioning_factor);
-        let threshold = self.cluster.config.healthy_panic_threshold;
-        self.cluster.hosts.store(Arc::new(HostSet::new(members, overprovisioning, threshold)));
+        let hosts = HostSet::new(members, &self.cluster.config, overprovisioning);
+        self.cluster.hosts.store(Arc::new(hosts));
     }
 
     fn outlier_config(&self) -> Option<&OutlierDetection> {
@@ -493,6 +493,16 @@ impl Source for Membership {
         gauge("membership_excluded", 0);
         let heaviest = hosts.endpoints().map(|endpoint| endpoint.weight()).max();
         gauge("max_host_weight", heaviest.unwrap_or(0).into());
+        if let Some(evenness) = hosts.evenness() {
+            if let Some(size) = evenness.size {
+                gauge("ring_hash_lb.size", size);
+                gauge("ring_hash_lb.min_hashes_per_host", evenness.fewest);
+                gauge("ring_hash_lb.max_hashes_per_host", evenness.most);
+            } else {
+                gauge("maglev_lb.min_entries_per_host", evenness.fewest);
+                gauge("maglev_lb.max_entries_per_host", evenness.most);
+            }
+        }
         if self.ejects {
             let ejected =
                 hosts.endpoints().filter(|endpoint| endpoint.outlier.ejection().is_some());

@@ -9,7 +9,7 @@ use outrigger_proto::envoy::config::core::v3::RoutingPriority;
 use crate::config::Problems;
 use crate::config::cluster::CircuitBreakers;
 
-use super::cluster::percent;
+use super::common_lb::percent;
 use super::common::{enumeration, number, unsupported};
 
 /// Envoy's limits where nothing is set.

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
-    self as parts, ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily,
+    self as parts, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily,
 };
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use outrigger_proto::envoy::r#type::v3::Percent;
 use outrigger_proto::google::protobuf::Duration as DurationProto;
 
 use crate::config::Problems;
@@ -23,6 +22,7 @@ use super::common::{
     boolean, duration, enumeration, fingerprint, json_object, number, optional, positive_duration,
     required, text, unsupported,
 };
+use super::common_lb::{self, Common};
 use super::endpoint::{self, Hosts};
 use super::upstream_http::{self, Legacy};
 use super::{buffer_limit, circuit_breakers, config_source, load_balancer, outlier_detection, tls};
@@ -33,8 +33,6 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_DNS_REFRESH: Duration = Duration::from_secs(5);
 /// Envoy refuses lookups more often than this.
 const MIN_DNS_REFRESH: Duration = Duration::from_millis(1);
-/// A priority panics below this share of healthy endpoints where nothing is set, in percent.
-const DEFAULT_PANIC_THRESHOLD: u8 = 50;
 
 /// A cluster.
 #[allow(clippy::too_many_lines)] // one field after the other, as in the proto
@@ -117,10 +115,15 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         eds_cluster_config,
         dns,
     );
-    let Common { healthy_panic_threshold, fail_traffic_on_panic } =
-        common_lb(problems, common_lb_config);
-    let load_balancer =
-        load_balancer::convert(problems, lb_policy, lb_config, load_balancing_policy);
+    let Common { healthy_panic_threshold, fail_traffic_on_panic, consistent_hashing } =
+        common_lb::convert(problems, common_lb_config);
+    let load_balancer = load_balancer::convert(
+        problems,
+        lb_policy,
+        lb_config,
+        consistent_hashing,
+        load_balancing_policy,
+    );
     let connect_timeout = positive_duration(problems, "connect_timeout", connect_timeout)
         .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
     let transport = transport_socket.and_then(|proto| {
@@ -163,11 +166,17 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
     });
+    let mut load_balancer = load_balancer?;
+    if let Some(hashing) = load_balancer.hashing_mut()
+        && hashing.hash_policy.is_empty()
+    {
+        hashing.hash_policy = http.hash_policy;
+    }
     let mut cluster = Cluster {
         name: name.into(),
         alt_stat_name: optional(alt_stat_name),
         discovery: discovery?,
-        load_balancer: load_balancer?,
+        load_balancer,
         healthy_panic_threshold,
         fail_traffic_on_panic,
         connect_timeout,
@@ -323,62 +332,6 @@ fn eds_config(
         problems.field("eds_config", |problems| config_source::ads(problems, source))?;
     let service_name = if service_name.is_empty() { cluster } else { &service_name };
     Some(Discovery::Eds { service_name: service_name.into(), initial_fetch_timeout })
-}
-
-struct Common {
-    healthy_panic_threshold: u8,
-    fail_traffic_on_panic: bool,
-}
-
-fn common_lb(problems: &mut Problems, proto: Option<CommonLbConfig>) -> Common {
-    use parts::common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
-    let CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window: _, // how Envoy bundles updates of endpoints; here each takes effect at once
-        ignore_new_hosts_until_first_hc: _, // of active health checks, which are refused
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = proto.unwrap_or_default();
-    problems.field("common_lb_config", |problems| {
-        unsupported!(problems;
-            close_connections_on_host_set_change, consistent_hashing_lb_config,
-            override_host_status);
-        let threshold = healthy_panic_threshold
-            .and_then(|value| percent(problems, "healthy_panic_threshold", value));
-        let fail_traffic_on_panic = match locality_config_specifier {
-            None => false,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
-                problems.unsupported("locality_weighted_lb_config", true);
-                false
-            }
-            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
-                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
-                min_cluster_size: _, // the same
-                fail_traffic_on_panic,
-            })) => fail_traffic_on_panic,
-        };
-        Common {
-            healthy_panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, rounded),
-            fail_traffic_on_panic,
-        }
-    })
-}
-
-/// A percentage of 0 to 100.
-pub(super) fn percent(problems: &mut Problems, name: &str, proto: Percent) -> Option<f64> {
-    let Percent { value } = proto;
-    if (0.0..=100.0).contains(&value) {
-        return Some(value);
-    }
-    problems.reject_field(name, format!("{value} is not a percentage: 0 to 100"));
-    None
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100
-fn rounded(percent: f64) -> u8 {
-    percent.round() as u8
 }
 
 /// `None` is plaintext, or refused.

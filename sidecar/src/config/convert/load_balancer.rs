@@ -3,23 +3,26 @@
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
-    LbConfig, LbPolicy, LeastRequestLbConfig, RoundRobinLbConfig,
+    LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
 };
 use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
 use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
 use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
+use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
 use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
+use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use outrigger_proto::google::protobuf::{Any, UInt32Value};
 
 use crate::config::Problems;
-use crate::config::cluster::LoadBalancer;
+use crate::config::load_balancer::{ConsistentHashing, LoadBalancer};
 
 use super::common::{
     enumeration, number_in, unknown_type, unpack, unsupported, unsupported_if_true,
 };
+use super::consistent_hashing;
 
 /// Candidates that are compared where nothing is set.
 const DEFAULT_CHOICES: u32 = 2;
@@ -31,6 +34,7 @@ pub(super) fn convert(
     problems: &mut Problems,
     policy: i32,
     config: Option<LbConfig>,
+    hashing: ConsistentHashing,
     list: Option<proto::LoadBalancingPolicy>,
 ) -> Option<LoadBalancer> {
     let policy = enumeration(problems, "lb_policy", policy);
@@ -61,14 +65,29 @@ pub(super) fn convert(
             })
         }
         LbPolicy::Random => Some(LoadBalancer::Random),
-        policy @ (LbPolicy::RingHash
-        | LbPolicy::Maglev
-        | LbPolicy::ClusterProvided
-        | LbPolicy::LoadBalancingPolicyConfig) => {
+        LbPolicy::RingHash => {
+            let config = match config {
+                Some(LbConfig::RingHashLbConfig(config)) => config,
+                _ => RingHashLbConfig::default(),
+            };
+            problems.field("ring_hash_lb_config", |problems| {
+                consistent_hashing::legacy_ring(problems, config, hashing)
+            })
+        }
+        LbPolicy::Maglev => {
+            let config = match config {
+                Some(LbConfig::MaglevLbConfig(config)) => config,
+                _ => MaglevLbConfig::default(),
+            };
+            problems.field("maglev_lb_config", |problems| {
+                consistent_hashing::legacy_maglev(problems, config, hashing)
+            })
+        }
+        policy @ (LbPolicy::ClusterProvided | LbPolicy::LoadBalancingPolicyConfig) => {
             problems.reject_field(
                 "lb_policy",
                 format!(
-                    "{} is not supported by this version of Outrigger: ROUND_ROBIN, LEAST_REQUEST, RANDOM",
+                    "{} is not supported by this version of Outrigger: ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV",
                     policy.as_str_name()
                 ),
             );
@@ -122,7 +141,11 @@ fn first_known(problems: &mut Problems, list: proto::LoadBalancingPolicy) -> Opt
     match last {
         None => problems.reject_field("policies", "must have at least one entry"),
         Some((index, config)) => problems.element("policies", index, |problems| {
-            unknown_type(problems, &config, &["LeastRequest", "RoundRobin", "Random"]);
+            unknown_type(
+                problems,
+                &config,
+                &["LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev"],
+            );
         }),
     }
     None
@@ -132,6 +155,8 @@ fn is_known(config: &Any) -> bool {
     any::holds::<LeastRequest>(config)
         || any::holds::<RoundRobin>(config)
         || any::holds::<Random>(config)
+        || any::holds::<RingHash>(config)
+        || any::holds::<Maglev>(config)
 }
 
 fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
@@ -159,6 +184,14 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
         unsupported!(problems; slow_start_config);
         locality(problems, locality_lb_config);
         return Some(LoadBalancer::RoundRobin);
+    }
+    if any::holds::<RingHash>(config) {
+        let config = unpack(problems, config)?;
+        return consistent_hashing::ring_extension(problems, config);
+    }
+    if any::holds::<Maglev>(config) {
+        let config = unpack(problems, config)?;
+        return consistent_hashing::maglev_extension(problems, config);
     }
     let Random { locality_lb_config } = unpack(problems, config)?;
     locality(problems, locality_lb_config);

@@ -168,7 +168,7 @@ pub(super) fn header(
         treat_missing_header_as_empty,
         header_match_specifier,
     } = proto;
-    let name = matched_header(problems, &name);
+    let name = matched_header(problems, "name", &name);
     let value = header_value_matcher(problems, header_match_specifier);
     Some(HeaderMatcher {
         name: name?,
@@ -193,7 +193,12 @@ pub(super) fn headers(
         .collect()
 }
 
-fn matched_header(problems: &mut Problems, name: &str) -> Option<MatchedHeader> {
+/// The header or part of a request that the field `field` names.
+pub(super) fn matched_header(
+    problems: &mut Problems,
+    field: &str,
+    name: &str,
+) -> Option<MatchedHeader> {
     Some(match name.to_ascii_lowercase().as_str() {
         ":method" => MatchedHeader::Method,
         ":path" => MatchedHeader::Path,
@@ -202,12 +207,12 @@ fn matched_header(problems: &mut Problems, name: &str) -> Option<MatchedHeader> 
         ":scheme" => MatchedHeader::Scheme,
         pseudo if pseudo.starts_with(':') => {
             problems.reject_field(
-                "name",
+                field,
                 format!("{name:?} is not one of :method, :path, :authority, :scheme"),
             );
             return None;
         }
-        _ => MatchedHeader::Header(header_name(problems, "name", name)?),
+        _ => MatchedHeader::Header(header_name(problems, field, name)?),
     })
 }
 

@@ -28,7 +28,7 @@ use super::common::{
     boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
     unsupported,
 };
-use super::{data_source, filter_overrides, header, matcher, retry};
+use super::{data_source, filter_overrides, hash_policy, header, matcher, retry};
 
 /// A route's timeout where it does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,7 +53,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         priority,
         rate_limits,
         include_vh_rate_limits: _, // there are no rate limits to include
-        hash_policy: _, // read only by hashing load balancers, which no cluster here can have
+        hash_policy,
         cors,
         max_grpc_timeout,
         grpc_timeout_offset,
@@ -98,6 +98,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     let path_rewrite = path_rewrite_of(problems, prefix_rewrite, regex_rewrite);
     let host_rewrite = host_rewrite(problems, host_rewrite_specifier);
     let upgrades = upgrades(problems, upgrade_configs);
+    let hash_policy = hash_policy::convert(problems, hash_policy);
     Some(Forward {
         cluster: cluster?,
         cluster_not_found_status,
@@ -110,6 +111,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         append_x_forwarded_host,
         priority,
         upgrades,
+        hash_policy,
     })
 }
 

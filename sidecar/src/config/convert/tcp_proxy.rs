@@ -7,6 +7,8 @@ use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3 as proto
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
+use outrigger_proto::envoy::r#type::v3::HashPolicy;
+use outrigger_proto::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 
 use crate::config::Problems;
 use crate::config::tcp_proxy::TcpProxy;
@@ -29,7 +31,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
         access_log,
         max_connect_attempts,
         backoff_options,
-        hash_policy: _, // read only by hashing load balancers, which no cluster here can have
+        hash_policy,
         tunneling_config,
         max_downstream_connection_duration,
         max_downstream_connection_duration_jitter_percentage,
@@ -74,13 +76,34 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
     let max_connect_attempts =
         number_in(problems, "max_connect_attempts", max_connect_attempts, 1..=u32::MAX)
             .unwrap_or(1);
+    let hash_source_ip = hashes_source_ip(problems, hash_policy);
     let access_logs = access_log::convert(problems, "access_log", access_log);
     Some(TcpProxy {
         stat_prefix: stat_prefix.into(),
         clusters: clusters?,
         idle_timeout,
+        hash_source_ip,
         max_connect_attempts,
         access_logs,
+    })
+}
+
+/// There may be one policy.
+fn hashes_source_ip(problems: &mut Problems, protos: Vec<HashPolicy>) -> bool {
+    if protos.len() > 1 {
+        problems.reject_field("hash_policy", "must have at most one entry");
+    }
+    let Some(HashPolicy { policy_specifier }) = protos.into_iter().next() else { return false };
+    problems.element("hash_policy", 0, |problems| match policy_specifier {
+        Some(PolicySpecifier::SourceIp(SourceIp {})) => true,
+        Some(PolicySpecifier::FilterState(_)) => {
+            problems.unsupported("filter_state", true);
+            false
+        }
+        None => {
+            problems.reject_field("source_ip", "required");
+            false
+        }
     })
 }
 

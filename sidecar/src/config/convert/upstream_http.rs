@@ -14,9 +14,11 @@ use outrigger_proto::google::protobuf::{Any, UInt32Value};
 
 use crate::config::Problems;
 use crate::config::cluster::UpstreamProtocol;
+use crate::config::hash_policy::HashPolicy;
 use crate::config::http_connection_manager::{Http2Options, Underscores};
 
 use super::common::{Present, enumeration, number, sorted, unknown_type, unpack, unsupported};
+use super::hash_policy;
 use super::http_options::{self, Common};
 
 /// The only kind of options that clusters have here.
@@ -38,6 +40,8 @@ pub(super) struct UpstreamHttp {
     pub(super) http2: Http2Options,
     pub(super) common: Common,
     pub(super) auto_sni: bool,
+    /// Of every request to the cluster, whatever its route says.
+    pub(super) hash_policy: Vec<HashPolicy>,
 }
 
 /// The options of a cluster.
@@ -121,6 +125,7 @@ fn of_legacy(problems: &mut Problems, legacy: Legacy) -> UpstreamHttp {
         http2: http2(problems, http2_protocol_options),
         common,
         auto_sni: auto_sni(problems, upstream_http_protocol_options),
+        hash_policy: Vec::new(),
     }
 }
 
@@ -132,7 +137,7 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
         header_validation_config,
         outlier_detection,
         request_mirror_policies,
-        hash_policy: _, // read only by hashing load balancers, which no cluster here can have
+        hash_policy,
         retry_policy,
         upstream_protocol_options,
     } = proto;
@@ -176,6 +181,7 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
         http2,
         common: common_options(problems, common_http_protocol_options),
         auto_sni: auto_sni(problems, upstream_http_protocol_options),
+        hash_policy: hash_policy::convert(problems, hash_policy),
     }
 }
 

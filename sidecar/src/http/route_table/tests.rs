@@ -176,6 +176,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
         timeout: None,
         idle_timeout: None,
         max_stream_duration: None,
+        hash_policy: Vec::new(),
         retry_policy: None,
         path_rewrite: None,
         host_rewrite: None,

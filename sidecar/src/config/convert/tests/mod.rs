@@ -4,6 +4,7 @@
 mod accepted;
 mod harmless;
 mod harness;
+mod load_balancing;
 mod properties;
 mod refused;
 mod secrets;

@@ -1,0 +1,89 @@
+//! What load balancers of every kind have in common: `CommonLbConfig`.
+
+use outrigger_proto::envoy::config::cluster::v3::cluster::CommonLbConfig;
+use outrigger_proto::envoy::config::cluster::v3::cluster::common_lb_config::{
+    ConsistentHashingLbConfig, LocalityConfigSpecifier, ZoneAwareLbConfig,
+};
+use outrigger_proto::envoy::r#type::v3::Percent;
+
+use crate::config::Problems;
+use crate::config::load_balancer::ConsistentHashing;
+
+use super::common::unsupported;
+
+/// A priority panics below this share of healthy endpoints where nothing is set, in percent.
+const DEFAULT_PANIC_THRESHOLD: u8 = 50;
+
+/// What the settings come to.
+pub(super) struct Common {
+    /// In percent.
+    pub(super) healthy_panic_threshold: u8,
+    pub(super) fail_traffic_on_panic: bool,
+    pub(super) consistent_hashing: ConsistentHashing,
+}
+
+/// The field `common_lb_config`.
+pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) -> Common {
+    let CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window: _, // how Envoy bundles updates of endpoints; here each takes effect at once
+        ignore_new_hosts_until_first_hc: _, // of active health checks, which are refused
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = proto.unwrap_or_default();
+    problems.field("common_lb_config", |problems| {
+        unsupported!(problems;
+            close_connections_on_host_set_change, override_host_status);
+        let threshold = healthy_panic_threshold
+            .and_then(|value| percent(problems, "healthy_panic_threshold", value));
+        let fail_traffic_on_panic = match locality_config_specifier {
+            None => false,
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+                problems.unsupported("locality_weighted_lb_config", true);
+                false
+            }
+            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
+                min_cluster_size: _, // the same
+                fail_traffic_on_panic,
+            })) => fail_traffic_on_panic,
+        };
+        Common {
+            healthy_panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, rounded),
+            fail_traffic_on_panic,
+            consistent_hashing: consistent_hashing_lb_config
+                .map(|proto| {
+                    problems.field("consistent_hashing_lb_config", |problems| {
+                        consistent_hashing(problems, proto)
+                    })
+                })
+                .unwrap_or_default(),
+        }
+    })
+}
+
+fn consistent_hashing(
+    problems: &mut Problems,
+    proto: ConsistentHashingLbConfig,
+) -> ConsistentHashing {
+    let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } = proto;
+    unsupported!(problems; hash_balance_factor);
+    ConsistentHashing { use_hostname: use_hostname_for_hashing, hash_policy: Vec::new() }
+}
+
+/// A percentage of 0 to 100.
+pub(super) fn percent(problems: &mut Problems, name: &str, proto: Percent) -> Option<f64> {
+    let Percent { value } = proto;
+    if (0.0..=100.0).contains(&value) {
+        return Some(value);
+    }
+    problems.reject_field(name, format!("{value} is not a percentage: 0 to 100"));
+    None
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 100
+fn rounded(percent: f64) -> u8 {
+    percent.round() as u8
+}

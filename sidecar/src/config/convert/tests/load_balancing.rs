@@ -1,0 +1,232 @@
+//! Load balancers, and what they go by.
+
+use serde_json::{Value, json};
+
+use super::harness::{accepted, refused, refused_at};
+use crate::config::hash_policy::HashSource;
+use crate::config::listener::TerminalFilter;
+use crate::config::load_balancer::{HashFunction, LoadBalancer};
+use crate::config::matcher::MatchedHeader;
+use crate::config::http_connection_manager::RouteSource;
+use crate::config::route::RouteAction;
+
+const UNSUPPORTED: &str = "not supported by this version";
+
+fn extension(message: &str, mut config: Value) -> Value {
+    config["@type"] = format!(
+        "type.googleapis.com/envoy.extensions.load_balancing_policies.{message}"
+    )
+    .into();
+    json!({"policies": [{"typed_extension_config": {"name": "a", "typed_config": config}}]})
+}
+
+/// The load balancer of the first cluster with some fields changed.
+fn load_balancer(changes: &[(&str, Value)]) -> LoadBalancer {
+    accepted(changes).clusters[0].load_balancer.clone()
+}
+
+#[test]
+fn a_ring_has_its_sizes_and_its_function() {
+    let LoadBalancer::RingHash(ring) = load_balancer(&[("CLUSTER.lb_policy", json!("RING_HASH"))])
+    else {
+        panic!("a ring")
+    };
+    assert_eq!((ring.minimum_size, ring.maximum_size), (1024, 8_388_608));
+    assert_eq!((ring.function, ring.common.use_hostname), (HashFunction::XxHash, false));
+
+    let old = load_balancer(&[
+        ("CLUSTER.lb_policy", json!("RING_HASH")),
+        ("CLUSTER.least_request_lb_config", Value::Null),
+        (
+            "CLUSTER.ring_hash_lb_config",
+            json!({"minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2"}),
+        ),
+        (
+            "CLUSTER.common_lb_config.consistent_hashing_lb_config",
+            json!({"use_hostname_for_hashing": true}),
+        ),
+    ]);
+    let new = json!({
+        "minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2",
+        "consistent_hashing_lb_config": {"use_hostname_for_hashing": true},
+    });
+    let deprecated = json!({
+        "minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2",
+        "use_hostname_for_hashing": true,
+    });
+    let of_extension = |config| {
+        let policy = extension("ring_hash.v3.RingHash", config);
+        load_balancer(&[("CLUSTER.load_balancing_policy", policy)])
+    };
+    for balancer in [old, of_extension(new), of_extension(deprecated)] {
+        let LoadBalancer::RingHash(ring) = balancer else { panic!("a ring") };
+        assert_eq!((ring.minimum_size, ring.maximum_size), (7, 9));
+        assert_eq!((ring.function, ring.common.use_hostname), (HashFunction::MurmurHash2, true));
+    }
+}
+
+#[test]
+fn a_maglev_table_has_its_size() {
+    let size = |balancer| match balancer {
+        LoadBalancer::Maglev(maglev) => maglev.table_size,
+        _ => panic!("a table"),
+    };
+    let old = [
+        ("CLUSTER.lb_policy", json!("MAGLEV")),
+        ("CLUSTER.least_request_lb_config", Value::Null),
+        ("CLUSTER.maglev_lb_config", json!({"table_size": 5_000_011})),
+    ];
+    assert_eq!(size(load_balancer(&old[..1])), 65537);
+    assert_eq!(size(load_balancer(&old)), 5_000_011);
+    let policy = extension("maglev.v3.Maglev", json!({"table_size": 251}));
+    assert_eq!(size(load_balancer(&[("CLUSTER.load_balancing_policy", policy)])), 251);
+}
+
+#[test]
+fn sizes_that_no_table_can_have_are_refused() {
+    let ring = |config: Value, field: &str, reason: &str| {
+        let path = format!("CLUSTER.ring_hash_lb_config.{field}");
+        let policy = extension("ring_hash.v3.RingHash", config.clone());
+        refused_at(
+            &[
+                ("CLUSTER.lb_policy", json!("RING_HASH")),
+                ("CLUSTER.least_request_lb_config", Value::Null),
+                ("CLUSTER.ring_hash_lb_config", config),
+            ],
+            &path,
+            reason,
+        );
+        let place =
+            format!("CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}");
+        refused_at(&[("CLUSTER.load_balancing_policy", policy)], &place, reason);
+    };
+    ring(json!({"minimum_ring_size": 8_388_609}), "minimum_ring_size", "out of range");
+    ring(json!({"maximum_ring_size": 8_388_609}), "maximum_ring_size", "out of range");
+    ring(json!({"maximum_ring_size": 1023}), "minimum_ring_size", "more than maximum_ring_size");
+    for size in [json!(0), json!(1), json!(65536), json!(5_000_027)] {
+        refused_at(
+            &[
+                ("CLUSTER.lb_policy", json!("MAGLEV")),
+                ("CLUSTER.least_request_lb_config", Value::Null),
+                ("CLUSTER.maglev_lb_config", json!({"table_size": size})),
+            ],
+            "CLUSTER.maglev_lb_config.table_size",
+            "not a prime number",
+        );
+    }
+}
+
+/// What is hashed by the first route, as its list of hash policies says.
+fn sources(policies: Value) -> Vec<(HashSource, bool)> {
+    let bootstrap = accepted(&[("ACTION.hash_policy", policies)]);
+    let TerminalFilter::Http(manager) = &bootstrap.listeners[0].filter_chains[0].terminal else {
+        panic!("a connection manager")
+    };
+    let RouteSource::Inline(routes) = &manager.routes else { panic!("inline routes") };
+    let RouteAction::Forward(forward) = &routes.virtual_hosts[0].routes[0].action else {
+        panic!("a route that forwards")
+    };
+    let policies = forward.hash_policy.iter();
+    policies.map(|policy| (policy.source.clone(), policy.terminal)).collect()
+}
+
+#[test]
+fn a_hash_policy_names_what_is_hashed() {
+    let policies = sources(json!([
+        {"header": {"header_name": ":authority"}, "terminal": true},
+        {"header": {"header_name": "X-A", "regex_rewrite": {"pattern": {"regex": "a"}, "substitution": "b"}}},
+        {"connection_properties": {"source_ip": true}},
+        {"connection_properties": {}, "terminal": true},
+        {"query_parameter": {"name": "q"}},
+    ]));
+    let [(authority, true), (header, false), (source, false), (query, false)] = &*policies else {
+        panic!("{policies:?}")
+    };
+    assert!(matches!(
+        authority,
+        HashSource::Header { name: MatchedHeader::Authority, rewrite: None }
+    ));
+    let HashSource::Header { name: MatchedHeader::Header(name), rewrite: Some(_) } = header else {
+        panic!("{header:?}")
+    };
+    assert_eq!(name, "x-a");
+    assert!(matches!(source, HashSource::SourceIp));
+    assert!(matches!(query, HashSource::QueryParameter(name) if &**name == "q"));
+}
+
+#[test]
+fn a_cookie_with_a_time_to_live_is_generated() {
+    let attributes = |cookie: Value| {
+        let mut policies = sources(json!([{"cookie": cookie}]));
+        match policies.remove(0).0 {
+            HashSource::Cookie(cookie) => cookie.attributes.map(String::from),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(attributes(json!({"name": "c", "path": "/"})), None);
+    assert_eq!(attributes(json!({"name": "c", "ttl": "0s"})).as_deref(), Some("; HttpOnly"));
+    let all = json!({"name": "c", "ttl": "61.5s", "path": "/p",
+        "attributes": [{"name": "SameSite", "value": "Lax"}, {"name": "Secure"}]});
+    assert_eq!(
+        attributes(all).as_deref(),
+        Some("; Max-Age=61; Path=/p; SameSite=Lax; Secure; HttpOnly")
+    );
+}
+
+#[test]
+fn a_hash_policy_that_cannot_work_is_refused() {
+    for (policy, field, reason) in [
+        (json!({"terminal": true}), "", "required"),
+        (json!({"header": {"header_name": ""}}), ".header.header_name", "header name"),
+        (json!({"header": {"header_name": ":x"}}), ".header.header_name", ":authority"),
+        (
+            json!({"header": {"header_name": "a", "regex_rewrite": {"substitution": "b"}}}),
+            ".header.regex_rewrite.pattern",
+            "required",
+        ),
+        (json!({"cookie": {"name": ""}}), ".cookie.name", "empty"),
+        (json!({"cookie": {"name": "c", "path": "/\n"}}), ".cookie", "no cookie may have"),
+        (json!({"cookie": {"name": "c", "ttl": "-1s"}}), ".cookie.ttl", "negative"),
+        (json!({"query_parameter": {}}), ".query_parameter.name", "empty"),
+        (json!({"filter_state": {"key": "a"}}), ".filter_state", UNSUPPORTED),
+    ] {
+        let path = format!("ACTION.hash_policy[0]{field}");
+        refused_at(&[("ACTION.hash_policy", json!([policy]))], &path, reason);
+    }
+}
+
+#[test]
+fn policies_of_the_load_balancer_count_before_those_of_the_cluster() {
+    let of = |name: &str| json!([{"query_parameter": {"name": name}}]);
+    let name = |changes: &[(&str, Value)]| {
+        let balancer = load_balancer(changes);
+        let [policy] = &*balancer.hashing().expect("a table").hash_policy else { panic!("one") };
+        match &policy.source {
+            HashSource::QueryParameter(name) => name.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let cluster = ("HTTP.hash_policy", of("cluster"));
+    assert_eq!(name(&[cluster.clone(), ("CLUSTER.lb_policy", json!("MAGLEV"))]), "cluster");
+    let config = json!({"consistent_hashing_lb_config": {"hash_policy": of("balancer")}});
+    let policy = extension("maglev.v3.Maglev", config);
+    assert_eq!(name(&[cluster, ("CLUSTER.load_balancing_policy", policy)]), "balancer");
+}
+
+#[test]
+fn a_tcp_proxy_may_hash_the_address_of_its_client() {
+    let hashes = |policies: Value| {
+        let bootstrap = accepted(&[("TCP.hash_policy", policies)]);
+        match &bootstrap.listeners[0].default_filter_chain.as_ref().unwrap().terminal {
+            TerminalFilter::Tcp(proxy) => proxy.hash_source_ip,
+            TerminalFilter::Http(_) => panic!("a TCP proxy"),
+        }
+    };
+    assert!(!hashes(json!([])) && hashes(json!([{"source_ip": {}}])));
+    refused_at(
+        &[("TCP.hash_policy", json!([{"filter_state": {"key": "a"}}]))],
+        "TCP.hash_policy[0].filter_state",
+        UNSUPPORTED,
+    );
+    refused("TCP.hash_policy", json!([{"source_ip": {}}, {"source_ip": {}}]), "at most one");
+}

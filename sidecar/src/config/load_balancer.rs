@@ -1,0 +1,83 @@
+//! How an endpoint of a cluster is chosen.
+
+use super::hash_policy::HashPolicy;
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone)]
+pub enum LoadBalancer {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The least loaded of `choice_count` chosen at random; by weight where weights differ.
+    LeastRequest {
+        /// Default 2, at least 2.
+        choice_count: u32,
+        /// How much active requests count against the weight. Default 1, at least 0.
+        active_request_bias: f64,
+    },
+    /// At random; weights do not count.
+    Random,
+    /// By a hash of the request, on a ring of hashes of the endpoints (ketama).
+    RingHash(RingHash),
+    /// By a hash of the request, in a table of a fixed size (Google's Maglev).
+    Maglev(Maglev),
+}
+
+/// The settings of a ring.
+#[derive(Debug, Clone)]
+pub struct RingHash {
+    /// The ring has at least about so many entries. Default 1024, at most 8388608 and `maximum_size`.
+    pub minimum_size: u64,
+    /// The ring has at most so many entries. Default and most 8388608.
+    pub maximum_size: u64,
+    /// Where the entries of an endpoint come to lie.
+    pub function: HashFunction,
+    /// What both kinds have.
+    pub common: ConsistentHashing,
+}
+
+/// Envoy's `HashFunction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashFunction {
+    /// xxHash64.
+    XxHash,
+    /// MurmurHash2 as `std::hash` of GNU's C++ library has it.
+    MurmurHash2,
+}
+
+/// The settings of a Maglev table.
+#[derive(Debug, Clone)]
+pub struct Maglev {
+    /// Entries of the table: a prime up to 5000011. Default 65537.
+    pub table_size: u32,
+    /// What both kinds have.
+    pub common: ConsistentHashing,
+}
+
+/// What all load balancers have that choose by a hash.
+#[derive(Debug, Clone, Default)]
+pub struct ConsistentHashing {
+    /// An endpoint's place depends on its host name and not on its address.
+    pub use_hostname: bool,
+    /// What of a request is hashed. Empty: as the route says.
+    pub hash_policy: Vec<HashPolicy>,
+}
+
+impl LoadBalancer {
+    /// What it hashes by, if it chooses by a hash.
+    pub fn hashing(&self) -> Option<&ConsistentHashing> {
+        match self {
+            Self::RingHash(ring) => Some(&ring.common),
+            Self::Maglev(maglev) => Some(&maglev.common),
+            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => None,
+        }
+    }
+
+    /// As [`hashing`](Self::hashing), to be changed.
+    pub(super) fn hashing_mut(&mut self) -> Option<&mut ConsistentHashing> {
+        match self {
+            Self::RingHash(ring) => Some(&mut ring.common),
+            Self::Maglev(maglev) => Some(&mut maglev.common),
+            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => None,
+        }
+    }
+}
