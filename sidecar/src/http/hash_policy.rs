@@ -64,12 +64,7 @@ impl RequestHash {
     }
 
     /// The hash of a cookie. A client without it is given one that is the same for all requests on its connection.
-    fn cookie(
-        &mut self,
-        cookie: &HashCookie,
-        headers: &HeaderMap,
-        sender: Sender,
-    ) -> Option<u64> {
+    fn cookie(&mut self, cookie: &HashCookie, headers: &HeaderMap, sender: Sender) -> Option<u64> {
         if let Some(value) = cookie_value(headers, &cookie.name) {
             return Some(hash(value));
         }

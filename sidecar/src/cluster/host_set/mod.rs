@@ -120,7 +120,11 @@ impl HostSet {
 
     /// How evenly the table of hashes came out, where there is one; as in Envoy that of the lowest priority.
     pub(crate) fn evenness(&self) -> Option<Evenness> {
-        self.priorities.iter().rev().find_map(|priority| priority.table.as_ref()).map(HashTable::evenness)
+        self.priorities
+            .iter()
+            .rev()
+            .find_map(|priority| priority.table.as_ref())
+            .map(HashTable::evenness)
     }
 
     /// Every endpoint, the highest priority first.

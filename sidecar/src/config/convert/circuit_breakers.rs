@@ -9,8 +9,8 @@ use outrigger_proto::envoy::config::core::v3::RoutingPriority;
 use crate::config::Problems;
 use crate::config::cluster::CircuitBreakers;
 
-use super::common_lb::percent;
 use super::common::{enumeration, number, unsupported};
+use super::common_lb::percent;
 
 /// Envoy's limits where nothing is set.
 const DEFAULT: CircuitBreakers = CircuitBreakers {

@@ -15,10 +15,7 @@ use super::common::{duration, text};
 use super::matcher;
 
 /// The list in the field `hash_policy`.
-pub(super) fn convert(
-    problems: &mut Problems,
-    protos: Vec<proto::HashPolicy>,
-) -> Vec<HashPolicy> {
+pub(super) fn convert(problems: &mut Problems, protos: Vec<proto::HashPolicy>) -> Vec<HashPolicy> {
     protos
         .into_iter()
         .enumerate()

@@ -36,11 +36,7 @@ struct Filling {
 impl Maglev {
     /// Lets endpoints, sorted by their keys, take slots in rounds: the one with the largest share in each round, the
     /// others as often as their share is of the largest.
-    pub(super) fn new(
-        config: &load_balancer::Maglev,
-        shares: &Shares,
-        keys: &[String],
-    ) -> Self {
+    pub(super) fn new(config: &load_balancer::Maglev, shares: &Shares, keys: &[String]) -> Self {
         let size = u64::from(config.table_size);
         let mut order: Vec<(&String, u32, f64)> = keys
             .iter()

@@ -20,11 +20,7 @@ impl Ring {
     ///
     /// The size is such that the endpoint with the smallest share has a whole number of places; those that are left over
     /// by the others' fractions are carried on to the next endpoint.
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss
-    )] // sizes are at most 2^23
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // sizes are at most 2^23
     pub(super) fn new(config: &RingHash, shares: &Shares, keys: &[String]) -> Self {
         let least = (shares.smallest * config.minimum_size as f64).ceil() / shares.smallest;
         let scale = least.min(config.maximum_size as f64);

@@ -32,7 +32,8 @@ impl Shares {
     pub(crate) fn add(&mut self, hosts: &[Arc<Endpoint>], part: f64) {
         let sum: u64 = hosts.iter().map(|endpoint| u64::from(endpoint.weight())).sum();
         for endpoint in hosts {
-            #[allow(clippy::cast_precision_loss)] // the sum is below 2^32: the configuration refuses more
+            #[allow(clippy::cast_precision_loss)]
+            // the sum is below 2^32: the configuration refuses more
             let share = f64::from(endpoint.weight()) * part / sum as f64;
             self.entries.push((Arc::clone(endpoint), share));
             self.smallest = self.smallest.min(share);

@@ -65,9 +65,8 @@ fn murmur_hash_is_that_of_the_gnu_library() {
 
 #[test]
 fn a_ring_gives_every_endpoint_its_share_of_places_and_carries_fractions_on() {
-    let evenness = |policy: &LoadBalancer, weights: &[u32]| {
-        table(policy, &endpoints(weights)).evenness()
-    };
+    let evenness =
+        |policy: &LoadBalancer, weights: &[u32]| table(policy, &endpoints(weights)).evenness();
     let even = |size, fewest, most| Evenness { size: Some(size), fewest, most };
     assert_eq!(evenness(&ring(1024, 8 << 20), &[1; 4]), even(1024, 256, 256));
     // The smallest has a whole number of places.

@@ -12,8 +12,8 @@ use crate::config::cluster::{Discovery, UpstreamProtocol};
 use crate::config::endpoint::{EndpointAddress, HealthStatus};
 use crate::config::header::{AppendAction, HeaderTemplate};
 use crate::config::http_connection_manager::{HttpConnectionManager, RouteSource, StripPort};
-use crate::config::load_balancer::LoadBalancer;
 use crate::config::listener::{ServerNamePattern, TerminalFilter, TransportProtocol};
+use crate::config::load_balancer::LoadBalancer;
 use crate::config::route::{
     ClusterSpecifier, Domain, Forward, HostRewrite, PathRewrite, PathSpecifier, RetryOn,
     RouteAction, RouteConfiguration,

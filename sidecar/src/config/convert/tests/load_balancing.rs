@@ -4,19 +4,17 @@ use serde_json::{Value, json};
 
 use super::harness::{accepted, refused, refused_at};
 use crate::config::hash_policy::HashSource;
+use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
 use crate::config::load_balancer::{HashFunction, LoadBalancer};
 use crate::config::matcher::MatchedHeader;
-use crate::config::http_connection_manager::RouteSource;
 use crate::config::route::RouteAction;
 
 const UNSUPPORTED: &str = "not supported by this version";
 
 fn extension(message: &str, mut config: Value) -> Value {
-    config["@type"] = format!(
-        "type.googleapis.com/envoy.extensions.load_balancing_policies.{message}"
-    )
-    .into();
+    config["@type"] =
+        format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{message}").into();
     json!({"policies": [{"typed_extension_config": {"name": "a", "typed_config": config}}]})
 }
 
@@ -96,8 +94,9 @@ fn sizes_that_no_table_can_have_are_refused() {
             &path,
             reason,
         );
-        let place =
-            format!("CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}");
+        let place = format!(
+            "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}"
+        );
         refused_at(&[("CLUSTER.load_balancing_policy", policy)], &place, reason);
     };
     ring(json!({"minimum_ring_size": 8_388_609}), "minimum_ring_size", "out of range");

@@ -419,10 +419,7 @@ fn fields_of_a_cluster() {
             ("lb_policy", json!("CLUSTER_PROVIDED")),
             ("least_request_lb_config.slow_start_config", json!({"slow_start_window": "1s"})),
             ("common_lb_config.close_connections_on_host_set_change", json!(true)),
-            (
-                "common_lb_config.consistent_hashing_lb_config.hash_balance_factor",
-                json!(150),
-            ),
+            ("common_lb_config.consistent_hashing_lb_config.hash_balance_factor", json!(150)),
             ("common_lb_config.override_host_status", json!({})),
             ("common_lb_config.locality_weighted_lb_config", json!({})),
             ("circuit_breakers.per_host_thresholds", json!([{}])),
