@@ -44,6 +44,7 @@ with_each_variant! {
     a_reconnect_keeps_the_versions
     a_server_that_is_away_does_not_disturb
     secrets_change_without_dropping_a_connection
+    a_cluster_of_the_bootstrap_cannot_be_replaced
 }
 
 async fn play(kind: Kind, story: impl Future<Output = Result<()>>) -> Result<()> {
@@ -163,6 +164,24 @@ async fn a_rejection_keeps_the_last_good_configuration(kind: Kind, variant: Vari
         &[routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]))],
     )?;
     scene.until_body("/", "a").await
+}
+
+/// A server may send the cluster by which it is reached to everyone: it is ignored, neither applied nor rejected.
+async fn a_cluster_of_the_bootstrap_cannot_be_replaced(kind: Kind, variant: Variant) -> Result<()> {
+    let mut scene = Scene::start(kind, variant).await?;
+    scene.until_body("/", "a").await?;
+    let mark = scene.server.mark();
+    scene.server.set("cds", "2", &[cluster("one"), cluster("xds")])?;
+    scene.server.acknowledged(mark, "cds").await?;
+    let mark = scene.server.mark();
+    scene.server.set("cds", "3", &[cluster("one")])?;
+    scene.server.acknowledged(mark, "cds").await?;
+    let rejections = scene.proxy.stat("cluster_manager.cds.update_rejected").await?;
+    ensure!(rejections == 0, "update_rejected is {rejections}");
+    scene.server.disconnect()?;
+    let mark = scene.server.mark();
+    scene.server.wait_since(mark, "new stream", |event| event["event"] == "stream").await?;
+    scene.stays("a").await
 }
 
 /// The stream breaks; the next one says what is there already, and traffic does not notice.

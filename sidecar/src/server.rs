@@ -18,6 +18,7 @@ mod data_plane;
 mod dump;
 mod routes;
 mod sockets;
+mod streams;
 mod validate;
 
 use std::process::ExitCode;

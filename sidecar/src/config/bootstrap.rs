@@ -14,6 +14,7 @@ use outrigger_proto::json::{Document, JsonError, Position, Schema, parse_documen
 use prost::Message;
 
 use super::cluster::Cluster;
+use super::config_source::ConfigSource;
 use super::listener::Listener;
 use super::problem::Rejected;
 use super::secret::Secret;
@@ -34,17 +35,17 @@ pub struct Bootstrap {
     /// The aggregated discovery service.
     pub ads: Option<DiscoveryService>,
     /// Listeners are discovered.
-    pub lds: Option<Subscription>,
+    pub lds: Option<ConfigSource>,
     /// Clusters are discovered.
-    pub cds: Option<Subscription>,
+    pub cds: Option<ConfigSource>,
     /// The message as it was read, encoded: what `/config_dump` shows.
     pub encoded: Vec<u8>,
 }
 
 /// A discovery server and how it is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiscoveryService {
-    /// Name of the cluster (`envoy_grpc.cluster_name`); it stands in the bootstrap.
+    /// Name of the cluster (`envoy_grpc.cluster_name`); it stands in the bootstrap and is not itself discovered.
     pub cluster: Arc<str>,
     /// `:authority` of the calls; `None`: the cluster's name.
     pub authority: Option<Box<str>>,
@@ -59,19 +60,12 @@ pub struct DiscoveryService {
 }
 
 /// The two variants of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Variant {
     /// State of the world (`GRPC`).
     StateOfTheWorld,
     /// Incremental (`DELTA_GRPC`).
     Delta,
-}
-
-/// How a type is discovered: over ADS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// Longest wait for the first answer before the start goes on without; `None` for ever. Default 15 s.
-    pub initial_fetch_timeout: Option<Duration>,
 }
 
 /// What the command line adds to a bootstrap file.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, MetadataMatch};
 use super::http_connection_manager::Http2Options;
 use super::load_balancer::LoadBalancer;
@@ -93,8 +94,8 @@ pub enum Discovery {
     Eds {
         /// Name of the load assignment.
         service_name: Arc<str>,
-        /// Longest wait for it before the cluster starts without; `None` for ever. Default 15 s.
-        initial_fetch_timeout: Option<Duration>,
+        /// Where it comes from.
+        source: ConfigSource,
     },
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::access_log::AccessLog;
+use super::config_source::ConfigSource;
 use super::rbac::Rbac;
 use super::route::RouteConfiguration;
 
@@ -115,8 +116,8 @@ pub enum RouteSource {
     Rds {
         /// Name of the route configuration.
         name: Arc<str>,
-        /// Longest wait for it before the listener starts without; `None` for ever. Default 15 s.
-        initial_fetch_timeout: Option<Duration>,
+        /// Where it comes from.
+        source: ConfigSource,
     },
 }
 

@@ -5,7 +5,8 @@
 //! never ignored.
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
-//! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`].
+//! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
+//! [`config_source`].
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
@@ -15,6 +16,7 @@ mod convert;
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
+pub mod config_source;
 pub mod endpoint;
 pub mod hash_policy;
 pub mod header;

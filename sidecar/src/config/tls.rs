@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::{CipherSuite, NamedGroup};
 
+use super::config_source::ConfigSource;
 use super::matcher::StringMatcher;
 use super::secret::{CertificateSource, ValidationContext};
 
@@ -75,8 +76,8 @@ pub enum Validation {
 pub struct SecretRef {
     /// Its name.
     pub name: Arc<str>,
-    /// Whether it is discovered; else it stands in the bootstrap, or the sidecar makes it itself.
-    pub dynamic: bool,
+    /// Where it is discovered; `None`: it stands in the bootstrap, or the sidecar makes it itself.
+    pub source: Option<ConfigSource>,
 }
 
 /// Allowed versions, both ends included.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::data_plane::DataPlane;
 use super::dump::{self, Static};
+use super::streams::Streams;
 use super::validate::options;
 use crate::admin::{self, Admin, Command, Info, Query, State, Status};
 use crate::cli::Args;
@@ -26,7 +27,7 @@ use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
 use crate::mesh;
 use crate::stats::Registry;
-use crate::xds::{Client, ControlPlane, Discovery, Disk, Event, Kind, Phase, Refusal};
+use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
 
 /// How often endpoints are reported, and leftovers collected.
 const TICK: Duration = Duration::from_millis(250);
@@ -122,7 +123,9 @@ struct Control {
     args: Arc<Args>,
     data: DataPlane,
     discovery: Discovery,
-    events: Option<mpsc::Receiver<Event>>,
+    /// What happens on the streams of discovery.
+    events: mpsc::Receiver<(StreamId, Event)>,
+    streams: Streams,
     queries: mpsc::UnboundedReceiver<Query>,
     status: Arc<Status>,
     registry: Arc<Registry>,
@@ -187,12 +190,15 @@ impl Control {
             _ => None,
         };
         let use_kept = disk.as_ref().map(|_| Instant::now() + KEPT_AFTER);
+        let (events, received) = mpsc::channel(EVENTS);
+        let streams = Streams::new(&bootstrap, events);
         let statics = Static::new(std::mem::take(&mut bootstrap.encoded), names);
         let mut control = Self {
             args: Arc::clone(args),
             data,
             discovery,
-            events: None,
+            events: received,
+            streams,
             queries,
             status,
             registry,
@@ -205,31 +211,32 @@ impl Control {
             listeners_close: None,
             started: Instant::now(),
         };
-        control.connect(member)?;
+        control.join(member)?;
         Ok(control)
     }
 
-    /// Starts the client of the discovery service, if there is one, and the membership, if this is a member.
-    fn connect(&mut self, member: Option<mesh::Member>) -> Result<(), Error> {
-        let Some(ads) = self.bootstrap.ads.clone() else { return Ok(()) };
-        let cluster = self.bootstrap.clusters.iter().find(|it| it.name == ads.cluster);
-        let Some(cluster) = cluster else {
-            let reason = format!("there is no cluster {:?}", ads.cluster);
-            return Err(Error::Discovery(Rejected { path: String::new(), reason }));
-        };
-        let control_plane = ControlPlane::new(Arc::clone(cluster), &mut self.data.contexts)
+    /// Starts the membership, if this is a member: the aggregated stream then waits for it.
+    fn join(&mut self, member: Option<mesh::Member>) -> Result<(), Error> {
+        let (Some(member), Some(ads)) = (member, &self.bootstrap.ads) else { return Ok(()) };
+        let control_plane = self
+            .streams
+            .control_plane(&ads.cluster, &mut self.data.contexts)
             .map_err(Error::Discovery)?;
-        let gate = member.map(|member| {
-            let running = member.start(control_plane.clone());
-            self.membership =
-                Some(Membership { registry: running.registry, secrets: running.secrets });
-            running.attached
-        });
-        let (events, received) = mpsc::channel(EVENTS);
-        let node = self.bootstrap.node.clone();
-        tokio::spawn(Client { service: ads, node, control_plane, gate, events }.run());
-        self.events = Some(received);
+        let running = member.start(control_plane);
+        self.membership =
+            Some(Membership { registry: running.registry, secrets: running.secrets });
+        self.streams.wait_for(running.attached);
         Ok(())
+    }
+
+    /// Opens and closes streams as discovery wants it.
+    fn follow_streams(&mut self) {
+        for id in self.discovery.take_closed() {
+            self.streams.close(id);
+        }
+        for opened in self.discovery.take_opened() {
+            self.streams.open(opened, &mut self.data.contexts);
+        }
     }
 
     /// Puts the bootstrap into effect, as far as it is complete. A static part that is refused ends the start, as in Envoy.
@@ -238,6 +245,7 @@ impl Control {
         if let Some(Refusal { kind, name, rejected }) = refused.into_iter().next() {
             return Err(Error::Static { what: kind, name, rejected });
         }
+        self.follow_streams();
         self.advance();
         Ok(())
     }
@@ -303,13 +311,13 @@ impl Control {
             let close = self.listeners_close;
             let use_kept = self.use_kept;
             tokio::select! {
-                event = next_event(&mut self.events) => {
+                Some((id, event)) = self.events.recv() => {
                     match &event {
                         Event::Response(_) => self.use_kept = None,
                         Event::Disconnected(_) => self.use_kept(),
                         Event::Connected(_) => {}
                     }
-                    self.discovery.on_event(event, &mut self.data, Instant::now());
+                    self.discovery.on_event(id, event, &mut self.data, Instant::now());
                 }
                 () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
@@ -336,6 +344,7 @@ impl Control {
                 _ = interrupt.recv() => return Ok(End::Drain),
                 _ = hangup.recv() => self.data.reopen_logs(),
             }
+            self.follow_streams();
             self.advance();
         }
     }
@@ -372,8 +381,9 @@ impl Control {
             loop {
                 tokio::select! {
                     () = &mut drained => break,
-                    event = next_event(&mut self.events) => {
-                        self.discovery.on_event(event, &mut self.data, Instant::now());
+                    Some((id, event)) = self.events.recv() => {
+                        self.discovery.on_event(id, event, &mut self.data, Instant::now());
+                        self.follow_streams();
                     }
                 }
             }
@@ -470,17 +480,6 @@ fn open_admin(
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
-}
-
-async fn next_event(events: &mut Option<mpsc::Receiver<Event>>) -> Event {
-    let event = match events {
-        Some(events) => events.recv().await,
-        None => None,
-    };
-    match event {
-        Some(event) => event,
         None => pending().await,
     }
 }

@@ -91,7 +91,7 @@ fn common(certificates: Vec<CertificateSource>, validation: Validation) -> Commo
 }
 
 fn secret_ref(name: &str) -> SecretRef {
-    SecretRef { name: name.into(), dynamic: true }
+    SecretRef { name: name.into(), source: None }
 }
 
 /// A mutual pair whose certificate and trust are secrets: `server` and `client`, `roots`.

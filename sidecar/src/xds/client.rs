@@ -1,4 +1,4 @@
-//! The aggregated stream: connect, send what is to be sent, hand over what comes, and come back after a failure.
+//! One stream: connect, send what is to be sent, hand over what comes, and come back after a failure.
 //!
 //! It knows nothing of what the messages mean. It runs as a task of the control thread and talks to the rest of it by
 //! channels; the one for events is short, so that a server which sends faster than we can apply is held back by TCP.
@@ -6,16 +6,22 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use http::uri::PathAndQuery;
 use outrigger_proto::envoy::config::core::v3::Node;
-use outrigger_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use outrigger_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::channel::{ConnectError, ControlPlane};
 use super::subscription::{Request, Response};
+use super::{Kind, StreamId};
 use crate::config::bootstrap::{DiscoveryService, Variant};
 
 /// Largest message that is accepted. Ten thousand clusters in one response are some ten megabytes.
@@ -54,6 +60,10 @@ impl From<Status> for StreamError {
 
 /// A client of one discovery service.
 pub(crate) struct Client {
+    /// Its stream.
+    pub(crate) id: StreamId,
+    /// The one type it is about; `None`: all of them (ADS).
+    pub(crate) kind: Option<Kind>,
     /// How the service is spoken to.
     pub(crate) service: DiscoveryService,
     /// Who we are.
@@ -63,7 +73,7 @@ pub(crate) struct Client {
     /// A stream is opened only while this is `true`; `None`: always.
     pub(crate) gate: Option<watch::Receiver<bool>>,
     /// Where events go.
-    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Sender<(StreamId, Event)>,
 }
 
 impl Client {
@@ -80,7 +90,7 @@ impl Client {
                 Ok(()) => return,
                 Err(error) => error,
             };
-            if self.events.send(Event::Disconnected(error)).await.is_err() {
+            if !self.tell(Event::Disconnected(error)).await {
                 return;
             }
             tokio::time::sleep(backoff.next()).await;
@@ -92,70 +102,63 @@ impl Client {
         let channel = self.control_plane.connect(self.service.authority.as_deref()).await?;
         let (sender, requests) = mpsc::unbounded_channel();
         // Requests before the response headers: servers send those together with their first message.
-        if self.events.send(Event::Connected(sender)).await.is_err() {
+        if !self.tell(Event::Connected(sender)).await {
             return Ok(());
         }
         let requests = UnboundedReceiverStream::new(requests);
-        let client =
-            AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut nodes = self.nodes();
         match self.service.variant {
             Variant::StateOfTheWorld => {
-                let messages = self.open_sotw(client, requests).await?;
+                let requests = requests.filter_map(move |request| {
+                    std::future::ready(match request {
+                        Request::StateOfTheWorld(request) => {
+                            Some(DiscoveryRequest { node: nodes(), ..request })
+                        }
+                        Request::Delta(_) => None,
+                    })
+                });
+                let messages: Streaming<DiscoveryResponse> = self.open(channel, requests).await?;
                 self.forward(messages, Response::StateOfTheWorld, backoff).await
             }
             Variant::Delta => {
-                let messages = self.open_delta(client, requests).await?;
+                let requests = requests.filter_map(move |request| {
+                    std::future::ready(match request {
+                        Request::Delta(request) => {
+                            Some(DeltaDiscoveryRequest { node: nodes(), ..request })
+                        }
+                        Request::StateOfTheWorld(_) => None,
+                    })
+                });
+                let messages: Streaming<DeltaDiscoveryResponse> =
+                    self.open(channel, requests).await?;
                 self.forward(messages, Response::Delta, backoff).await
             }
         }
     }
 
-    async fn open_sotw(
+    /// Makes the call. All services of discovery are alike: one method of two streams, under a path of its own.
+    async fn open<Q, A>(
         &self,
-        mut client: AggregatedDiscoveryServiceClient<Channel>,
-        requests: UnboundedReceiverStream<Request>,
-    ) -> Result<
-        Streaming<outrigger_proto::envoy::service::discovery::v3::DiscoveryResponse>,
-        StreamError,
-    > {
-        let mut nodes = self.nodes();
-        let requests = requests.filter_map(move |request| {
-            let request = match request {
-                Request::StateOfTheWorld(mut request) => {
-                    request.node = nodes();
-                    Some(request)
-                }
-                Request::Delta(_) => None,
-            };
-            std::future::ready(request)
-        });
+        channel: Channel,
+        requests: impl futures_util::Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, StreamError>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let mut client =
+            tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut call = tonic::Request::new(requests);
         *call.metadata_mut() = self.metadata();
-        Ok(client.stream_aggregated_resources(call).await?.into_inner())
+        let path = PathAndQuery::from_static(method(self.kind, self.service.variant));
+        let codec: ProstCodec<Q, A> = ProstCodec::default();
+        Ok(client.streaming(call, path, codec).await?.into_inner())
     }
 
-    async fn open_delta(
-        &self,
-        mut client: AggregatedDiscoveryServiceClient<Channel>,
-        requests: UnboundedReceiverStream<Request>,
-    ) -> Result<
-        Streaming<outrigger_proto::envoy::service::discovery::v3::DeltaDiscoveryResponse>,
-        StreamError,
-    > {
-        let mut nodes = self.nodes();
-        let requests = requests.filter_map(move |request| {
-            let request = match request {
-                Request::Delta(mut request) => {
-                    request.node = nodes();
-                    Some(request)
-                }
-                Request::StateOfTheWorld(_) => None,
-            };
-            std::future::ready(request)
-        });
-        let mut call = tonic::Request::new(requests);
-        *call.metadata_mut() = self.metadata();
-        Ok(client.delta_aggregated_resources(call).await?.into_inner())
+    /// Returns whether anybody takes the events still.
+    async fn tell(&self, event: Event) -> bool {
+        self.events.send((self.id, event)).await.is_ok()
     }
 
     async fn forward<M>(
@@ -166,7 +169,7 @@ impl Client {
     ) -> Result<(), StreamError> {
         while let Some(message) = messages.message().await? {
             backoff.reset();
-            if self.events.send(Event::Response(Box::new(wrap(message)))).await.is_err() {
+            if !self.tell(Event::Response(Box::new(wrap(message)))).await {
                 return Ok(());
             }
         }
@@ -191,6 +194,47 @@ impl Client {
             }
         }
         metadata
+    }
+}
+
+/// The path of the method that serves a type (`None`: all of them).
+const fn method(kind: Option<Kind>, variant: Variant) -> &'static str {
+    use Variant::{Delta, StateOfTheWorld};
+    match (kind, variant) {
+        (None, StateOfTheWorld) => {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+        }
+        (None, Delta) => {
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+        }
+        (Some(Kind::Cluster), StateOfTheWorld) => {
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"
+        }
+        (Some(Kind::Cluster), Delta) => {
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters"
+        }
+        (Some(Kind::Endpoint), StateOfTheWorld) => {
+            "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+        }
+        (Some(Kind::Endpoint), Delta) => {
+            "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints"
+        }
+        (Some(Kind::Listener), StateOfTheWorld) => {
+            "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners"
+        }
+        (Some(Kind::Listener), Delta) => {
+            "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners"
+        }
+        (Some(Kind::Route), StateOfTheWorld) => {
+            "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes"
+        }
+        (Some(Kind::Route), Delta) => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+        (Some(Kind::Secret), StateOfTheWorld) => {
+            "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+        }
+        (Some(Kind::Secret), Delta) => {
+            "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+        }
     }
 }
 

@@ -54,11 +54,17 @@ impl Counting {
         }
     }
 
-    /// There is a stream, or there is none any more.
-    pub(super) fn connected(&self, connected: bool) {
-        self.control_plane.local().connected_state.set(i64::from(connected) as _);
-        if !connected {
-            for wildcard in self.clusters.iter().chain(&self.listeners) {
+    /// There is a stream about `kind` (`None`: all types), or there is none any more.
+    pub(super) fn connected(&self, kind: Option<Kind>, connected: bool) {
+        if kind.is_none_or(Kind::is_wildcard) {
+            self.control_plane.local().connected_state.set(i64::from(connected) as _);
+        }
+        if connected {
+            return;
+        }
+        let kinds = [Kind::Cluster, Kind::Listener].into_iter();
+        for about in kinds.filter(|about| kind.is_none_or(|kind| kind == *about)) {
+            if let Some(wildcard) = self.wildcard(about) {
                 wildcard.cells.local().update_failure.inc();
             }
         }

@@ -1,6 +1,7 @@
-//! The driver of discovery: from what happens on the stream to what takes effect, and back to the answers.
+//! The driver of discovery: from what happens on the streams to what takes effect, and back to the answers.
 //!
-//! [`Client`](super::client) tells what happens, one [`Subscription`] for each type knows the protocol, [`Warming`] knows
+//! A [`Client`](super::client) for each of [`Streams`] tells what happens, one
+//! [`Subscription`](super::subscription::Subscription) for each type on it knows the protocol, [`Warming`] knows
 //! what is complete, a [`Publish`] puts it into effect, and [`Resources`] remembers what came. No I/O of its own, and time
 //! is told: the control thread calls in with events, and with the time when [`Discovery::deadline`] is over.
 //!
@@ -8,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use outrigger_proto::any::{self, UnpackError};
 use outrigger_proto::envoy::config::cluster::v3::Cluster as ClusterProto;
@@ -19,22 +19,22 @@ use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as Se
 use outrigger_proto::google::protobuf::Any;
 use outrigger_proto::json::{Problem, Schema};
 use prost::Name;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::client::Event;
 use super::counting::Counting;
 use super::needs::Need;
-use super::subscription::{Incoming, Interest, Request, Response, Subscription, Update};
-use super::warming::Warming;
-use super::{Changes, Kind, Publish, Refusal, Resources};
+use super::streams::{Forgotten, Stream, Streams};
+use super::subscription::{Incoming, Interest, Response, Update};
+use super::warming::{Feed, Warming};
+use super::{Changes, Kind, Opened, Publish, Refusal, Resources, StreamId};
 use crate::config;
 use crate::config::Rejected;
-use crate::config::bootstrap::{Bootstrap, Variant};
+use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Cluster, Discovery as ClusterDiscovery};
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::{Listener, TerminalFilter};
-use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
 use crate::stats::Registry;
 
 /// How far the start is.
@@ -61,66 +61,71 @@ enum First {
 
 /// Everything discovery knows.
 pub(crate) struct Discovery {
-    subscriptions: [Subscription; Kind::ALL.len()],
+    streams: Streams,
     warming: Warming,
     resources: Resources,
     counting: Counting,
-    /// Requests of the current stream go in here.
-    sender: Option<mpsc::UnboundedSender<Request>>,
     phase: Phase,
     first_clusters: First,
     first_listeners: First,
-    listeners_timeout: Option<Duration>,
+    lds: Option<ConfigSource>,
+    cds: Option<ConfigSource>,
+    /// Clusters of the bootstrap that a stream can be opened to: their endpoints are not themselves discovered.
+    servers: HashSet<Arc<str>>,
+    has_ads: bool,
     /// Listeners of the bootstrap, until clusters are ready.
     static_listeners: Vec<Arc<Listener>>,
-    /// Names that the bootstrap has taken.
-    static_names: HashSet<(Kind, Arc<str>)>,
+    /// Names that the bootstrap has taken, and whether it was reported that a server uses one too.
+    static_names: HashMap<(Kind, Arc<str>), bool>,
     /// Clusters by the EDS service that they take their endpoints from.
     eds_users: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// The EDS service of each cluster.
     eds_services: HashMap<Arc<str>, Arc<str>>,
     /// Resources with fields that this build does not know are refused by these descriptors.
     strict: Option<Schema>,
-    /// The current outage was reported.
-    outage_reported: bool,
 }
 
 impl Discovery {
     /// Of a bootstrap, whose own resources go first.
     pub(crate) fn new(bootstrap: &Bootstrap, registry: &Arc<Registry>, now: Instant) -> Self {
-        let variant = bootstrap.ads.as_ref().map_or(Variant::StateOfTheWorld, |ads| ads.variant);
-        let mut subscriptions = Kind::ALL.map(|kind| Subscription::new(kind, variant));
+        let mut streams = Streams::new(bootstrap.ads.as_ref().map(|ads| ads.variant));
         let mut first_clusters = First::Unneeded;
         if let Some(cds) = &bootstrap.cds {
-            subscriptions[Kind::Cluster as usize].want(Interest::Everything);
+            if let Some(subscription) = streams.subscription(Kind::Cluster, &cds.origin) {
+                subscription.want(Interest::Everything);
+            }
             first_clusters = First::Awaited(cds.initial_fetch_timeout.map(|wait| now + wait));
         }
-        let (first_listeners, listeners_timeout) = match &bootstrap.lds {
-            Some(lds) => (First::Awaited(None), lds.initial_fetch_timeout),
-            None => (First::Unneeded, None),
+        let first_listeners = match &bootstrap.lds {
+            Some(_) => First::Awaited(None),
+            None => First::Unneeded,
         };
+        let servers = bootstrap.clusters.iter();
+        let servers =
+            servers.filter(|it| !matches!(it.discovery, ClusterDiscovery::Eds { .. }));
         let mut discovery = Self {
-            subscriptions,
+            streams,
             warming: Warming::default(),
             resources: Resources::default(),
             counting: Counting::new(registry, bootstrap.cds.is_some(), bootstrap.lds.is_some()),
-            sender: None,
             phase: Phase::Clusters,
             first_clusters,
             first_listeners,
-            listeners_timeout,
+            lds: bootstrap.lds.clone(),
+            cds: bootstrap.cds.clone(),
+            servers: servers.map(|cluster| Arc::clone(&cluster.name)).collect(),
+            has_ads: bootstrap.ads.is_some(),
             static_listeners: bootstrap.listeners.clone(),
-            static_names: HashSet::new(),
+            static_names: HashMap::new(),
             eds_users: HashMap::new(),
             eds_services: HashMap::new(),
             strict: None,
-            outage_reported: false,
         };
         for listener in &bootstrap.listeners {
-            discovery.static_names.insert((Kind::Listener, Arc::clone(&listener.name)));
+            discovery.static_names.insert((Kind::Listener, Arc::clone(&listener.name)), false);
         }
         for cluster in &bootstrap.clusters {
-            discovery.static_names.insert((Kind::Cluster, Arc::clone(&cluster.name)));
+            discovery.static_names.insert((Kind::Cluster, Arc::clone(&cluster.name)), false);
             discovery.note_eds(cluster);
             discovery.warming.set_cluster(Arc::clone(cluster), now);
         }
@@ -147,15 +152,21 @@ impl Discovery {
         publish: &mut dyn Publish,
         now: Instant,
     ) {
-        let mut by_kind: BTreeMap<Kind, Vec<(Arc<str>, String)>> = BTreeMap::new();
-        // Clusters first: listeners with routes of their own are checked against them.
-        let order = [Kind::Cluster, Kind::Secret, Kind::Endpoint, Kind::Route, Kind::Listener];
+        let mut by_source: BTreeMap<Feed, Vec<(Arc<str>, String)>> = BTreeMap::new();
+        // Clusters first: listeners with routes of their own are checked against them. What is named comes after those
+        // that say where it comes from.
+        let order = [Kind::Cluster, Kind::Listener, Kind::Secret, Kind::Endpoint, Kind::Route];
         for kind in order {
             for (_, name, version, body) in kept.iter().filter(|(other, ..)| *other == kind) {
-                match self.apply(kind, name, version, body.clone(), publish, now) {
-                    Ok(()) => {
-                        by_kind.entry(kind).or_default().push((Arc::clone(name), version.clone()))
-                    }
+                if self.is_static(kind, name) {
+                    continue;
+                }
+                let Some(origin) = self.origin_of(kind, name) else { continue };
+                match self.apply((kind, &origin), name, version, body.clone(), publish, now) {
+                    Ok(()) => by_source
+                        .entry((kind, origin))
+                        .or_default()
+                        .push((Arc::clone(name), version.clone())),
                     Err(rejected) => report(
                         "a kept resource cannot be used any more",
                         &Refusal { kind, name: Arc::clone(name), rejected },
@@ -163,8 +174,10 @@ impl Discovery {
                 }
             }
         }
-        for (kind, resources) in by_kind {
-            self.subscriptions[kind as usize].restore(String::new(), resources);
+        for ((kind, origin), resources) in by_source {
+            if let Some(subscription) = self.streams.subscription(kind, &origin) {
+                subscription.restore(String::new(), resources);
+            }
             match kind {
                 Kind::Cluster => self.first_clusters = self.first_clusters.over(),
                 Kind::Listener => self.first_listeners = self.first_listeners.over(),
@@ -174,28 +187,62 @@ impl Discovery {
         self.settle(publish, now, &mut Vec::new());
     }
 
-    /// Something happened on the stream.
-    pub(crate) fn on_event(&mut self, event: Event, publish: &mut dyn Publish, now: Instant) {
+    /// Where a resource comes from, as far as what refers to it says.
+    fn origin_of(&self, kind: Kind, name: &Arc<str>) -> Option<Origin> {
+        match kind {
+            Kind::Cluster => self.cds.as_ref().map(|source| source.origin.clone()),
+            Kind::Listener => self.lds.as_ref().map(|source| source.origin.clone()),
+            // A listener of the bootstrap that needs it may not have had its turn yet.
+            Kind::Endpoint | Kind::Route | Kind::Secret => self
+                .warming
+                .origin_of(kind, name)
+                .or_else(|| self.has_ads.then_some(Origin::Ads)),
+        }
+    }
+
+    /// Streams to open since this was last asked; what happens on them comes back by [`Discovery::on_event`].
+    pub(crate) fn take_opened(&mut self) -> Vec<Opened> {
+        self.streams.take_opened()
+    }
+
+    /// Streams to close since this was last asked.
+    pub(crate) fn take_closed(&mut self) -> Vec<StreamId> {
+        self.streams.take_closed()
+    }
+
+    /// Something happened on a stream.
+    pub(crate) fn on_event(
+        &mut self,
+        id: StreamId,
+        event: Event,
+        publish: &mut dyn Publish,
+        now: Instant,
+    ) {
+        // It may have been closed while this was under way.
+        let Some(stream) = self.streams.get(id) else { return };
+        let kind = stream.kind();
         match event {
             Event::Connected(sender) => {
-                self.sender = Some(sender);
-                self.counting.connected(true);
-                for subscription in &mut self.subscriptions {
+                stream.sender = Some(sender);
+                for subscription in &mut stream.subscriptions {
                     subscription.connected();
                 }
+                self.counting.connected(kind, true);
                 self.send();
             }
             Event::Response(response) => {
-                if std::mem::take(&mut self.outage_reported) {
-                    tracing::info!("discovery is back");
+                if std::mem::take(&mut stream.outage_reported) {
+                    tracing::info!(about = describe(kind), "discovery is back");
                 }
-                self.on_response(*response, publish, now);
+                self.on_response(id, *response, publish, now);
             }
             Event::Disconnected(error) => {
-                self.sender = None;
-                self.counting.connected(false);
-                if !std::mem::replace(&mut self.outage_reported, true) {
-                    tracing::warn!(%error, "no discovery; serving on with what is known");
+                stream.sender = None;
+                let is_reported = std::mem::replace(&mut stream.outage_reported, true);
+                self.counting.connected(kind, false);
+                if !is_reported {
+                    let about = describe(kind);
+                    tracing::warn!(about, %error, "no discovery; serving on with what is known");
                 }
             }
         }
@@ -243,21 +290,37 @@ impl Discovery {
         &mut self.resources
     }
 
-    fn on_response(&mut self, response: Response, publish: &mut dyn Publish, now: Instant) {
-        let Some(kind) = Kind::from_type_url(response.type_url()) else {
-            tracing::warn!(type_url = response.type_url(), "a response of a type nobody asked for");
+    fn on_response(
+        &mut self,
+        id: StreamId,
+        response: Response,
+        publish: &mut dyn Publish,
+        now: Instant,
+    ) {
+        let Some(stream) = self.streams.get(id) else { return };
+        let origin = stream.origin.clone();
+        let type_url = response.type_url();
+        // A stream of one type need not say which.
+        let kind = match Kind::from_type_url(type_url) {
+            None if type_url.is_empty() => stream.kind(),
+            kind => kind,
+        };
+        let Some((kind, subscription)) =
+            kind.and_then(|kind| Some((kind, stream.subscription(kind)?)))
+        else {
+            tracing::warn!(type_url, "a response of a type nobody asked for");
             return;
         };
         if let Some(identifier) = response.control_plane() {
             self.counting.identifier(identifier);
         }
-        let mut update = self.subscriptions[kind as usize].receive(response);
+        let mut update = subscription.receive(response);
         let refused = match &update.malformed {
             Some(reason) => {
                 tracing::warn!(%kind, reason, "a response is refused as a whole");
                 Vec::new()
             }
-            None => self.on_update(kind, &mut update, publish, now),
+            None => self.on_update((kind, &origin), &mut update, publish, now),
         };
         let accepted = update.malformed.is_none() && refused.is_empty();
         self.counting.response(kind, accepted, &update.version);
@@ -266,14 +329,16 @@ impl Discovery {
             Kind::Listener => self.first_listeners = self.first_listeners.over(),
             Kind::Endpoint | Kind::Route | Kind::Secret => {}
         }
-        self.subscriptions[kind as usize].finish(update, &refused);
+        if let Some(subscription) = self.streams.subscription(kind, &origin) {
+            subscription.finish(update, &refused);
+        }
         self.settle(publish, now, &mut Vec::new());
     }
 
     /// Applies an update resource by resource. Returns everything that was refused.
     fn on_update(
         &mut self,
-        kind: Kind,
+        (kind, origin): (Kind, &Origin),
         update: &mut Update,
         publish: &mut dyn Publish,
         now: Instant,
@@ -284,9 +349,11 @@ impl Discovery {
             self.resources.refuse(refusal, &update.version, None);
             self.count(kind, &refusal.name, false);
         }
+        update.removed.retain(|name| !self.is_static(kind, name));
+        update.resources.retain(|resource| !self.is_static(kind, &resource.name));
         // What goes comes first: it may free the address of what comes.
         for name in &update.removed {
-            self.remove(kind, name, now);
+            self.remove(kind, origin, name, now);
         }
         if kind == Kind::Listener && !update.removed.is_empty() {
             self.publish(publish, kind, &mut refused);
@@ -299,48 +366,62 @@ impl Discovery {
                 self.count(kind, name, true);
                 continue;
             }
-            let applied = self.apply(kind, name, version, body.clone(), publish, now);
+            let applied = self.apply((kind, origin), name, version, body.clone(), publish, now);
             self.count(kind, name, applied.is_ok());
             if let Err(rejected) = applied {
                 let refusal = Refusal { kind, name: Arc::clone(name), rejected };
                 report("a resource is refused; its previous version stays", &refusal);
                 self.resources.refuse(&refusal, version, Some(body.clone()));
                 refused.push(refusal);
+                if !kind.is_wildcard() {
+                    self.warming.answered(kind, origin, name, now);
+                }
             }
         }
         self.publish(publish, kind, &mut refused);
         refused
     }
 
+    /// Whether the bootstrap has taken a name: what a server says of it is ignored, and accepted, as in Envoy. Servers
+    /// send everyone all clusters, their own among them, by which they are reached.
+    fn is_static(&mut self, kind: Kind, name: &Arc<str>) -> bool {
+        let Some(is_reported) = self.static_names.get_mut(&(kind, Arc::clone(name))) else {
+            return false;
+        };
+        if !std::mem::replace(is_reported, true) {
+            tracing::info!(%kind, %name, "discovered too, but the one of the bootstrap stays");
+        }
+        true
+    }
+
     /// Converts a resource and hands it to warming.
     fn apply(
         &mut self,
-        kind: Kind,
+        (kind, origin): (Kind, &Origin),
         name: &Arc<str>,
         version: &str,
         body: Any,
         publish: &mut dyn Publish,
         now: Instant,
     ) -> Result<(), Vec<Rejected>> {
-        if self.static_names.contains(&(kind, Arc::clone(name))) {
-            return Err(whole("a resource of this name stands in the bootstrap".to_owned()));
-        }
         if let Some(schema) = &self.strict {
             check_known(schema, &body)?;
         }
         match kind {
             Kind::Cluster => {
                 let cluster = config::cluster::from_proto(unpack::<ClusterProto>(&body)?)?;
+                self.check_sources((kind, name), &cluster)?;
                 self.note_eds(&cluster);
                 self.warming.set_cluster(Arc::new(cluster), now);
             }
             Kind::Endpoint => {
                 let assignment =
                     config::endpoint::from_proto(unpack::<ClusterLoadAssignment>(&body)?)?;
-                self.warming.set_endpoints(Arc::new(assignment), now);
+                self.warming.set_endpoints(origin, Arc::new(assignment), now);
             }
             Kind::Listener => {
                 let listener = config::listener::from_proto(unpack::<ListenerProto>(&body)?)?;
+                self.check_sources((kind, name), &listener)?;
                 self.check_clusters(&listener)?;
                 publish.reserve(&listener).map_err(|rejected| vec![rejected])?;
                 self.warming.set_listener(Arc::new(listener), now);
@@ -352,18 +433,18 @@ impl Discovery {
                 if !rejected.is_empty() {
                     return Err(rejected);
                 }
-                self.warming.set_routes(Arc::new(routes), now);
+                self.warming.set_routes(origin, Arc::new(routes), now);
             }
             Kind::Secret => {
                 let secret = config::secret::from_proto(unpack::<SecretProto>(&body)?)?;
-                self.warming.set_secret(secret, now);
+                self.warming.set_secret(origin, secret, now);
             }
         }
         self.resources.accept(kind, name, version, body);
         Ok(())
     }
 
-    fn remove(&mut self, kind: Kind, name: &Arc<str>, now: Instant) {
+    fn remove(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>, now: Instant) {
         match kind {
             Kind::Cluster => {
                 self.warming.remove_cluster(name);
@@ -374,7 +455,7 @@ impl Discovery {
                 self.warming.remove_listener(name);
                 self.resources.remove(kind, name);
             }
-            Kind::Endpoint => self.warming.no_endpoints(name, now),
+            Kind::Endpoint => self.warming.answered(kind, origin, name, now),
             // Whatever uses it keeps it, as in Envoy; it goes when nothing does.
             Kind::Route | Kind::Secret => {}
         }
@@ -385,22 +466,22 @@ impl Discovery {
     fn settle(&mut self, publish: &mut dyn Publish, now: Instant, refused: &mut Vec<Refusal>) {
         loop {
             self.advance(publish, now, refused);
-            for kind in [Kind::Endpoint, Kind::Route, Kind::Secret] {
-                if let Some(interest) = self.warming.take_interest(kind) {
-                    self.subscriptions[kind as usize].want(interest);
+            for ((kind, origin), interest) in self.warming.take_interests() {
+                if let Some(subscription) = self.streams.subscription(kind, &origin) {
+                    subscription.want(interest);
                 }
             }
             self.send();
-            for kind in Kind::ALL {
-                for name in self.subscriptions[kind as usize].take_forgotten() {
-                    self.warming.forget(kind, &name);
+            for (kind, origin, name) in self.take_forgotten() {
+                if self.warming.forget(kind, &origin, &name) {
                     self.resources.remove(kind, &name);
                 }
             }
+            self.streams.close_idle();
             for need in self.warming.take_timed_out() {
                 tracing::warn!(
-                    kind = %need.kind(),
-                    name = %need.name(),
+                    kind = %need.kind,
+                    name = %need.name,
                     "did not come within initial_fetch_timeout; going on without"
                 );
                 self.count_timeout(&need);
@@ -428,10 +509,12 @@ impl Discovery {
                     }),
                 }
             }
-            if self.first_listeners != First::Unneeded {
-                self.subscriptions[Kind::Listener as usize].want(Interest::Everything);
+            if let Some(lds) = &self.lds {
+                if let Some(subscription) = self.streams.subscription(Kind::Listener, &lds.origin) {
+                    subscription.want(Interest::Everything);
+                }
                 if let First::Awaited(_) = self.first_listeners {
-                    let deadline = self.listeners_timeout.map(|wait| now + wait);
+                    let deadline = lds.initial_fetch_timeout.map(|wait| now + wait);
                     self.first_listeners = First::Awaited(deadline);
                 }
             }
@@ -445,14 +528,33 @@ impl Discovery {
     }
 
     fn send(&mut self) {
-        let Some(sender) = &self.sender else { return };
-        for subscription in &mut self.subscriptions {
-            while let Some(request) = subscription.next_request() {
-                self.counting.request(&request);
-                // A stream that has ended says so by itself.
-                let _ = sender.send(request);
+        for stream in self.streams.iter_mut() {
+            let Some(sender) = &stream.sender else { continue };
+            for subscription in &mut stream.subscriptions {
+                while let Some(request) = subscription.next_request() {
+                    self.counting.request(&request);
+                    // A stream that has ended says so by itself.
+                    let _ = sender.send(request);
+                }
             }
         }
+    }
+
+    /// Names that their servers were told to leave out, or that nobody will be told of any more.
+    fn take_forgotten(&mut self) -> Vec<Forgotten> {
+        let mut all = Vec::new();
+        for stream in self.streams.iter_mut() {
+            let Stream { origin, subscriptions, .. } = stream;
+            for subscription in subscriptions {
+                if *origin != Origin::Ads && subscription.is_unwanted() {
+                    subscription.abandon();
+                }
+                let forgotten = subscription.take_forgotten().into_iter();
+                let kind = subscription.kind();
+                all.extend(forgotten.map(|name| (kind, origin.clone(), name)));
+            }
+        }
+        all
     }
 
     /// As [`Discovery::publish`], for whatever comes of it. Returns whether there was anything.
@@ -495,53 +597,6 @@ impl Discovery {
         refused
     }
 
-    /// A listener's own routes lead to clusters that exist, unless they say that this is not to be checked.
-    fn check_clusters(&self, listener: &Listener) -> Result<(), Vec<Rejected>> {
-        let mut rejected = Vec::new();
-        let chains = listener.filter_chains.iter().enumerate();
-        let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
-        let default = listener.default_filter_chain.iter();
-        let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
-        for (path, chain) in chains.chain(default) {
-            if let TerminalFilter::Http(http) = &chain.terminal
-                && let RouteSource::Inline(routes) = &http.routes
-            {
-                let path = format!("{path}.filters.typed_config.route_config.");
-                self.check_routes(routes, &path, &mut rejected);
-            }
-        }
-        if rejected.is_empty() { Ok(()) } else { Err(rejected) }
-    }
-
-    fn check_routes(&self, routes: &RouteConfiguration, path: &str, rejected: &mut Vec<Rejected>) {
-        if !routes.validate_clusters {
-            return;
-        }
-        for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
-            for (index, route) in host.routes.iter().enumerate() {
-                let RouteAction::Forward(forward) = &route.action else { continue };
-                let path = format!("{path}virtual_hosts[{host_index}].routes[{index}].route");
-                match &forward.cluster {
-                    ClusterSpecifier::Cluster(name) => {
-                        self.check_cluster(name, format!("{path}.cluster"), rejected);
-                    }
-                    ClusterSpecifier::Weighted(clusters) => {
-                        for (index, cluster) in clusters.iter().enumerate() {
-                            let path = format!("{path}.weighted_clusters.clusters[{index}].name");
-                            self.check_cluster(&cluster.name, path, rejected);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn check_cluster(&self, name: &str, path: String, rejected: &mut Vec<Rejected>) {
-        if !self.warming.has_cluster(name) {
-            rejected.push(Rejected { path, reason: format!("there is no cluster {name:?}") });
-        }
-    }
-
     fn note_eds(&mut self, cluster: &Cluster) {
         self.forget_eds(&cluster.name);
         if let ClusterDiscovery::Eds { service_name, .. } = &cluster.discovery {
@@ -582,18 +637,20 @@ impl Discovery {
     }
 
     fn count_timeout(&self, need: &Need) {
-        match need {
-            Need::Endpoints(name) => {
+        let Need { kind, name, origin: _ } = need;
+        match kind {
+            Kind::Cluster | Kind::Listener => {}
+            Kind::Endpoint => {
                 for cluster in self.eds_users.get(name).into_iter().flatten() {
                     self.counting.endpoints_timed_out(cluster);
                 }
             }
-            Need::Routes(name) => {
+            Kind::Route => {
                 for prefix in self.route_users(name) {
                     self.counting.routes_timed_out(&prefix, name);
                 }
             }
-            Need::Secret(name) => self.counting.secret_timed_out(name),
+            Kind::Secret => self.counting.secret_timed_out(name),
         }
     }
 
@@ -634,6 +691,11 @@ fn names(changes: &Changes) -> Vec<(Kind, Arc<str>)> {
     all.map(|(kind, name)| (kind, Arc::clone(name))).collect()
 }
 
+/// What a stream is about, for people.
+fn describe(kind: Option<Kind>) -> &'static str {
+    kind.map_or("all types", Kind::name)
+}
+
 fn check_known(schema: &Schema, body: &Any) -> Result<(), Vec<Rejected>> {
     let unknown = schema
         .unknown_fields(any::message_name(&body.type_url), &body.value)
@@ -660,5 +722,6 @@ fn report(what: &'static str, refusal: &Refusal) {
     }
 }
 
+mod checks;
 #[cfg(test)]
 mod tests;

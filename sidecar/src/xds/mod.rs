@@ -1,4 +1,4 @@
-//! Discovery: one aggregated stream to a control plane, and what is made of its answers.
+//! Discovery: streams to control planes, and what is made of their answers.
 //!
 //! Reading order:
 //! - [`kind`]: the types of resources;
@@ -6,8 +6,9 @@
 //! - [`needs`]: what a cluster or listener refers to by name;
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
 //! - [`publish`]: how it takes effect;
+//! - [`streams`]: which streams there are;
 //! - [`discovery`]: the driver that connects all of these;
-//! - [`client`] and [`channel`]: the stream and the connection under it;
+//! - [`client`] and [`channel`]: a stream and the connection under it;
 //! - [`resources`]: what came, as it came; [`disk`]: what of it outlives the process; [`counting`]: statistics.
 
 mod channel;
@@ -19,6 +20,7 @@ mod kind;
 mod needs;
 mod publish;
 mod resources;
+mod streams;
 mod subscription;
 mod warming;
 
@@ -32,3 +34,4 @@ pub(crate) use disk::Disk;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
 pub(crate) use resources::Resources;
+pub(crate) use streams::{Opened, StreamId};

@@ -5,40 +5,27 @@ use std::time::Duration;
 
 use super::Kind;
 use crate::config::cluster::{Cluster, Discovery};
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::secret::CertificateSource;
 use crate::config::tls::{CommonTls, Validation};
 
-/// Longest wait for a secret (Envoy's default of `initial_fetch_timeout`).
-const SECRET_TIMEOUT: Option<Duration> = Some(Duration::from_secs(15));
-
 /// Something that is discovered by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Need {
-    /// A load assignment.
-    Endpoints(Arc<str>),
-    /// A route configuration.
-    Routes(Arc<str>),
-    /// A secret.
-    Secret(Arc<str>),
+pub(crate) struct Need {
+    /// Its type: endpoints, routes, or a secret.
+    pub(crate) kind: Kind,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Who is asked for it.
+    pub(crate) origin: Origin,
 }
 
 impl Need {
-    /// Its type.
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Endpoints(_) => Kind::Endpoint,
-            Self::Routes(_) => Kind::Route,
-            Self::Secret(_) => Kind::Secret,
-        }
-    }
-
-    /// Its name.
-    pub(crate) fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Endpoints(name) | Self::Routes(name) | Self::Secret(name) => name,
-        }
+    /// What a source is asked for.
+    pub(crate) fn new(kind: Kind, name: &Arc<str>, source: &ConfigSource) -> Self {
+        Self { kind, name: Arc::clone(name), origin: source.origin.clone() }
     }
 }
 
@@ -51,8 +38,9 @@ pub(crate) trait Needs {
 impl Needs for Cluster {
     fn needs(&self) -> Vec<(Need, Option<Duration>)> {
         let mut needs = Vec::new();
-        if let Discovery::Eds { service_name, initial_fetch_timeout } = &self.discovery {
-            needs.push((Need::Endpoints(Arc::clone(service_name)), *initial_fetch_timeout));
+        if let Discovery::Eds { service_name, source } = &self.discovery {
+            let need = Need::new(Kind::Endpoint, service_name, source);
+            needs.push((need, source.initial_fetch_timeout));
         }
         let matches = self.transport_socket_matches.iter().map(|other| &other.transport);
         for tls in std::iter::once(&self.transport).chain(matches).flatten() {
@@ -67,9 +55,10 @@ impl Needs for Listener {
         let mut needs = Vec::new();
         for chain in self.filter_chains.iter().chain(&self.default_filter_chain) {
             if let TerminalFilter::Http(http) = &chain.terminal
-                && let RouteSource::Rds { name, initial_fetch_timeout } = &http.routes
+                && let RouteSource::Rds { name, source } = &http.routes
             {
-                needs.push((Need::Routes(Arc::clone(name)), *initial_fetch_timeout));
+                let need = Need::new(Kind::Route, name, source);
+                needs.push((need, source.initial_fetch_timeout));
             }
             if let Some(tls) = &chain.tls {
                 secrets(&tls.common, &mut needs);
@@ -88,8 +77,11 @@ fn secrets(tls: &CommonTls, needs: &mut Vec<(Need, Option<Duration>)>) {
         Validation::Secret(secret) | Validation::Combined { secret, .. } => Some(secret),
         Validation::None | Validation::Inline(_) => None,
     };
-    for secret in certificates.chain(validation).filter(|secret| secret.dynamic) {
-        needs.push((Need::Secret(Arc::clone(&secret.name)), SECRET_TIMEOUT));
+    for secret in certificates.chain(validation) {
+        if let Some(source) = &secret.source {
+            let need = Need::new(Kind::Secret, &secret.name, source);
+            needs.push((need, source.initial_fetch_timeout));
+        }
     }
 }
 

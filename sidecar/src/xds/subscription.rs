@@ -199,6 +199,22 @@ impl Subscription {
         }
     }
 
+    /// Its type.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether nothing is wanted, and nothing kept that would have to be forgotten yet.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.wanted.is_none() && self.accepted.is_empty() && self.forgotten.is_empty()
+    }
+
+    /// Forgets what is not wanted, whether the server was told or not: it will be no more.
+    pub(crate) fn abandon(&mut self) {
+        self.answers.clear();
+        self.forget_all_but(&Interest::None);
+    }
+
     /// Takes over what was accepted in an earlier life, before the first stream.
     pub(crate) fn restore(
         &mut self,
@@ -207,6 +223,11 @@ impl Subscription {
     ) {
         self.version = version;
         self.accepted.extend(resources);
+    }
+
+    /// Whether nothing is wanted.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.wanted.is_none()
     }
 
     /// Says what is wanted from now on. A name that is no longer wanted stays until the server was told so: see

@@ -15,6 +15,7 @@ use super::needs::{Need, Needs};
 use super::subscription::Interest;
 use super::{Changes, Kind, Refusal};
 use crate::config::cluster::Cluster;
+use crate::config::config_source::Origin;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
@@ -30,15 +31,17 @@ pub(crate) struct Warming {
     /// Who waits for what.
     waiting: HashMap<Need, BTreeSet<Waiter>>,
     deadlines: BTreeSet<(Instant, Waiter)>,
-    endpoints: Uses,
-    routes: Uses,
-    secrets: Uses,
+    /// How many refer to what.
+    uses: BTreeMap<Feed, Uses>,
     changes: Changes,
     /// Needs whose time ran out since it was last asked.
     timed_out: Vec<Need>,
     warming_clusters: usize,
     warming_listeners: usize,
 }
+
+/// Names of one type that one source is asked for.
+pub(crate) type Feed = (Kind, Origin);
 
 /// A cluster or listener by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +65,13 @@ struct Waiting<T> {
     config: Arc<T>,
     since: Instant,
     deadline: Option<Instant>,
+}
+
+impl<T> Slot<T> {
+    /// Every version that refers to something.
+    fn versions(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.active.iter().chain(self.warming.as_ref().map(|waiting| &waiting.config))
+    }
 }
 
 impl<T> Default for Slot<T> {
@@ -169,45 +179,74 @@ impl Warming {
     }
 
     /// Takes the endpoints of an EDS service.
-    pub(crate) fn set_endpoints(&mut self, assignment: Arc<LoadAssignment>, now: Instant) {
+    pub(crate) fn set_endpoints(
+        &mut self,
+        origin: &Origin,
+        assignment: Arc<LoadAssignment>,
+        now: Instant,
+    ) {
         let name = Arc::clone(&assignment.cluster_name);
         self.changes.endpoints.push(assignment);
-        self.arrived(Need::Endpoints(name), now);
-    }
-
-    /// The server says that an EDS service has no load assignment. Clusters that wait for it go on without; one that has
-    /// endpoints keeps them, as in Envoy.
-    pub(crate) fn no_endpoints(&mut self, name: &Arc<str>, now: Instant) {
-        self.arrived(Need::Endpoints(Arc::clone(name)), now);
+        self.answered(Kind::Endpoint, origin, &name, now);
     }
 
     /// Takes a route configuration.
-    pub(crate) fn set_routes(&mut self, routes: Arc<RouteConfiguration>, now: Instant) {
+    pub(crate) fn set_routes(
+        &mut self,
+        origin: &Origin,
+        routes: Arc<RouteConfiguration>,
+        now: Instant,
+    ) {
         let name = Arc::clone(&routes.name);
         self.changes.routes.push(routes);
-        self.arrived(Need::Routes(name), now);
+        self.answered(Kind::Route, origin, &name, now);
     }
 
     /// Takes a secret.
-    pub(crate) fn set_secret(&mut self, secret: Secret, now: Instant) {
+    pub(crate) fn set_secret(&mut self, origin: &Origin, secret: Secret, now: Instant) {
         let name = Arc::clone(&secret.name);
         self.changes.secrets.push(secret);
-        self.arrived(Need::Secret(name), now);
+        self.answered(Kind::Secret, origin, &name, now);
     }
 
-    /// Nothing refers to a name any more, and the server was told so: what was fetched of it has to be fetched again.
-    pub(crate) fn forget(&mut self, kind: Kind, name: &Arc<str>) {
-        let (need, removed) = match kind {
-            Kind::Endpoint => {
-                (Need::Endpoints(Arc::clone(name)), &mut self.changes.removed_endpoints)
-            }
-            Kind::Route => (Need::Routes(Arc::clone(name)), &mut self.changes.removed_routes),
-            Kind::Secret => (Need::Secret(Arc::clone(name)), &mut self.changes.removed_secrets),
-            Kind::Cluster | Kind::Listener => return,
+    /// The server has said what there is to say of a name, be it that it does not exist, or something that was refused.
+    /// Who waits for it goes on without; who has a version from before keeps it, as in Envoy.
+    pub(crate) fn answered(
+        &mut self,
+        kind: Kind,
+        origin: &Origin,
+        name: &Arc<str>,
+        now: Instant,
+    ) {
+        let need = Need { kind, name: Arc::clone(name), origin: origin.clone() };
+        let waiters = self.waiting.remove(&need).unwrap_or_default();
+        self.here.insert(need);
+        for waiter in waiters {
+            self.check(&waiter, now);
+        }
+    }
+
+    /// Nothing refers to a name of this source any more, and the server was told so: what was fetched of it has to be
+    /// fetched again. Returns whether it is gone: it may have come from another source meanwhile.
+    pub(crate) fn forget(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>) -> bool {
+        let need = Need { kind, name: Arc::clone(name), origin: origin.clone() };
+        let was_here = self.here.remove(&need);
+        let origins = self.uses.keys().filter(|(other, _)| *other == kind);
+        let mut others =
+            origins.map(|(_, origin)| Need { origin: origin.clone(), ..need.clone() });
+        if others.any(|other| self.here.contains(&other)) {
+            return false;
+        }
+        let removed = match kind {
+            Kind::Endpoint => &mut self.changes.removed_endpoints,
+            Kind::Route => &mut self.changes.removed_routes,
+            Kind::Secret => &mut self.changes.removed_secrets,
+            Kind::Cluster | Kind::Listener => return true,
         };
-        if self.here.remove(&need) {
+        if was_here {
             removed.push(Arc::clone(name));
         }
+        true
     }
 
     /// A change was refused when it was put into effect: what was there before still is.
@@ -265,16 +304,48 @@ impl Warming {
         std::mem::take(&mut self.timed_out)
     }
 
-    /// The names of a type that are needed, if they changed since this was last called.
-    pub(crate) fn take_interest(&mut self, kind: Kind) -> Option<Interest> {
-        let uses = match kind {
-            Kind::Endpoint => &mut self.endpoints,
-            Kind::Route => &mut self.routes,
-            Kind::Secret => &mut self.secrets,
-            Kind::Cluster | Kind::Listener => return None,
+    /// The names that are needed, of each type and source where they changed since this was last called.
+    pub(crate) fn take_interests(&mut self) -> Vec<(Feed, Interest)> {
+        let mut interests = Vec::new();
+        self.uses.retain(|feed, uses| {
+            if std::mem::take(&mut uses.changed) {
+                let names = uses.counts.keys().map(Arc::clone).collect();
+                interests.push((feed.clone(), Interest::Names(Arc::new(names))));
+            }
+            !uses.counts.is_empty()
+        });
+        interests
+    }
+
+    /// Another source than that of `need` from which this name is taken already, by another cluster or listener than
+    /// `user`. Names are known by type: one that comes from two sources would be one of two things.
+    pub(crate) fn rival(&self, need: &Need, user: (Kind, &str)) -> Option<&Origin> {
+        let own = |origin: &Origin| {
+            let rival = Need { origin: origin.clone(), ..need.clone() };
+            let refers = |needs: Vec<(Need, Option<Duration>)>| {
+                usize::from(needs.iter().any(|(need, _)| *need == rival))
+            };
+            match user {
+                (Kind::Cluster, name) => self.clusters.get(name).map_or(0, |slot| {
+                    slot.versions().map(|version| refers(version.needs())).sum()
+                }),
+                (_, name) => self.listeners.get(name).map_or(0, |slot| {
+                    slot.versions().map(|version| refers(version.needs())).sum()
+                }),
+            }
         };
-        std::mem::take(&mut uses.changed)
-            .then(|| Interest::Names(Arc::new(uses.counts.keys().map(Arc::clone).collect())))
+        self.uses.iter().find_map(|((kind, origin), uses)| {
+            let is_other = *kind == need.kind && *origin != need.origin;
+            let count = uses.counts.get(&need.name).copied().unwrap_or(0);
+            (is_other && count > 0 && count > own(origin)).then_some(origin)
+        })
+    }
+
+    /// Who is asked for a name, if anybody needs it.
+    pub(crate) fn origin_of(&self, kind: Kind, name: &str) -> Option<Origin> {
+        let mut feeds = self.uses.iter().filter(|((other, _), _)| *other == kind);
+        let (feed, _) = feeds.find(|(_, uses)| uses.counts.contains_key(name))?;
+        Some(feed.1.clone())
     }
 
     /// Clusters that wait.
@@ -297,14 +368,6 @@ impl Warming {
         self.listeners.values().filter_map(|slot| {
             slot.warming.as_ref().map(|waiting| &waiting.config).or(slot.active.as_ref())
         })
-    }
-
-    fn arrived(&mut self, need: Need, now: Instant) {
-        let waiters = self.waiting.remove(&need).unwrap_or_default();
-        self.here.insert(need);
-        for waiter in waiters {
-            self.check(&waiter, now);
-        }
     }
 
     /// Activates what waits, if it waits for nothing more; else notes what it waits for, and until when.
@@ -402,23 +465,15 @@ impl Warming {
 
     fn add_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
         for (need, _) in needs {
-            let (uses, name) = self.uses(need);
-            uses.add(&name);
+            self.uses.entry((need.kind, need.origin.clone())).or_default().add(&need.name);
         }
     }
 
     fn remove_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
         for (need, _) in needs {
-            let (uses, name) = self.uses(need);
-            uses.remove(&name);
-        }
-    }
-
-    fn uses(&mut self, need: &Need) -> (&mut Uses, Arc<str>) {
-        match need {
-            Need::Endpoints(name) => (&mut self.endpoints, Arc::clone(name)),
-            Need::Routes(name) => (&mut self.routes, Arc::clone(name)),
-            Need::Secret(name) => (&mut self.secrets, Arc::clone(name)),
+            if let Some(uses) = self.uses.get_mut(&(need.kind, need.origin.clone())) {
+                uses.remove(&need.name);
+            }
         }
     }
 }

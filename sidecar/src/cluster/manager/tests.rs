@@ -13,6 +13,7 @@ use crate::cluster::endpoint::{Endpoint, Health};
 use crate::cluster::outlier_detection::EjectionReason;
 use crate::cluster::testing::{assignment, config, endpoint, group, outlier_detection};
 use crate::config;
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::cluster::{Discovery, OutlierDetection};
 use crate::config::endpoint::{HealthStatus, LocalityEndpoints};
 use crate::stats::Registry;
@@ -30,7 +31,8 @@ fn set(manager: &mut Manager, config: config::cluster::Cluster) {
 }
 
 fn eds(name: &str) -> config::cluster::Cluster {
-    let discovery = Discovery::Eds { service_name: name.into(), initial_fetch_timeout: None };
+    let source = ConfigSource { origin: Origin::Ads, initial_fetch_timeout: None };
+    let discovery = Discovery::Eds { service_name: name.into(), source };
     config::cluster::Cluster { discovery, ..config(name) }
 }
 

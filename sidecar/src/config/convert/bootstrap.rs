@@ -17,8 +17,9 @@ use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use prost::Message;
 
 use crate::config::Problems;
-use crate::config::bootstrap::{Bootstrap, DiscoveryService, Subscription};
+use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
+use crate::config::config_source::ConfigSource;
 use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
@@ -108,8 +109,14 @@ pub(super) fn convert(
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
-    let node = node_of(problems, node.unwrap_or_default(), ads.is_some());
-    bootstrap_references::check(problems, &parts, ads.as_ref(), &names);
+    let sources = bootstrap_references::Sources {
+        ads: ads.as_ref(),
+        lds: lds.as_ref(),
+        cds: cds.as_ref(),
+    };
+    let is_discovering = ads.is_some() || lds.is_some() || cds.is_some();
+    let node = node_of(problems, node.unwrap_or_default(), is_discovering);
+    bootstrap_references::check(problems, &parts, &sources, &names);
     Some(Bootstrap {
         node,
         admin,
@@ -277,8 +284,8 @@ fn named<P, R>(
 }
 
 struct Dynamic {
-    lds: Option<Subscription>,
-    cds: Option<Subscription>,
+    lds: Option<ConfigSource>,
+    cds: Option<ConfigSource>,
     ads: Option<DiscoveryService>,
 }
 
@@ -291,21 +298,11 @@ fn dynamics(problems: &mut Problems, proto: DynamicResources) -> Dynamic {
         ads_config,
     } = proto;
     unsupported!(problems; lds_resources_locator, cds_resources_locator);
-    let has_ads = ads_config.is_some();
     let ads = ads_config.and_then(|proto| {
         problems.field("ads_config", |problems| discovery::convert(problems, proto))
     });
-    if !has_ads && (lds_config.is_some() || cds_config.is_some()) {
-        problems.reject_field("ads_config", "required with lds_config and cds_config");
-    }
-    let mut subscription = |name: &str, proto: Option<core::ConfigSource>| {
-        let initial_fetch_timeout =
-            problems.field(name, |problems| config_source::ads(problems, proto?))?;
-        Some(Subscription { initial_fetch_timeout })
+    let mut source = |name: &str, proto: Option<core::ConfigSource>| {
+        problems.field(name, |problems| config_source::convert(problems, proto?))
     };
-    Dynamic {
-        lds: subscription("lds_config", lds_config),
-        cds: subscription("cds_config", cds_config),
-        ads,
-    }
+    Dynamic { lds: source("lds_config", lds_config), cds: source("cds_config", cds_config), ads }
 }

@@ -11,6 +11,7 @@ use super::bootstrap::{Secrets, Statics};
 use crate::config::Problems;
 use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::{Cluster, Discovery};
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
@@ -42,17 +43,38 @@ impl Names {
     }
 }
 
+/// Where the bootstrap says that resources come from.
+pub(super) struct Sources<'a> {
+    pub(super) ads: Option<&'a DiscoveryService>,
+    pub(super) lds: Option<&'a ConfigSource>,
+    pub(super) cds: Option<&'a ConfigSource>,
+}
+
 /// Reports every reference that leads nowhere.
 pub(super) fn check(
     problems: &mut Problems,
     statics: &Statics,
-    ads: Option<&DiscoveryService>,
+    sources: &Sources<'_>,
     names: &Names,
 ) {
-    if let Some(ads) = ads {
-        discovery_server(problems, statics, ads, names);
-    }
-    let known = Known { has_ads: ads.is_some(), names };
+    let discovered = statics.clusters.iter().map(|(_, cluster)| cluster);
+    let discovered =
+        discovered.filter(|cluster| matches!(cluster.discovery, Discovery::Eds { .. }));
+    let known = Known {
+        has_ads: sources.ads.is_some(),
+        names,
+        discovered: discovered.map(|cluster| &*cluster.name).collect(),
+    };
+    problems.field("dynamic_resources", |problems| {
+        if let Some(ads) = sources.ads {
+            problems.field("ads_config", |problems| known.service(problems, ads));
+        }
+        for (field, source) in [("lds_config", sources.lds), ("cds_config", sources.cds)] {
+            if let Some(source) = source {
+                known.source(problems, field, source);
+            }
+        }
+    });
     problems.field("static_resources", |problems| {
         for (index, cluster) in &statics.clusters {
             problems.element("clusters", index, |problems| known.cluster(problems, cluster));
@@ -64,33 +86,6 @@ pub(super) fn check(
                 unique_address(problems, &mut addresses, *index, listener.address);
             });
         }
-    });
-}
-
-/// The stream that discovers everything else cannot itself wait for something to be discovered.
-fn discovery_server(
-    problems: &mut Problems,
-    statics: &Statics,
-    ads: &DiscoveryService,
-    names: &Names,
-) {
-    let cluster = statics.clusters.iter().find(|(_, cluster)| cluster.name == ads.cluster);
-    let reason = match cluster.map(|(_, cluster)| &cluster.discovery) {
-        None if names.clusters.contains(&*ads.cluster) => return,
-        None => format!("there is no cluster {:?} in static_resources", ads.cluster),
-        Some(Discovery::Eds { .. }) => {
-            format!("cluster {:?} is itself discovered: use type STATIC or STRICT_DNS", ads.cluster)
-        }
-        Some(Discovery::Static(_) | Discovery::StrictDns { .. }) => return,
-    };
-    problems.field("dynamic_resources", |problems| {
-        problems.field("ads_config", |problems| {
-            problems.element("grpc_services", 0, |problems| {
-                problems.field("envoy_grpc", |problems| {
-                    problems.reject_field("cluster_name", reason);
-                });
-            });
-        });
     });
 }
 
@@ -115,12 +110,16 @@ fn unique_address(
 struct Known<'a> {
     has_ads: bool,
     names: &'a Names,
+    /// Clusters whose endpoints are discovered.
+    discovered: HashSet<&'a str>,
 }
 
 impl Known<'_> {
     fn cluster(&self, problems: &mut Problems, cluster: &Cluster) {
-        if matches!(cluster.discovery, Discovery::Eds { .. }) {
-            problems.field("eds_cluster_config", |problems| self.ads(problems, "eds_config"));
+        if let Discovery::Eds { source, .. } = &cluster.discovery {
+            problems.field("eds_cluster_config", |problems| {
+                self.source(problems, "eds_config", source);
+            });
         }
         if let Some(tls) = &cluster.transport {
             problems.field("transport_socket", |problems| self.tls(problems, &tls.common));
@@ -146,19 +145,38 @@ impl Known<'_> {
                 if let TerminalFilter::Http(manager) = &chain.terminal {
                     problems.field("filters[0].typed_config", |problems| match &manager.routes {
                         RouteSource::Inline(routes) => self.routes(problems, routes),
-                        RouteSource::Rds { .. } => {
-                            problems.field("rds", |problems| self.ads(problems, "config_source"));
-                        }
+                        RouteSource::Rds { source, .. } => problems.field("rds", |problems| {
+                            self.source(problems, "config_source", source);
+                        }),
                     });
                 }
             });
         }
     }
 
-    fn ads(&self, problems: &mut Problems, name: &str) {
-        if !self.has_ads {
-            problems.reject_field(name, "needs dynamic_resources.ads_config");
-        }
+    fn source(&self, problems: &mut Problems, name: &str, source: &ConfigSource) {
+        problems.field(name, |problems| match &source.origin {
+            Origin::Ads if self.has_ads => {}
+            Origin::Ads => problems.reject("needs dynamic_resources.ads_config"),
+            Origin::Service(service) => {
+                problems.field("api_config_source", |problems| self.service(problems, service));
+            }
+        });
+    }
+
+    /// The stream that discovers everything else cannot itself wait for something to be discovered.
+    fn service(&self, problems: &mut Problems, service: &DiscoveryService) {
+        let name = &service.cluster;
+        let reason = if self.discovered.contains(&**name) {
+            format!("cluster {name:?} is itself discovered: use type STATIC or STRICT_DNS")
+        } else if self.names.clusters.contains(&**name) {
+            return;
+        } else {
+            format!("there is no cluster {name:?} in static_resources")
+        };
+        problems.element("grpc_services", 0, |problems| {
+            problems.field("envoy_grpc", |problems| problems.reject_field("cluster_name", reason));
+        });
     }
 
     /// A route that stands in the bootstrap can only lead to a cluster that does as well, unless it says otherwise.
@@ -225,8 +243,8 @@ impl Known<'_> {
         known: &HashSet<String>,
         kind: &str,
     ) {
-        if secret.dynamic {
-            problems.field(field, |problems| self.ads(problems, "sds_config"));
+        if let Some(source) = &secret.source {
+            problems.field(field, |problems| self.source(problems, "sds_config", source));
         } else if self.names.are_secrets_complete && !known.contains(&*secret.name) {
             problems.reject_field(
                 field,

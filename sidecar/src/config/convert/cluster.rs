@@ -328,10 +328,10 @@ fn eds_config(
 ) -> Option<Discovery> {
     let parts::EdsClusterConfig { eds_config, service_name } = proto;
     let source = required(problems, "eds_config", eds_config)?;
-    let initial_fetch_timeout =
-        problems.field("eds_config", |problems| config_source::ads(problems, source))?;
+    let source =
+        problems.field("eds_config", |problems| config_source::convert(problems, source))?;
     let service_name = if service_name.is_empty() { cluster } else { &service_name };
-    Some(Discovery::Eds { service_name: service_name.into(), initial_fetch_timeout })
+    Some(Discovery::Eds { service_name: service_name.into(), source })
 }
 
 /// `None` is plaintext, or refused.

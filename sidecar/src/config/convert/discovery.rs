@@ -1,4 +1,4 @@
-//! `ApiConfigSource` as it stands in `ads_config`: a discovery server and how it is spoken to.
+//! `ApiConfigSource`: a discovery server and how it is spoken to.
 
 use std::time::Duration;
 

@@ -341,9 +341,9 @@ fn route_source(
             let proto::Rds { config_source, route_config_name } = proto;
             let name = text(problems, "route_config_name", route_config_name);
             let source = required(problems, "config_source", config_source)?;
-            let initial_fetch_timeout =
-                problems.field("config_source", |problems| config_source::ads(problems, source))?;
-            Some(RouteSource::Rds { name: name.into(), initial_fetch_timeout })
+            let source = problems
+                .field("config_source", |problems| config_source::convert(problems, source))?;
+            Some(RouteSource::Rds { name: name.into(), source })
         }),
         Some(hcm::RouteSpecifier::ScopedRoutes(_)) => {
             problems.unsupported("scoped_routes", true);

@@ -317,15 +317,13 @@ fn alpn(problems: &mut Problems, protos: &[String]) -> Vec<Box<[u8]>> {
 fn secret_ref(problems: &mut Problems, proto: proto::SdsSecretConfig) -> Option<SecretRef> {
     let proto::SdsSecretConfig { name, sds_config } = proto;
     let name = text(problems, "name", name);
-    let dynamic = match sds_config {
-        None => false,
-        Some(source) => {
-            // A secret that does not come keeps its users waiting; there is nothing to do when a time is over.
-            problems.field("sds_config", |problems| config_source::ads(problems, source))?;
-            true
-        }
+    let source = match sds_config {
+        None => None,
+        Some(source) => Some(
+            problems.field("sds_config", |problems| config_source::convert(problems, source))?,
+        ),
     };
-    (!name.is_empty()).then(|| SecretRef { name: name.into(), dynamic })
+    (!name.is_empty()).then(|| SecretRef { name: name.into(), source })
 }
 
 fn validation(problems: &mut Problems, proto: Option<ValidationContextType>) -> Option<Validation> {

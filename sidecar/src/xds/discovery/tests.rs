@@ -1,12 +1,15 @@
 //! The driver, told by hand what a server says.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use outrigger_proto::envoy::service::discovery::v3::DiscoveryResponse;
 
-use super::super::testing::{assignment, eds_cluster, pack, rds_listener, routes, static_cluster};
+use super::super::testing::{self, assignment, eds_cluster, pack, rds_listener, routes, static_cluster};
 use super::*;
-use crate::config::bootstrap::{DiscoveryService, Subscription as Discovered};
+use crate::config::bootstrap::{DiscoveryService, Variant};
+use crate::xds::subscription::Request;
+use tokio::sync::mpsc;
 
 /// Keeps the names of what took effect, in order, and refuses what it is told to.
 #[derive(Default)]
@@ -41,8 +44,13 @@ impl Publish for Recorder {
     }
 }
 
+fn ads(initial_fetch_timeout: Option<Duration>) -> ConfigSource {
+    ConfigSource { origin: Origin::Ads, initial_fetch_timeout }
+}
+
 struct World {
     discovery: Discovery,
+    stream: StreamId,
     recorder: Recorder,
     requests: mpsc::UnboundedReceiver<Request>,
     now: Instant,
@@ -50,8 +58,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let now = Instant::now();
-        let wait = Discovered { initial_fetch_timeout: Some(Duration::from_secs(15)) };
+        Self::of(&Self::bootstrap())
+    }
+
+    fn bootstrap() -> Bootstrap {
+        let wait = ads(Some(Duration::from_secs(15)));
         let mut bootstrap = config::bootstrap::from_proto(Default::default()).unwrap();
         bootstrap.lds = Some(wait.clone());
         bootstrap.cds = Some(wait);
@@ -63,13 +74,19 @@ impl World {
             initial_metadata: Vec::new(),
             backoff: (Duration::from_millis(500), Duration::from_secs(30)),
         });
+        bootstrap
+    }
+
+    fn of(bootstrap: &Bootstrap) -> Self {
+        let now = Instant::now();
         let registry = Registry::new(1);
-        let mut discovery = Discovery::new(&bootstrap, &registry, now);
+        let mut discovery = Discovery::new(bootstrap, &registry, now);
         let mut recorder = Recorder::default();
         discovery.begin(&mut recorder, now);
         let (sender, requests) = mpsc::unbounded_channel();
-        discovery.on_event(Event::Connected(sender), &mut recorder, now);
-        Self { discovery, recorder, requests, now }
+        let stream = discovery.take_opened().remove(0).id;
+        discovery.on_event(stream, Event::Connected(sender), &mut recorder, now);
+        Self { discovery, stream, recorder, requests, now }
     }
 
     fn answer(&mut self, kind: Kind, version: &str, resources: Vec<Any>) {
@@ -81,7 +98,7 @@ impl World {
             ..DiscoveryResponse::default()
         };
         let event = Event::Response(Box::new(Response::StateOfTheWorld(response)));
-        self.discovery.on_event(event, &mut self.recorder, self.now);
+        self.discovery.on_event(self.stream, event, &mut self.recorder, self.now);
     }
 
     /// What was sent since this was last asked: type, names, version, NACK.
@@ -222,7 +239,7 @@ fn kept_resources_serve_before_there_is_a_stream_and_only_changes_are_asked_for(
     let mut kept = Discovery::new(
         &{
             let mut bootstrap = config::bootstrap::from_proto(Default::default()).unwrap();
-            let wait = Discovered { initial_fetch_timeout: Some(Duration::from_secs(15)) };
+            let wait = ads(Some(Duration::from_secs(15)));
             bootstrap.lds = Some(wait.clone());
             bootstrap.cds = Some(wait);
             bootstrap.ads = Some(DiscoveryService {
@@ -258,7 +275,8 @@ fn kept_resources_serve_before_there_is_a_stream_and_only_changes_are_asked_for(
         assert!(effects.contains(&effect.to_owned()), "{effect} is not in {effects:?}");
     }
     let (sender, mut requests) = mpsc::unbounded_channel();
-    kept.on_event(Event::Connected(sender), &mut world.recorder, world.now);
+    let stream = kept.take_opened().remove(0).id;
+    kept.on_event(stream, Event::Connected(sender), &mut world.recorder, world.now);
     let mut known = HashMap::new();
     while let Ok(Request::Delta(request)) = requests.try_recv() {
         known.extend(request.initial_resource_versions);
@@ -266,4 +284,103 @@ fn kept_resources_serve_before_there_is_a_stream_and_only_changes_are_asked_for(
     let known: BTreeSet<_> = known.into_keys().collect();
     // The cluster and its load assignment have the same name.
     assert_eq!(Vec::from_iter(known), ["api", "r", "web"]);
+}
+
+#[test]
+fn a_resource_with_the_name_of_a_static_one_is_ignored_and_accepted() {
+    let mut bootstrap = World::bootstrap();
+    bootstrap.lds = None;
+    let own = config::cluster::from_proto(static_cluster("xds", "127.0.0.1", 1)).unwrap();
+    bootstrap.clusters.push(Arc::new(own));
+    let mut world = World::of(&bootstrap);
+    assert_eq!(world.effects(), ["+cluster xds"]);
+    let clusters = ["xds", "api"].map(|name| pack(&static_cluster(name, "127.0.0.1", 2)));
+    world.sent();
+    world.answer(Kind::Cluster, "1", clusters.to_vec());
+    assert_eq!(world.effects(), ["+cluster api"]);
+    assert_eq!(world.sent()[0], (Kind::Cluster, vec![], "1".to_owned(), None), "no NACK");
+    world.answer(Kind::Cluster, "2", vec![]);
+    assert_eq!(world.effects(), ["-cluster api"], "it cannot be removed either");
+    assert!(world.discovery.resources().of(Kind::Cluster).next().is_none());
+}
+
+/// An EDS cluster whose endpoints come from a service of its own.
+fn cluster_of_its_own_service(name: &str, service: &str, variant: &str) -> Any {
+    let mut cluster = eds_cluster(name);
+    cluster.eds_cluster_config = Some(testing::read(&format!(
+        "{{service_name: pods, eds_config: {{resource_api_version: V3, api_config_source: {{api_type: {variant}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: {service}}}}}]}}}}}}"
+    )));
+    pack(&cluster)
+}
+
+#[test]
+fn a_source_of_its_own_has_a_stream_of_its_own_for_as_long_as_it_is_needed() {
+    let mut bootstrap = World::bootstrap();
+    let server = config::cluster::from_proto(static_cluster("eds", "127.0.0.1", 1)).unwrap();
+    bootstrap.clusters.push(Arc::new(server));
+    let mut world = World::of(&bootstrap);
+    world.effects();
+    world.answer(Kind::Cluster, "1", vec![cluster_of_its_own_service("api", "eds", "GRPC")]);
+    assert!(world.sent().iter().all(|(kind, ..)| *kind == Kind::Cluster), "ADS is not asked");
+    let opened = world.discovery.take_opened();
+    let [Opened { id, origin: Origin::Service(_), kind: Some(Kind::Endpoint) }] = &*opened else {
+        panic!("{opened:?}");
+    };
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    world.discovery.on_event(*id, Event::Connected(sender), &mut world.recorder, world.now);
+    let Ok(Request::StateOfTheWorld(request)) = requests.try_recv() else { panic!("no request") };
+    assert_eq!(request.resource_names, ["pods"]);
+
+    // On a stream of one type the type need not be named.
+    let response = DiscoveryResponse {
+        version_info: "1".to_owned(),
+        nonce: "n".to_owned(),
+        resources: vec![pack(&assignment("pods", "127.0.0.1", 80))],
+        ..DiscoveryResponse::default()
+    };
+    let event = Event::Response(Box::new(Response::StateOfTheWorld(response)));
+    world.discovery.on_event(*id, event, &mut world.recorder, world.now);
+    assert_eq!(world.effects(), ["+cluster api", "+load assignment pods"]);
+    assert!(matches!(requests.try_recv(), Ok(Request::StateOfTheWorld(ack)) if ack.version_info == "1"));
+
+    // The same endpoints from ADS: the old stream is of no use any more, but they stay.
+    let mut moved = eds_cluster("api");
+    moved.eds_cluster_config.as_mut().unwrap().service_name = "pods".to_owned();
+    world.answer(Kind::Cluster, "2", vec![pack(&moved)]);
+    assert_eq!(world.effects(), [""; 0], "the new source has to answer first");
+    world.answer(Kind::Endpoint, "1", vec![pack(&assignment("pods", "127.0.0.1", 81))]);
+    assert_eq!(world.effects(), ["+cluster api", "+load assignment pods"]);
+    assert_eq!(world.discovery.take_closed(), [*id]);
+}
+
+#[test]
+fn a_source_that_cannot_be_asked_or_is_one_of_two_is_refused() {
+    let mut bootstrap = World::bootstrap();
+    let server = config::cluster::from_proto(static_cluster("eds", "127.0.0.1", 1)).unwrap();
+    bootstrap.clusters.push(Arc::new(server));
+    let mut world = World::of(&bootstrap);
+    let clusters = vec![
+        cluster_of_its_own_service("a", "eds", "GRPC"),
+        cluster_of_its_own_service("b", "nowhere", "GRPC"),
+        cluster_of_its_own_service("c", "eds", "DELTA_GRPC"),
+    ];
+    world.sent();
+    world.answer(Kind::Cluster, "1", clusters);
+    let (_, _, _, error) = world.sent().remove(0);
+    let error = error.unwrap();
+    assert!(error.contains("cluster \"b\": the source of load assignment \"pods\""), "{error}");
+    assert!(error.contains("no cluster \"nowhere\""), "{error}");
+    assert!(error.contains("cluster \"c\"") && error.contains("another source"), "{error}");
+    assert!(!error.contains("cluster \"a\""), "{error}");
+}
+
+#[test]
+fn what_waits_for_a_resource_goes_on_when_its_first_version_is_refused() {
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![pack(&eds_cluster("api"))]);
+    assert_eq!(world.effects(), [""; 0]);
+    let mut bad = assignment("api", "127.0.0.1", 80);
+    bad.endpoints[0].priority = 1000;
+    world.answer(Kind::Endpoint, "1", vec![pack(&bad)]);
+    assert_eq!(world.effects(), ["+cluster api"], "as in Envoy");
 }

@@ -45,6 +45,15 @@ fn names(interest: Option<Interest>) -> Vec<String> {
     }
 }
 
+fn interest(warming: &mut Warming, kind: Kind) -> Option<Interest> {
+    let found = warming.take_interests().into_iter().find(|((other, _), _)| *other == kind);
+    found.map(|(_, interest)| interest)
+}
+
+fn need(kind: Kind, name: &str) -> Need {
+    Need { kind, name: name.into(), origin: Origin::Ads }
+}
+
 fn clusters(changes: &Changes) -> Vec<&str> {
     changes.clusters.iter().map(|cluster| &*cluster.name).collect()
 }
@@ -55,10 +64,10 @@ fn a_cluster_takes_effect_together_with_its_endpoints_and_not_before() {
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
     assert!(warming.take_changes().is_empty());
-    assert_eq!(names(warming.take_interest(Kind::Endpoint)), ["a"]);
+    assert_eq!(names(interest(&mut warming, Kind::Endpoint)), ["a"]);
     assert_eq!(warming.warming_clusters(), 1);
 
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     let changes = warming.take_changes();
     assert_eq!(clusters(&changes), ["a"]);
     assert_eq!(changes.endpoints.len(), 1);
@@ -71,13 +80,13 @@ fn a_cluster_that_comes_again_uses_the_endpoints_that_are_known() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.take_changes();
-    warming.take_interest(Kind::Endpoint);
+    interest(&mut warming, Kind::Endpoint);
 
     warming.set_cluster(changed_cluster("a"), now);
     assert_eq!(clusters(&warming.take_changes()), ["a"]);
-    assert!(warming.take_interest(Kind::Endpoint).is_none(), "nothing is asked again");
+    assert!(interest(&mut warming, Kind::Endpoint).is_none(), "nothing is asked again");
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn a_cluster_that_comes_unchanged_changes_nothing() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.take_changes();
     warming.set_cluster(cluster("a"), now);
     assert!(warming.take_changes().is_empty());
@@ -96,17 +105,17 @@ fn the_old_version_serves_and_stays_subscribed_while_the_new_one_waits() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.take_changes();
-    warming.take_interest(Kind::Endpoint);
+    interest(&mut warming, Kind::Endpoint);
 
     warming.set_cluster(cluster_of_service("a", "other"), now);
     assert!(warming.take_changes().is_empty());
-    assert_eq!(names(warming.take_interest(Kind::Endpoint)), ["a", "other"]);
+    assert_eq!(names(interest(&mut warming, Kind::Endpoint)), ["a", "other"]);
 
-    warming.set_endpoints(endpoints("other"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("other"), now);
     assert_eq!(clusters(&warming.take_changes()), ["a"]);
-    assert_eq!(names(warming.take_interest(Kind::Endpoint)), ["other"]);
+    assert_eq!(names(interest(&mut warming, Kind::Endpoint)), ["other"]);
 }
 
 #[test]
@@ -114,13 +123,13 @@ fn going_back_to_the_version_that_serves_ends_the_wait() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.set_cluster(cluster_of_service("a", "other"), now);
     warming.take_changes();
     warming.set_cluster(cluster("a"), now);
     assert_eq!(warming.warming_clusters(), 0);
     assert_eq!(warming.deadline(), None);
-    assert_eq!(names(warming.take_interest(Kind::Endpoint)), ["a"]);
+    assert_eq!(names(interest(&mut warming, Kind::Endpoint)), ["a"]);
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn a_cluster_goes_on_without_endpoints_when_the_initial_fetch_timeout_is_over() 
     assert!(warming.take_changes().is_empty());
     warming.expire(now + FETCH_TIMEOUT);
     assert_eq!(clusters(&warming.take_changes()), ["a"]);
-    assert_eq!(warming.take_timed_out(), [Need::Endpoints("a".into())]);
+    assert_eq!(warming.take_timed_out(), [need(Kind::Endpoint, "a")]);
     assert_eq!(warming.deadline(), None);
 }
 
@@ -155,7 +164,7 @@ fn endpoints_that_do_not_exist_end_the_wait_at_once() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.no_endpoints(&"a".into(), now);
+    warming.answered(Kind::Endpoint, &Origin::Ads, &"a".into(), now);
     assert_eq!(clusters(&warming.take_changes()), ["a"]);
 }
 
@@ -164,9 +173,9 @@ fn an_endpoint_update_touches_nothing_but_endpoints() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.take_changes();
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     let changes = warming.take_changes();
     assert_eq!((changes.clusters.len(), changes.endpoints.len()), (0, 1));
 }
@@ -176,13 +185,13 @@ fn what_nothing_refers_to_is_unsubscribed_and_fetched_again_when_it_is_needed_ag
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.take_changes();
     assert!(warming.remove_cluster(&"a".into()));
     let changes = warming.take_changes();
     assert_eq!(changes.removed_clusters, [Arc::from("a")]);
-    assert!(names(warming.take_interest(Kind::Endpoint)).is_empty());
-    warming.forget(Kind::Endpoint, &"a".into());
+    assert!(names(interest(&mut warming, Kind::Endpoint)).is_empty());
+    warming.forget(Kind::Endpoint, &Origin::Ads, &"a".into());
     assert_eq!(warming.take_changes().removed_endpoints, [Arc::from("a")]);
 
     warming.set_cluster(cluster("a"), now);
@@ -195,8 +204,8 @@ fn a_listener_waits_for_its_routes_and_reuses_them_when_it_changes() {
     let mut warming = Warming::default();
     warming.set_listener(listener("l", "r"), now);
     assert!(warming.take_changes().is_empty());
-    assert_eq!(names(warming.take_interest(Kind::Route)), ["r"]);
-    warming.set_routes(routes("r"), now);
+    assert_eq!(names(interest(&mut warming, Kind::Route)), ["r"]);
+    warming.set_routes(&Origin::Ads, routes("r"), now);
     let changes = warming.take_changes();
     assert_eq!((changes.listeners.len(), changes.routes.len()), (1, 1));
 
@@ -213,7 +222,7 @@ fn a_listener_removed_while_it_waits_is_told_of_so_that_its_address_is_given_up(
     let changes = warming.take_changes();
     assert_eq!(changes.removed_listeners, [Arc::from("l")]);
     assert_eq!(warming.deadline(), None);
-    assert!(names(warming.take_interest(Kind::Route)).is_empty());
+    assert!(names(interest(&mut warming, Kind::Route)).is_empty());
 }
 
 #[test]
@@ -221,13 +230,13 @@ fn a_cluster_refused_on_its_way_into_effect_leaves_the_old_one_with_its_needs() 
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(cluster("a"), now);
-    warming.set_endpoints(endpoints("a"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     warming.set_cluster(cluster_of_service("a", "other"), now);
-    warming.set_endpoints(endpoints("other"), now);
+    warming.set_endpoints(&Origin::Ads, endpoints("other"), now);
     warming.take_changes();
-    warming.take_interest(Kind::Endpoint);
+    interest(&mut warming, Kind::Endpoint);
     warming.refused(&Refusal { kind: Kind::Cluster, name: "a".into(), rejected: Vec::new() });
-    assert_eq!(names(warming.take_interest(Kind::Endpoint)), ["a"]);
+    assert_eq!(names(interest(&mut warming, Kind::Endpoint)), ["a"]);
     assert!(warming.has_cluster("a"));
 }
 
@@ -241,10 +250,10 @@ fn secrets_are_needed_by_both_sides_of_tls() {
     let now = Instant::now();
     let mut warming = Warming::default();
     warming.set_cluster(Arc::new(config::cluster::from_proto(proto).unwrap()), now);
-    assert_eq!(names(warming.take_interest(Kind::Secret)), ["trust"]);
-    warming.set_endpoints(endpoints("a"), now);
+    assert_eq!(names(interest(&mut warming, Kind::Secret)), ["trust"]);
+    warming.set_endpoints(&Origin::Ads, endpoints("a"), now);
     assert!(warming.take_changes().clusters.is_empty(), "the secret is missing");
     warming.expire(now + FETCH_TIMEOUT);
     assert_eq!(clusters(&warming.take_changes()), ["a"]);
-    assert_eq!(warming.take_timed_out(), [Need::Secret("trust".into())]);
+    assert_eq!(warming.take_timed_out(), [need(Kind::Secret, "trust")]);
 }

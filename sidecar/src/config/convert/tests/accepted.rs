@@ -9,6 +9,7 @@ use super::harness::{IDENTITY, accepted, base, changed, convert, set};
 use crate::config::access_log::{LineFormat, Sink};
 use crate::config::bootstrap::{Bootstrap, Variant};
 use crate::config::cluster::{Discovery, UpstreamProtocol};
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::endpoint::{EndpointAddress, HealthStatus};
 use crate::config::header::{AppendAction, HeaderTemplate};
 use crate::config::http_connection_manager::{HttpConnectionManager, RouteSource, StripPort};
@@ -242,7 +243,7 @@ fn tls_arrives_with_its_secrets() {
     let Validation::Combined { default, secret } = &tls.common.validation else {
         panic!("combined")
     };
-    assert_eq!((default.san_matchers.len(), &*secret.name, secret.dynamic), (1, "roots", false));
+    assert_eq!((default.san_matchers.len(), &*secret.name, secret.source.is_some()), (1, "roots", false));
 }
 
 #[test]
@@ -333,7 +334,7 @@ fn discovery_arrives_with_its_server() {
             json!({"google_grpc": {"target_uri": "a", "stat_prefix": "b"}}),
             &format!("{ads}.grpc_services[0].google_grpc"),
         ),
-        (ads, Value::Null, ads),
+        (ads, Value::Null, "dynamic_resources.lds_config"),
     ] {
         let mut broken = value.clone();
         set(&mut broken, path, new);
@@ -343,6 +344,36 @@ fn discovery_arrives_with_its_server() {
     set(&mut value, "dynamic_resources.lds_config", json!({"path_config_source": {"path": "/a"}}));
     let found = convert(value).expect_err("a file");
     assert_eq!(found[0].path, "dynamic_resources.lds_config.path_config_source");
+}
+
+#[test]
+fn a_type_may_come_from_a_service_of_its_own() {
+    let source = |cluster: &str| {
+        json!({
+            "resource_api_version": "V3",
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": cluster}}],
+            },
+        })
+    };
+    let value = changed(&[
+        ("dynamic_resources", json!({"cds_config": source("dns")})),
+        ("HCM.route_config", Value::Null),
+        ("HCM.rds", json!({"route_config_name": "r", "config_source": source("dns")})),
+    ]);
+    let bootstrap = convert(value.clone()).expect("accepted, without ADS");
+    let Some(ConfigSource { origin: Origin::Service(service), .. }) = bootstrap.cds else {
+        panic!("not a service");
+    };
+    assert_eq!((&*service.cluster, service.variant), ("dns", Variant::StateOfTheWorld));
+    let service = "api_config_source.grpc_services[0].envoy_grpc.cluster_name";
+    let cds = format!("dynamic_resources.cds_config.{service}");
+    let mut broken = value.clone();
+    set(&mut broken, &cds, json!("none"));
+    let found = convert(broken).expect_err("no such cluster");
+    assert!(found.iter().any(|problem| problem.path == cds), "{found:?}");
 }
 
 #[test]

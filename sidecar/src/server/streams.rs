@@ -1,0 +1,94 @@
+//! The tasks behind the streams of discovery.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use outrigger_proto::envoy::config::core::v3::Node;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::config::Rejected;
+use crate::config::bootstrap::{Bootstrap, DiscoveryService};
+use crate::config::cluster::Cluster;
+use crate::config::config_source::Origin;
+use crate::tls;
+use crate::xds::{Client, ControlPlane, Event, Opened, StreamId};
+
+/// Every stream that is open, or tried to be.
+pub(super) struct Streams {
+    node: Node,
+    ads: Option<DiscoveryService>,
+    /// Of the bootstrap.
+    clusters: HashMap<Arc<str>, Arc<Cluster>>,
+    /// Where what happens on a stream is told.
+    events: mpsc::Sender<(StreamId, Event)>,
+    /// The aggregated stream is opened only while this is `true`; `None`: always.
+    gate: Option<watch::Receiver<bool>>,
+    tasks: BTreeMap<StreamId, AbortHandle>,
+}
+
+impl Streams {
+    /// Of the servers in a bootstrap.
+    pub(super) fn new(bootstrap: &Bootstrap, events: mpsc::Sender<(StreamId, Event)>) -> Self {
+        let clusters = bootstrap.clusters.iter();
+        Self {
+            node: bootstrap.node.clone(),
+            ads: bootstrap.ads.clone(),
+            clusters: clusters.map(|it| (Arc::clone(&it.name), Arc::clone(it))).collect(),
+            events,
+            gate: None,
+            tasks: BTreeMap::new(),
+        }
+    }
+
+    /// The aggregated stream waits for this to be `true`.
+    pub(super) fn wait_for(&mut self, gate: watch::Receiver<bool>) {
+        self.gate = Some(gate);
+    }
+
+    /// The servers of a cluster of the bootstrap.
+    ///
+    /// # Errors
+    /// If there is none, or its TLS cannot be set up.
+    pub(super) fn control_plane(
+        &self,
+        cluster: &Arc<str>,
+        contexts: &mut tls::Contexts,
+    ) -> Result<ControlPlane, Rejected> {
+        match self.clusters.get(cluster) {
+            Some(cluster) => ControlPlane::new(Arc::clone(cluster), contexts),
+            None => {
+                let reason = format!("there is no cluster {cluster:?}");
+                Err(Rejected { path: String::new(), reason })
+            }
+        }
+    }
+
+    /// Begins to keep a stream open.
+    pub(super) fn open(&mut self, opened: Opened, contexts: &mut tls::Contexts) {
+        let Opened { id, origin, kind } = opened;
+        let (service, gate) = match &origin {
+            Origin::Ads => (self.ads.clone(), self.gate.clone()),
+            Origin::Service(service) => (Some(DiscoveryService::clone(service)), None),
+        };
+        let Some(service) = service else { return };
+        let control_plane = match self.control_plane(&service.cluster, contexts) {
+            Ok(control_plane) => control_plane,
+            Err(rejected) => {
+                // Resources that name such a server are refused before.
+                tracing::error!(cluster = %service.cluster, %rejected, "no stream for discovery");
+                return;
+            }
+        };
+        let (node, events) = (self.node.clone(), self.events.clone());
+        let client = Client { id, kind, service, node, control_plane, gate, events };
+        self.tasks.insert(id, tokio::spawn(client.run()).abort_handle());
+    }
+
+    /// Ends a stream that nothing is wanted from.
+    pub(super) fn close(&mut self, id: StreamId) {
+        if let Some(task) = self.tasks.remove(&id) {
+            task.abort();
+        }
+    }
+}

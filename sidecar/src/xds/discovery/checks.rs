@@ -1,0 +1,90 @@
+//! Whether what a resource refers to can be had at all.
+
+use std::sync::Arc;
+
+use super::{Discovery, Kind, whole};
+use crate::config::Rejected;
+use crate::config::config_source::Origin;
+use crate::config::http_connection_manager::RouteSource;
+use crate::config::listener::{Listener, TerminalFilter};
+use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
+use crate::xds::needs::Needs;
+
+impl Discovery {
+    /// Whoever is to be asked for what a resource needs can be asked.
+    pub(super) fn check_sources(
+        &self,
+        user: (Kind, &Arc<str>),
+        config: &impl Needs,
+    ) -> Result<(), Vec<Rejected>> {
+        let mut rejected = Vec::new();
+        for (need, _) in config.needs() {
+            let unknown = match &need.origin {
+                Origin::Ads if self.has_ads => None,
+                Origin::Ads => Some("there is no dynamic_resources.ads_config".to_owned()),
+                Origin::Service(service) if self.servers.contains(&service.cluster) => None,
+                Origin::Service(service) => Some(format!(
+                    "the bootstrap has no cluster {:?} of type STATIC or STRICT_DNS",
+                    service.cluster
+                )),
+            };
+            let (user_kind, user_name) = user;
+            let rival = || self.warming.rival(&need, (user_kind, user_name));
+            let reason = unknown.or_else(|| {
+                rival().map(|_| "another resource takes this name from another source".to_owned())
+            });
+            if let Some(reason) = reason {
+                let (kind, name) = (need.kind, &need.name);
+                rejected.extend(whole(format!("the source of {kind} {name:?}: {reason}")));
+            }
+        }
+        if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    /// A listener's own routes lead to clusters that exist, unless they say that this is not to be checked.
+    pub(super) fn check_clusters(&self, listener: &Listener) -> Result<(), Vec<Rejected>> {
+        let mut rejected = Vec::new();
+        let chains = listener.filter_chains.iter().enumerate();
+        let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
+        let default = listener.default_filter_chain.iter();
+        let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
+        for (path, chain) in chains.chain(default) {
+            if let TerminalFilter::Http(http) = &chain.terminal
+                && let RouteSource::Inline(routes) = &http.routes
+            {
+                let path = format!("{path}.filters.typed_config.route_config.");
+                self.check_routes(routes, &path, &mut rejected);
+            }
+        }
+        if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    pub(super) fn check_routes(&self, routes: &RouteConfiguration, path: &str, rejected: &mut Vec<Rejected>) {
+        if !routes.validate_clusters {
+            return;
+        }
+        for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
+            for (index, route) in host.routes.iter().enumerate() {
+                let RouteAction::Forward(forward) = &route.action else { continue };
+                let path = format!("{path}virtual_hosts[{host_index}].routes[{index}].route");
+                match &forward.cluster {
+                    ClusterSpecifier::Cluster(name) => {
+                        self.check_cluster(name, format!("{path}.cluster"), rejected);
+                    }
+                    ClusterSpecifier::Weighted(clusters) => {
+                        for (index, cluster) in clusters.iter().enumerate() {
+                            let path = format!("{path}.weighted_clusters.clusters[{index}].name");
+                            self.check_cluster(&cluster.name, path, rejected);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_cluster(&self, name: &str, path: String, rejected: &mut Vec<Rejected>) {
+        if !self.warming.has_cluster(name) {
+            rejected.push(Rejected { path, reason: format!("there is no cluster {name:?}") });
+        }
+    }
+}
