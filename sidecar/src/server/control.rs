@@ -223,8 +223,7 @@ impl Control {
             .control_plane(&ads.cluster, &mut self.data.contexts)
             .map_err(Error::Discovery)?;
         let running = member.start(control_plane);
-        self.membership =
-            Some(Membership { registry: running.registry, secrets: running.secrets });
+        self.membership = Some(Membership { registry: running.registry, secrets: running.secrets });
         self.streams.wait_for(running.attached);
         Ok(())
     }

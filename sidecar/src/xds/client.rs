@@ -146,8 +146,7 @@ impl Client {
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        let mut client =
-            tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut call = tonic::Request::new(requests);
         *call.metadata_mut() = self.metadata();

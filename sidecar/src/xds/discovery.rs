@@ -101,8 +101,7 @@ impl Discovery {
             None => First::Unneeded,
         };
         let servers = bootstrap.clusters.iter();
-        let servers =
-            servers.filter(|it| !matches!(it.discovery, ClusterDiscovery::Eds { .. }));
+        let servers = servers.filter(|it| !matches!(it.discovery, ClusterDiscovery::Eds { .. }));
         let mut discovery = Self {
             streams,
             warming: Warming::default(),
@@ -193,10 +192,9 @@ impl Discovery {
             Kind::Cluster => self.cds.as_ref().map(|source| source.origin.clone()),
             Kind::Listener => self.lds.as_ref().map(|source| source.origin.clone()),
             // A listener of the bootstrap that needs it may not have had its turn yet.
-            Kind::Endpoint | Kind::Route | Kind::Secret => self
-                .warming
-                .origin_of(kind, name)
-                .or_else(|| self.has_ads.then_some(Origin::Ads)),
+            Kind::Endpoint | Kind::Route | Kind::Secret => {
+                self.warming.origin_of(kind, name).or_else(|| self.has_ads.then_some(Origin::Ads))
+            }
         }
     }
 

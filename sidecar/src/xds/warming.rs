@@ -211,13 +211,7 @@ impl Warming {
 
     /// The server has said what there is to say of a name, be it that it does not exist, or something that was refused.
     /// Who waits for it goes on without; who has a version from before keeps it, as in Envoy.
-    pub(crate) fn answered(
-        &mut self,
-        kind: Kind,
-        origin: &Origin,
-        name: &Arc<str>,
-        now: Instant,
-    ) {
+    pub(crate) fn answered(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>, now: Instant) {
         let need = Need { kind, name: Arc::clone(name), origin: origin.clone() };
         let waiters = self.waiting.remove(&need).unwrap_or_default();
         self.here.insert(need);
@@ -232,8 +226,7 @@ impl Warming {
         let need = Need { kind, name: Arc::clone(name), origin: origin.clone() };
         let was_here = self.here.remove(&need);
         let origins = self.uses.keys().filter(|(other, _)| *other == kind);
-        let mut others =
-            origins.map(|(_, origin)| Need { origin: origin.clone(), ..need.clone() });
+        let mut others = origins.map(|(_, origin)| Need { origin: origin.clone(), ..need.clone() });
         if others.any(|other| self.here.contains(&other)) {
             return false;
         }
@@ -320,20 +313,21 @@ impl Warming {
     /// Another source than that of `need` from which this name is taken already, by another cluster or listener than
     /// `user`. Names are known by type: one that comes from two sources would be one of two things.
     pub(crate) fn rival(&self, need: &Need, user: (Kind, &str)) -> Option<&Origin> {
-        let own = |origin: &Origin| {
-            let rival = Need { origin: origin.clone(), ..need.clone() };
-            let refers = |needs: Vec<(Need, Option<Duration>)>| {
-                usize::from(needs.iter().any(|(need, _)| *need == rival))
+        let own =
+            |origin: &Origin| {
+                let rival = Need { origin: origin.clone(), ..need.clone() };
+                let refers = |needs: Vec<(Need, Option<Duration>)>| {
+                    usize::from(needs.iter().any(|(need, _)| *need == rival))
+                };
+                match user {
+                    (Kind::Cluster, name) => self.clusters.get(name).map_or(0, |slot| {
+                        slot.versions().map(|version| refers(version.needs())).sum()
+                    }),
+                    (_, name) => self.listeners.get(name).map_or(0, |slot| {
+                        slot.versions().map(|version| refers(version.needs())).sum()
+                    }),
+                }
             };
-            match user {
-                (Kind::Cluster, name) => self.clusters.get(name).map_or(0, |slot| {
-                    slot.versions().map(|version| refers(version.needs())).sum()
-                }),
-                (_, name) => self.listeners.get(name).map_or(0, |slot| {
-                    slot.versions().map(|version| refers(version.needs())).sum()
-                }),
-            }
-        };
         self.uses.iter().find_map(|((kind, origin), uses)| {
             let is_other = *kind == need.kind && *origin != need.origin;
             let count = uses.counts.get(&need.name).copied().unwrap_or(0);

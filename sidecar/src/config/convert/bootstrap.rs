@@ -109,11 +109,8 @@ pub(super) fn convert(
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
-    let sources = bootstrap_references::Sources {
-        ads: ads.as_ref(),
-        lds: lds.as_ref(),
-        cds: cds.as_ref(),
-    };
+    let sources =
+        bootstrap_references::Sources { ads: ads.as_ref(), lds: lds.as_ref(), cds: cds.as_ref() };
     let is_discovering = ads.is_some() || lds.is_some() || cds.is_some();
     let node = node_of(problems, node.unwrap_or_default(), is_discovering);
     bootstrap_references::check(problems, &parts, &sources, &names);

@@ -38,8 +38,8 @@ pub(super) fn convert(problems: &mut Problems, proto: core::ConfigSource) -> Opt
     let origin = match config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => Some(Origin::Ads),
         Some(ConfigSourceSpecifier::ApiConfigSource(proto)) => {
-            let service = problems
-                .field("api_config_source", |problems| discovery::convert(problems, proto));
+            let service =
+                problems.field("api_config_source", |problems| discovery::convert(problems, proto));
             service.map(|service| Origin::Service(Arc::new(service)))
         }
         Some(ConfigSourceSpecifier::Path(_)) => unsupported(problems, "path"),

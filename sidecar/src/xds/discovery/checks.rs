@@ -59,7 +59,12 @@ impl Discovery {
         if rejected.is_empty() { Ok(()) } else { Err(rejected) }
     }
 
-    pub(super) fn check_routes(&self, routes: &RouteConfiguration, path: &str, rejected: &mut Vec<Rejected>) {
+    pub(super) fn check_routes(
+        &self,
+        routes: &RouteConfiguration,
+        path: &str,
+        rejected: &mut Vec<Rejected>,
+    ) {
         if !routes.validate_clusters {
             return;
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::service::discovery::v3::DiscoveryResponse;
 
-use super::super::testing::{self, assignment, eds_cluster, pack, rds_listener, routes, static_cluster};
+use super::super::testing::{
+    self, assignment, eds_cluster, pack, rds_listener, routes, static_cluster,
+};
 use super::*;
 use crate::config::bootstrap::{DiscoveryService, Variant};
 use crate::xds::subscription::Request;
@@ -341,7 +343,9 @@ fn a_source_of_its_own_has_a_stream_of_its_own_for_as_long_as_it_is_needed() {
     let event = Event::Response(Box::new(Response::StateOfTheWorld(response)));
     world.discovery.on_event(*id, event, &mut world.recorder, world.now);
     assert_eq!(world.effects(), ["+cluster api", "+load assignment pods"]);
-    assert!(matches!(requests.try_recv(), Ok(Request::StateOfTheWorld(ack)) if ack.version_info == "1"));
+    assert!(
+        matches!(requests.try_recv(), Ok(Request::StateOfTheWorld(ack)) if ack.version_info == "1")
+    );
 
     // The same endpoints from ADS: the old stream is of no use any more, but they stay.
     let mut moved = eds_cluster("api");

@@ -243,7 +243,10 @@ fn tls_arrives_with_its_secrets() {
     let Validation::Combined { default, secret } = &tls.common.validation else {
         panic!("combined")
     };
-    assert_eq!((default.san_matchers.len(), &*secret.name, secret.source.is_some()), (1, "roots", false));
+    assert_eq!(
+        (default.san_matchers.len(), &*secret.name, secret.source.is_some()),
+        (1, "roots", false)
+    );
 }
 
 #[test]
