@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// After a start, sidecars have their lease and this time to attach before an empty load assignment is believed.
-const ATTACH_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const ATTACH_GRACE: Duration = Duration::from_secs(2);
 
 /// After the last Endpoint object of a service went, sidecars have so long to forget it before their way to it goes too.
 const LINGER: Duration = Duration::from_secs(5);

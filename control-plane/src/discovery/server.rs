@@ -2,13 +2,13 @@
 
 use crate::api::view::{MeshView, TokenIssuer};
 use crate::discovery::ads::{self, Port};
-use crate::discovery::hub::Hub;
+use crate::discovery::hub::{ATTACH_GRACE, Hub};
 use crate::identity::{
     CaError, CertificateAuthority, IdentityService, MeshIncoming, ServerIdentity, TlsError, Tokens,
     joined_services, server_config,
 };
 use crate::model::Config;
-use crate::registry::{AttachService, Registry};
+use crate::registry::{AttachService, LEASE, Registry, Remembered};
 use crate::store::Store;
 use dashmap::DashMap;
 use outrigger_proto::identity::v1::identity_server::IdentityServer;
@@ -82,9 +82,11 @@ pub fn start(options: Options) -> Result<LiveSide, StartError> {
     let trust_domain = config.clone();
     let trust_domain = move || trust_domain.borrow().mesh().trust_domain.clone();
     let pin = authority.pin().to_owned();
-    let tokens = Arc::new(Tokens::new(store, xds_advertised, pin, trust_domain));
+    let tokens = Arc::new(Tokens::new(store.clone(), xds_advertised, pin, trust_domain));
 
     let registry = Registry::new();
+    let remembered = Remembered::load(store.clone()).map_err(CaError::from)?;
+    tokio::spawn(remembered.serve(registry.clone(), LEASE + ATTACH_GRACE, stopping.clone()));
     let issued = Arc::new(DashMap::new());
     let hub = Hub::start(
         config.clone(),

@@ -105,10 +105,9 @@ impl Session {
     }
 
     fn attach(&self, hello: Hello) -> Result<Attachment, Status> {
-        let epoch = hello.epoch;
         let instance = Instance::from_hello(self.name.clone(), hello)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let attached = self.registry.attach(epoch, instance);
+        let attached = self.registry.attach(instance);
         attached.map_err(|error| Status::failed_precondition(error.to_string()))
     }
 

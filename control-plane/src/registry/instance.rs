@@ -24,6 +24,8 @@ pub(crate) struct Instance {
     pub(crate) locality: Locality,
     /// No new traffic is to reach it.
     pub(crate) draining: bool,
+    /// How it introduced itself, with its epoch: what is remembered of it over a restart.
+    pub(crate) hello: Arc<wire::Hello>,
 }
 
 /// What of an instance decides about its own listeners. Instances with the same needs share a view.
@@ -96,6 +98,7 @@ impl Instance {
     /// # Errors
     /// Names the first field that is wrong.
     pub(crate) fn from_hello(name: InstanceName, hello: wire::Hello) -> Result<Self, InvalidHello> {
+        let introduced = Arc::new(hello.clone());
         let wire::Hello {
             epoch: _,
             advertise,
@@ -142,6 +145,7 @@ impl Instance {
             labels: labels.into_iter().collect(),
             locality: Locality { region, zone },
             draining: false,
+            hello: introduced,
         })
     }
 }

@@ -85,12 +85,9 @@ impl Registry {
     /// The instance is there until the attachment is dropped.
     ///
     /// # Errors
-    /// If one with a newer epoch is.
-    pub(crate) fn attach(
-        self: &Arc<Self>,
-        epoch: u64,
-        instance: Instance,
-    ) -> Result<Attachment, Superseded> {
+    /// If one that started later (by the epoch in its introduction) is there.
+    pub(crate) fn attach(self: &Arc<Self>, instance: Instance) -> Result<Attachment, Superseded> {
+        let epoch = instance.hello.epoch;
         let name = instance.name.clone();
         let attachment = self.attachments.fetch_add(1, Ordering::Relaxed);
         let superseded = CancellationToken::new();
@@ -212,11 +209,18 @@ pub(crate) mod tests {
         let hello = wire::Hello {
             advertise: "127.0.0.1".to_owned(),
             inbound_port: inbound_port.into(),
+            epoch: 1,
             app_ports: vec![wire::AppPort { port: 9000, ..Default::default() }],
             ..Default::default()
         };
         let name = InstanceName { service: service.into(), instance: name.into() };
         Instance::from_hello(name, hello).unwrap()
+    }
+
+    /// The same instance, started again.
+    fn later(instance: Instance) -> Instance {
+        let hello = wire::Hello { epoch: instance.hello.epoch + 1, ..(*instance.hello).clone() };
+        Instance { hello: Arc::new(hello), ..instance }
     }
 
     fn names(registry: &Registry) -> Vec<(u16, bool)> {
@@ -228,7 +232,7 @@ pub(crate) mod tests {
     fn an_instance_is_there_as_long_as_it_is_attached() {
         let registry = Registry::new();
         let mut changes = registry.changes();
-        let attachment = registry.attach(1, instance("api", "a", 1)).unwrap();
+        let attachment = registry.attach(instance("api", "a", 1)).unwrap();
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
         assert_eq!(names(&registry), [(1, false)]);
@@ -240,12 +244,9 @@ pub(crate) mod tests {
     #[test]
     fn an_older_epoch_neither_replaces_nor_removes_a_newer_one() {
         let registry = Registry::new();
-        let old = registry.attach(1, instance("api", "a", 1)).unwrap();
-        let new = registry.attach(2, instance("api", "a", 2)).unwrap();
-        assert_eq!(
-            registry.attach(1, instance("api", "a", 1)).unwrap_err(),
-            Superseded { newer: 2 }
-        );
+        let old = registry.attach(instance("api", "a", 1)).unwrap();
+        let new = registry.attach(later(instance("api", "a", 2))).unwrap();
+        assert_eq!(registry.attach(instance("api", "a", 1)).unwrap_err(), Superseded { newer: 2 });
         old.drain();
         drop(old);
         assert_eq!(names(&registry), [(2, false)]);
@@ -256,8 +257,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_reconnect_takes_the_place_of_the_connection_before() {
         let registry = Registry::new();
-        let first = registry.attach(1, instance("api", "a", 1)).unwrap();
-        let second = registry.attach(1, instance("api", "a", 2)).unwrap();
+        let first = registry.attach(instance("api", "a", 1)).unwrap();
+        let second = registry.attach(instance("api", "a", 2)).unwrap();
         first.superseded().await;
         drop(first);
         assert_eq!(names(&registry), [(2, false)]);
@@ -267,7 +268,7 @@ pub(crate) mod tests {
     #[test]
     fn a_draining_instance_is_marked_from_a_version_on() {
         let registry = Registry::new();
-        let attachment = registry.attach(1, instance("api", "a", 1)).unwrap();
+        let attachment = registry.attach(instance("api", "a", 1)).unwrap();
         let version = attachment.drain();
         assert_eq!(names(&registry), [(1, true)]);
         assert!(registry.live().version >= version);
