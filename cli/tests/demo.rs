@@ -101,3 +101,24 @@ fn no_process_outlives_a_demo_that_is_killed() {
     demo.wait().unwrap();
     wait_for("no process", &|processes| processes == 0);
 }
+
+/// The acts whose outcome does not hang on how fast an unoptimized build is; `.ci/run` plays all of them with a release
+/// build.
+#[test]
+fn acts_played_by_number_pass_are_reported_and_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    let report = kept.path().join("report.json");
+    let arguments =
+        ["demo", "test", "--act", "6", "--act", "7", "--json", report.to_str().unwrap()];
+    let played = outrigger(folder.path(), &arguments);
+    assert_eq!(played.status.code(), Some(0), "{}", said(&played));
+    let report = std::fs::read(&report).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let acts = report["acts"].as_array().unwrap();
+    assert_eq!(acts.len(), 2, "{report:#}");
+    assert!(acts.iter().all(|act| act["passed"] == true), "{report:#}");
+    assert_eq!(left_behind(folder.path()), Vec::<String>::new());
+    assert_eq!(files(folder.path()), Vec::<std::ffi::OsString>::new());
+}
