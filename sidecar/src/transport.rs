@@ -21,6 +21,12 @@ pub(crate) trait Meter: Send + Sync {
     fn blocked(&self) {}
 }
 
+/// Sees the bytes of an application as they are read. `Send` for the same reason as [`Meter`].
+pub(crate) trait Tap: Send + Sync {
+    /// These came next.
+    fn read(&self, bytes: &[u8]);
+}
+
 /// A TCP socket whose first bytes may have been read already, to find out what the peer speaks.
 pub(crate) struct Socket {
     tcp: TcpStream,
@@ -161,6 +167,7 @@ pub(crate) struct Transport {
     stream: Stream,
     /// Bytes of the application that were read already, to find out what it speaks.
     ahead: Bytes,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 enum Stream {
@@ -172,12 +179,18 @@ enum Stream {
 impl Transport {
     /// In the clear.
     pub(crate) fn plain(socket: Socket) -> Self {
-        Self { stream: Stream::Plain(socket), ahead: Bytes::new() }
+        Self { stream: Stream::Plain(socket), ahead: Bytes::new(), tap: None }
     }
 
     /// Under TLS, from either side.
     pub(crate) fn tls(stream: impl Into<TlsStream<Socket>>) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream.into())), ahead: Bytes::new() }
+        Self { stream: Stream::Tls(Box::new(stream.into())), ahead: Bytes::new(), tap: None }
+    }
+
+    /// Shows what is read from here on, what was read ahead included.
+    pub(crate) fn tapped(mut self, tap: Arc<dyn Tap>) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// The socket underneath.
@@ -221,16 +234,24 @@ impl AsyncRead for Transport {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
+        let before = buffer.filled().len();
+        let result = if self.ahead.is_empty() {
+            match &mut self.stream {
+                Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+                Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            }
+        } else {
             let length = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead[..length]);
             self.ahead.advance(length);
-            return Poll::Ready(Ok(()));
+            Poll::Ready(Ok(()))
+        };
+        if let Some(tap) = &self.tap
+            && let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty())
+        {
+            tap.read(bytes);
         }
-        match &mut self.stream {
-            Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-        }
+        result
     }
 }
 

@@ -22,7 +22,8 @@ use crate::upstream::Upstream;
 /// One proxy with its upstreams, running.
 ///
 /// `${DIR}` holds, each as `NAME.crt` and `NAME.key`: `server` (DNS `server.example`, `*.wild.example`), `other` (DNS
-/// `other.example`), `spiffe` (URI `spiffe://test/server`), `client` (URI `spiffe://test/client`), all of `ca.crt`; and
+/// `other.example`), `spiffe` (URI `spiffe://test/server`), `both` (DNS
+/// `server.example` and URI `spiffe://test/server`), `client` (URI `spiffe://test/client`), all of `ca.crt`; and
 /// `foreign` (URI `spiffe://test/client`) of `foreign-ca.crt`. `${PEM_NAME}` is the text of `NAME.crt` as a YAML string,
 /// `${KEY_NAME}` that of `NAME.key`.
 pub struct World {
@@ -210,6 +211,7 @@ fn write_certificates(
         ("server", authority.leaf(&["server.example", "*.wild.example"])?),
         ("other", authority.leaf(&["other.example"])?),
         ("spiffe", authority.leaf(&["spiffe://test/server"])?),
+        ("both", authority.leaf(&["server.example", "spiffe://test/server"])?),
         ("client", authority.leaf(&["spiffe://test/client"])?),
         ("foreign", foreign.leaf(&["spiffe://test/client"])?),
     ]);

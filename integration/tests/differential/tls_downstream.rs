@@ -20,6 +20,7 @@ pub(crate) fn group() -> Group {
             secured("LISTEN_ALPN_1", &files("alpn_protocols: [http/1.1]")),
             secured("LISTEN_INLINE", INLINE),
             secured("LISTEN_SECRET", SECRET),
+            secured("LISTEN_NAMED", &context("both", TRUSTED)),
         ],
         &[cluster("a", &["a"], "")],
     );
@@ -242,13 +243,17 @@ async fn certificates(world: &World, listener: &str, required: bool) -> Result<O
 
 async fn told_upstream(world: &World) -> Result<Observation> {
     let mut seen = Observation::default();
-    for certificate in [Some("client"), None] {
+    for (listener, certificate) in [
+        ("LISTEN_OPTIONAL", Some("client")),
+        ("LISTEN_OPTIONAL", None),
+        ("LISTEN_NAMED", Some("client")),
+    ] {
         let tls = world.client_tls(certificate, &[])?;
         let request = Request::get("/")
             .header("x-forwarded-client-cert", "URI=spiffe://forged")
             .tls(&tls, "server.example");
-        let step = certificate.unwrap_or("none");
-        let reached = world.send(&mut seen, step, "LISTEN_OPTIONAL", &request).await?;
+        let step = format!("{listener} {}", certificate.unwrap_or("none"));
+        let reached = world.send(&mut seen, &step, listener, &request).await?;
         ensure!(reached == "200 a", "{reached}");
     }
     Ok(seen)

@@ -3,7 +3,7 @@
 //! hyper parses and writes; [`serve`] runs it together with what hyper does not know: when to end a connection that is
 //! idle, too slow, too old, or belongs to a listener that goes away. Each request goes to [`router::respond`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::filters::Filter;
+use super::head_tap::HeadTap;
 use super::headers;
 use super::path::PathRules;
 use super::router;
@@ -80,6 +81,8 @@ pub(crate) struct TlsFacts {
     pub(crate) identity: Option<PeerIdentity>,
     /// The server name it asked for.
     pub(crate) server_name: Option<Box<str>>,
+    /// URI SANs of the certificate that it was shown.
+    pub(crate) local_uri_sans: Arc<[Box<str>]>,
     /// `TLSv1.3`
     pub(crate) version: &'static str,
     /// In OpenSSL's names.
@@ -102,6 +105,8 @@ pub(crate) struct Connection {
     /// What moved over the socket.
     pub(crate) meter: Arc<DownstreamMeter>,
     http2: Cell<bool>,
+    /// Sees the head of a request as it came; only of HTTP/1.
+    pub(crate) head: OnceCell<Arc<HeadTap>>,
     active: Cell<u32>,
     requests: Cell<u32>,
     premature_resets: Cell<u32>,
@@ -189,6 +194,7 @@ impl Connection {
             chain,
             meter,
             http2: Cell::new(false),
+            head: OnceCell::new(),
             active: Cell::new(0),
             requests: Cell::new(0),
             premature_resets: Cell::new(0),
@@ -213,6 +219,9 @@ impl Connection {
     }
 
     pub(crate) fn begin_request(&self) {
+        if let Some(head) = self.head.get() {
+            head.stop();
+        }
         self.active.set(self.active.get() + 1);
         self.requests.set(self.requests.get() + 1);
         if let Some(most) = self.manager.config.max_requests_per_connection
@@ -227,6 +236,9 @@ impl Connection {
         self.active.set(self.active.get() - 1);
         self.idle_since.set(Instant::now());
         self.received_at_idle.set(self.meter.received.load(Relaxed));
+        if let Some(head) = self.head.get() {
+            head.start();
+        }
     }
 
     /// The version of HTTP that the client speaks.
@@ -413,6 +425,8 @@ async fn serve_http1(connection: &Rc<Connection>, transport: Transport, drains: 
         builder.max_headers(config.max_headers_count);
     }
     let service = service_fn(|request| router::respond(Rc::clone(connection), request));
+    let head = Arc::clone(connection.head.get_or_init(HeadTap::new));
+    let transport = transport.tapped(head);
     let mut http = builder.serve_connection(TokioIo::new(transport), service).with_upgrades();
     let ended = run(connection, drains, Pin::new(&mut http), |http| http.graceful_shutdown()).await;
     // Gone if the connection has become a tunnel.

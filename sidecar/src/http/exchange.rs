@@ -296,6 +296,7 @@ impl Exchange {
         record.downstream_local = Some(connection.local_address);
         record.downstream_peer_uri_sans = identity.map_or(&[], |identity| &identity.uri_sans);
         record.downstream_peer_subject = identity.map(|identity| &*identity.subject);
+        record.downstream_local_uri_sans = tls.map_or(&[], |tls| &tls.local_uri_sans);
         record.downstream_tls_version = tls.map(|tls| tls.version);
         record.downstream_tls_cipher = tls.and_then(|tls| tls.cipher.as_deref());
         record.requested_server_name = tls.and_then(|tls| tls.server_name.as_deref());

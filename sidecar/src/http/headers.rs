@@ -12,6 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri, Version};
 
+use super::head_tap::HeadTap;
 use super::local_reply::Reason;
 use super::route_table::without_port;
 use crate::config::http_connection_manager::{
@@ -144,6 +145,10 @@ pub(crate) struct Peer<'a> {
     pub(crate) tls: bool,
     /// The client's certificate.
     pub(crate) identity: Option<&'a PeerIdentity>,
+    /// URI SANs of our own certificate.
+    pub(crate) local_uri_sans: &'a [Box<str>],
+    /// The bytes that an HTTP/1 request was made of.
+    pub(crate) head: Option<&'a HeadTap>,
 }
 
 /// What was found out about a request.
@@ -203,6 +208,10 @@ pub(crate) fn accept(
     }
     if seen.any(Seen::TRANSFER_ENCODING) {
         transfer_encoding(&parts.headers)?;
+        // hyper takes the coding and drops the length without a word.
+        if seen.any(Seen::CONTENT_LENGTH) || peer.head.is_some_and(HeadTap::names_length) {
+            return Err(Refused::bad("http1.content_length_and_chunked_not_allowed"));
+        }
     }
     if seen.any(Seen::EXPECT) {
         let only_continue = parts
@@ -567,7 +576,7 @@ fn client_cert(
         text.extend_from_slice(&before);
         text.push(b',');
     }
-    text.extend_from_slice(client_cert_element(identity, rule).as_bytes());
+    text.extend_from_slice(client_cert_element(identity, rule, peer.local_uri_sans).as_bytes());
     match HeaderValue::from_bytes(&text) {
         Ok(value) => drop(headers.insert(X_FORWARDED_CLIENT_CERT, value)),
         Err(_) => drop(headers.remove(X_FORWARDED_CLIENT_CERT)),
@@ -577,11 +586,16 @@ fn client_cert(
 fn client_cert_element(
     identity: &PeerIdentity,
     rule: &crate::config::http_connection_manager::ForwardClientCert,
+    local_uri_sans: &[Box<str>],
 ) -> String {
     use std::fmt::Write as _;
-    let mut text = String::from("Hash=");
-    for byte in identity.sha256 {
+    let mut text = String::new();
+    for uri in local_uri_sans {
         // Writing to a string cannot fail.
+        let _ = write!(text, "By={uri};");
+    }
+    text.push_str("Hash=");
+    for byte in identity.sha256 {
         let _ = write!(text, "{byte:02x}");
     }
     let pem =

@@ -3,7 +3,7 @@
 //! In the order in which a request meets them:
 //! - [`connection_manager`]: the connection: version of HTTP, limits, how it ends;
 //! - [`router`]: the function: accept, route, filters, forward, respond;
-//! - [`headers`], [`path`]: the form that everything behind sees;
+//! - [`headers`] with [`head_tap`], [`path`]: the form that everything behind sees;
 //! - [`route_table`], [`matching`]: which route takes a request;
 //! - [`filters`]: what may refuse it on the way;
 //! - [`hash_policy`]: what the choice of an endpoint may depend on;
@@ -20,6 +20,7 @@ mod exchange;
 mod failures;
 pub(crate) mod filters;
 mod hash_policy;
+mod head_tap;
 mod headers;
 mod limits;
 mod local_reply;

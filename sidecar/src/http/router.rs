@@ -175,6 +175,8 @@ fn accept(
         local: connection.local_address,
         tls: connection.tls.is_some(),
         identity: connection.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
+        local_uri_sans: connection.tls.as_ref().map_or(&[], |tls| &tls.local_uri_sans),
+        head: connection.head.get().map(|head| &**head),
     };
     let accepted = headers::accept(request, &manager.config, &peer, internal_only);
     exchange.capture_request(request);

@@ -207,6 +207,7 @@ async fn secure(
     let facts = TlsFacts {
         identity,
         server_name: state.server_name().map(|name| name.to_ascii_lowercase().into()),
+        local_uri_sans: context.local_uri_sans(state.server_name()),
         version: match state.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",

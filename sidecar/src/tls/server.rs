@@ -54,6 +54,15 @@ impl ServerContext {
         identity(connection, trust)
     }
 
+    /// URI SANs of our own certificate, as a client that asked for this name was shown it.
+    pub(crate) fn local_uri_sans(&self, server_name: Option<&str>) -> Arc<[Box<str>]> {
+        let certificates = self.certificates.0.load();
+        let by_name = server_name.and_then(|name| {
+            certificates.iter().find(|named| named.dns.iter().any(|dns| is_for(dns, name)))
+        });
+        by_name.or(certificates.first()).map(|named| Arc::clone(&named.uri)).unwrap_or_default()
+    }
+
     /// Takes new certificates of our own; handshakes from now on show them.
     pub(super) fn set_certificates(&self, keys: Vec<Arc<CertifiedKey>>) {
         self.certificates.set(keys);
@@ -130,6 +139,7 @@ struct Certificates(ArcSwap<Vec<Named>>);
 struct Named {
     key: Arc<CertifiedKey>,
     dns: Vec<Box<str>>,
+    uri: Arc<[Box<str>]>,
 }
 
 impl Certificates {
@@ -137,7 +147,7 @@ impl Certificates {
         let named = |key: Arc<CertifiedKey>| {
             let leaf = key.cert.first();
             let names = leaf.and_then(parse).map(|leaf| Names::of(&leaf)).unwrap_or_default();
-            Named { key, dns: names.dns }
+            Named { key, dns: names.dns, uri: names.uri.into() }
         };
         self.0.store(Arc::new(keys.into_iter().map(named).collect()));
     }
