@@ -5,6 +5,7 @@
 mod access_log;
 mod domains;
 mod forwarding;
+mod hashing;
 mod headers;
 mod http1_trailers;
 mod internal;
@@ -41,7 +42,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights retries timeouts internal http1_trailers limits rbac protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

@@ -205,11 +205,12 @@ impl Targets {
         self.targets.iter().all(|target| target.attempted)
     }
 
-    /// The assignment with addresses in the place of names; `None` while no name has an answer. Names without one have no
-    /// endpoint yet.
+    /// The assignment with addresses in the place of names; `None` while there are names and none has an answer. Names
+    /// without one have no endpoint yet.
     pub(super) fn assignment(&self) -> Option<Arc<LoadAssignment>> {
         let Discovery::StrictDns { assignment, .. } = &self.discovery else { return None };
-        if self.targets.iter().all(|target| target.addresses.is_none()) {
+        let unanswered = self.targets.iter().all(|target| target.addresses.is_none());
+        if unanswered && !self.targets.is_empty() {
             return None;
         }
         let mut targets = self.targets.iter();

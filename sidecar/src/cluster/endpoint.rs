@@ -118,6 +118,11 @@ impl Endpoint {
         self.metadata.load_full()
     }
 
+    /// Whether it is left out where the share of healthy endpoints is counted: one that drains is neither ill nor well.
+    pub(crate) fn is_excluded(&self) -> bool {
+        self.discovered_health() == HealthStatus::Draining
+    }
+
     /// Whether no cluster has it any more: its idle connections are closed, those with requests finish.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Relaxed)

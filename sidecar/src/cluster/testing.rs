@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, EndpointId};
-use super::host_set::Members;
+use super::host_set::{LocalityHosts, Members};
 use crate::config::cluster::{
     CircuitBreakers, Cluster, Discovery, OutlierDetection, UpstreamProtocol,
 };
 use crate::config::endpoint::{
-    self, EndpointAddress, HealthStatus, LoadAssignment, Locality, LocalityEndpoints,
+    self, AssignmentPolicy, EndpointAddress, HealthStatus, LoadAssignment, Locality,
+    LocalityEndpoints,
 };
 use crate::config::http_connection_manager::Http2Options;
 use crate::config::load_balancer::LoadBalancer;
@@ -31,6 +32,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         discovery: Discovery::Static(Arc::new(assignment(name, Vec::new()))),
         load_balancer: LoadBalancer::RoundRobin,
         healthy_panic_threshold: 50,
+        locality_weighted: false,
         fail_traffic_on_panic: false,
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit: 1 << 20,
@@ -78,7 +80,7 @@ pub(crate) fn outlier_detection() -> OutlierDetection {
 
 /// A load assignment of groups.
 pub(crate) fn assignment(name: &str, localities: Vec<LocalityEndpoints>) -> LoadAssignment {
-    LoadAssignment { cluster_name: name.into(), localities, overprovisioning_factor: 140 }
+    LoadAssignment { cluster_name: name.into(), localities, policy: AssignmentPolicy::default() }
 }
 
 /// A group of endpoints in one unnamed locality.
@@ -106,4 +108,21 @@ pub(super) fn members(port: u16, endpoints: &[(u32, HealthStatus)]) -> Members {
         Arc::new(endpoint)
     });
     Members { all: made.collect(), localities: [].into() }
+}
+
+/// The members of one priority in localities of these weights; the ports of each begin at the next ten.
+pub(super) fn located(port: u16, localities: &[(Option<u32>, &[HealthStatus])]) -> Members {
+    let (mut all, mut ranges) = (Vec::new(), Vec::new());
+    for (number, (weight, states)) in (0u16..).zip(localities) {
+        let endpoints: Vec<_> = states.iter().map(|state| (1, *state)).collect();
+        let locality = Locality { zone: format!("zone-{number}").into(), ..Locality::default() };
+        ranges.push(LocalityHosts {
+            locality: Arc::new(locality),
+            weight: *weight,
+            start: all.len(),
+            count: endpoints.len(),
+        });
+        all.extend(members(port + 10 * number, &endpoints).all.iter().cloned());
+    }
+    Members { all: all.into(), localities: ranges.into() }
 }

@@ -25,6 +25,8 @@ pub struct Cluster {
     pub load_balancer: LoadBalancer,
     /// Priorities are healthy down to this share, in percent. Default 50; 0 turns panic off.
     pub healthy_panic_threshold: u8,
+    /// Traffic is divided among the localities of a priority by their weights.
+    pub locality_weighted: bool,
     /// In a panic, fail instead of using every host.
     pub fail_traffic_on_panic: bool,
     /// Longest time for a connection to be made, TLS included. Default 5 s.

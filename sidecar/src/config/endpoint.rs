@@ -12,8 +12,23 @@ pub struct LoadAssignment {
     pub cluster_name: Arc<str>,
     /// Groups of endpoints. Priorities are without a gap.
     pub localities: Vec<LocalityEndpoints>,
+    /// How the health of its endpoints becomes load.
+    pub policy: AssignmentPolicy,
+}
+
+/// A validated `ClusterLoadAssignment.Policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignmentPolicy {
     /// Percent. Default 140.
     pub overprovisioning_factor: u32,
+    /// A priority is as healthy as the share of its weights, and not of its endpoints.
+    pub weighted_priority_health: bool,
+}
+
+impl Default for AssignmentPolicy {
+    fn default() -> Self {
+        Self { overprovisioning_factor: 140, weighted_priority_health: false }
+    }
 }
 
 /// The endpoints of one locality at one priority.

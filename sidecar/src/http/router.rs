@@ -340,21 +340,6 @@ async fn forward(
         config::route::RoutingPriority::High => RoutingPriority::High,
     };
 
-    // As in Envoy the request counts as it came, and not as its route changes it.
-    let hashed = match cluster.config.load_balancer.hashing() {
-        None => RequestHash::default(),
-        Some(hashing) => {
-            let own = &hashing.hash_policy;
-            let policies = if own.is_empty() { &action.hash_policy } else { own };
-            let sender = Sender {
-                client: accepted.client,
-                peer: connection.peer,
-                local: connection.local_address,
-            };
-            RequestHash::of(policies, &view_of(request, accepted), sender)
-        }
-    };
-
     // What a retry needs of the request is taken before it is changed.
     let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());
     let mut retries = Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted));
@@ -374,6 +359,21 @@ async fn forward(
     rewrite::path(action, &matched.route.config.matches, request, envoy_headers)?;
     rewrite::host(action, literal_host, request, envoy_headers);
     exchange.capture_request(request);
+
+    // As in Envoy 1.40 the request counts as its route has changed it.
+    let hashed = match cluster.config.load_balancer.hashing() {
+        None => RequestHash::default(),
+        Some(hashing) => {
+            let own = &hashing.hash_policy;
+            let policies = if own.is_empty() { &action.hash_policy } else { own };
+            let sender = Sender {
+                client: accepted.client,
+                peer: connection.peer,
+                local: connection.local_address,
+            };
+            RequestHash::of(policies, &view_of(request, accepted), sender)
+        }
+    };
 
     if let Some(token) = &accepted.upgrade {
         let forwarding = upgrade::Upgrading {

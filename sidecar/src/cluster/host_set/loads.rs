@@ -1,21 +1,33 @@
 //! How much of the traffic each priority gets, and whether it panics.
 
-use super::Priority;
+use std::sync::Arc;
+
+use super::{Hosts, Priority};
+use crate::cluster::endpoint::Endpoint;
+use crate::config::endpoint::AssignmentPolicy;
 
 /// Gives every priority its share of 100 percent, and decides on panic.
-pub(super) fn share_out(priorities: &mut [Priority], overprovisioning: u64, panic_threshold: u8) {
-    let availability = |available: usize, total: usize| match total as u64 {
-        0 => 0,
-        total => (overprovisioning * available as u64 / total).min(100),
+///
+/// Availability is the share of endpoints, or of their weights if the policy says so. `panic_threshold` is a percentage of
+/// endpoints in either case; 0 turns panic off.
+pub(super) fn share_out(
+    priorities: &mut [Priority],
+    policy: AssignmentPolicy,
+    panic_threshold: u8,
+) {
+    let amount = |endpoint: &Arc<Endpoint>| {
+        if policy.weighted_priority_health { u64::from(endpoint.weight()) } else { 1 }
     };
-    let healthy: Vec<u64> = priorities
-        .iter()
-        .map(|priority| availability(priority.healthy.list.len(), priority.all.list.len()))
-        .collect();
-    let degraded: Vec<u64> = priorities
-        .iter()
-        .map(|priority| availability(priority.degraded.list.len(), priority.all.list.len()))
-        .collect();
+    let availability = |available: &Hosts, all: &Hosts| -> u64 {
+        let available: u64 = available.list.iter().map(amount).sum();
+        let all: u64 = counted(all).map(amount).sum();
+        let overprovisioned = u64::from(policy.overprovisioning_factor) * available;
+        overprovisioned.checked_div(all).unwrap_or(0).min(100)
+    };
+    let healthy: Vec<u64> =
+        priorities.iter().map(|priority| availability(&priority.healthy, &priority.all)).collect();
+    let degraded: Vec<u64> =
+        priorities.iter().map(|priority| availability(&priority.degraded, &priority.all)).collect();
     let normalized = healthy.iter().chain(&degraded).sum::<u64>().min(100);
 
     // As much as possible to the healthy, in order; then to the degraded; what integer division lost, to the first.
@@ -49,7 +61,7 @@ pub(super) fn share_out(priorities: &mut [Priority], overprovisioning: u64, pani
     }
     for priority in priorities.iter_mut() {
         let available = priority.healthy.list.len() + priority.degraded.list.len();
-        let percent = match priority.all.list.len() {
+        let percent = match counted(&priority.all).count() {
             0 => 0.0,
             total => 100.0 * available as f64 / total as f64,
         };
@@ -58,6 +70,11 @@ pub(super) fn share_out(priorities: &mut [Priority], overprovisioning: u64, pani
     if priorities.iter().all(|priority| priority.panic) {
         share_out_by_count(priorities);
     }
+}
+
+/// Those that count where the share of healthy endpoints is asked for.
+fn counted(hosts: &Hosts) -> impl Iterator<Item = &Arc<Endpoint>> {
+    hosts.list.iter().filter(|endpoint| !endpoint.is_excluded())
 }
 
 /// In a total panic health does not count: every priority gets its share by the number of its endpoints.

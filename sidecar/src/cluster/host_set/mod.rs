@@ -4,6 +4,7 @@
 //! of endpoints, of their health or of an ejection makes a new one, for this cluster only.
 
 mod loads;
+mod localities;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::endpoint::{Endpoint, Health};
 use super::load_balancer::hashing::{Evenness, HashTable, Shares};
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::Locality;
+use crate::config::endpoint::{AssignmentPolicy, Locality};
 use loads::share_out;
+use localities::WeightedLocalities;
+pub(crate) use localities::WeightedLocality;
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(crate) struct Priority {
     pub(crate) degraded_load: u8,
     /// So few are available that traffic goes to all of them.
     pub(crate) panic: bool,
+    /// Where traffic is divided by the weights of localities.
+    pub(crate) weighted: Option<Box<WeightedLocalities>>,
     /// For a load balancer that chooses by a hash: of the healthy ones, or of all in a panic.
     pub(crate) table: Option<HashTable>,
 }
@@ -61,8 +66,6 @@ pub(crate) struct LocalityHosts {
     /// Which.
     pub(crate) locality: Arc<Locality>,
     /// Its weight, if it has one. Counts only where balancing by locality weight is configured, as in Envoy.
-    #[allow(dead_code)]
-    // that balancing is refused so far, but tests follow the weight through updates
     pub(crate) weight: Option<u32>,
     /// Its first endpoint in the list.
     pub(crate) start: usize,
@@ -89,19 +92,18 @@ impl HostSet {
     }
 
     /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
-    /// `config` chooses from. `overprovisioning` is a factor in percent.
-    pub(super) fn new(members: Vec<Members>, config: &Cluster, overprovisioning: u32) -> Self {
+    /// `config` chooses from.
+    pub(super) fn new(members: Vec<Members>, config: &Cluster, policy: AssignmentPolicy) -> Self {
         let mut priorities: Box<[Priority]> = members.into_iter().map(Priority::new).collect();
-        share_out(
-            &mut priorities,
-            u64::from(overprovisioning),
-            config.healthy_panic_threshold.min(100),
-        );
-        if config.load_balancer.hashing().is_some() {
-            for priority in &mut priorities {
-                let hosts = if priority.panic { &priority.all } else { &priority.healthy };
-                let shares = Shares::of(&hosts.list);
+        share_out(&mut priorities, policy, config.healthy_panic_threshold.min(100));
+        for priority in &mut priorities {
+            if config.load_balancer.hashing().is_some() {
+                let shares = priority.shares(config.locality_weighted);
                 priority.table = HashTable::new(&config.load_balancer, &shares);
+            } else if config.locality_weighted {
+                let localities =
+                    WeightedLocalities::new(&priority.members(), policy.overprovisioning_factor);
+                priority.weighted = Some(Box::new(localities));
             }
         }
         Self { generation: next_generation(), priorities }
@@ -109,13 +111,7 @@ impl HostSet {
 
     /// The members, to make the next host set from.
     pub(super) fn members(&self) -> Vec<Members> {
-        self.priorities
-            .iter()
-            .map(|priority| Members {
-                all: Arc::clone(&priority.all.list),
-                localities: Arc::clone(&priority.localities),
-            })
-            .collect()
+        self.priorities.iter().map(Priority::members).collect()
     }
 
     /// How evenly the table of hashes came out, where there is one; as in Envoy that of the lowest priority.
@@ -161,8 +157,22 @@ impl Priority {
             healthy_load: 0,
             degraded_load: 0,
             panic: false,
+            weighted: None,
             table: None,
         }
+    }
+
+    fn members(&self) -> Members {
+        Members { all: Arc::clone(&self.all.list), localities: Arc::clone(&self.localities) }
+    }
+
+    /// What share of all hashes each endpoint is to have.
+    fn shares(&self, locality_weighted: bool) -> Shares {
+        let by_locality =
+            locality_weighted.then(|| localities::shares(&self.members(), self.panic)).flatten();
+        by_locality.unwrap_or_else(|| {
+            Shares::of(if self.panic { &self.all.list } else { &self.healthy.list })
+        })
     }
 }
 

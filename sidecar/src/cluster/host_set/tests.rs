@@ -3,7 +3,7 @@
 use super::HostSet;
 use crate::cluster::testing::{config, members};
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::HealthStatus;
+use crate::config::endpoint::{AssignmentPolicy, HealthStatus};
 
 /// A host set of priorities with so many healthy, degraded and unhealthy endpoints.
 fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSet {
@@ -14,7 +14,7 @@ fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSe
         members(level * 1000, &endpoints)
     });
     let config = Cluster { healthy_panic_threshold: panic_threshold, ..config("c") };
-    HostSet::new(members.collect(), &config, 140)
+    HostSet::new(members.collect(), &config, AssignmentPolicy::default())
 }
 
 fn healthy_loads(priorities: &[(usize, usize, usize)]) -> Vec<u8> {
@@ -114,4 +114,47 @@ fn a_list_of_which_all_are_healthy_is_shared_and_not_copied() {
     let priority = &hosts.priorities[0];
     assert!(std::sync::Arc::ptr_eq(&priority.all.list, &priority.healthy.list));
     assert!(priority.degraded.list.is_empty());
+}
+
+#[test]
+fn a_priority_is_as_healthy_as_its_weights_where_they_are_to_count() {
+    let loads = |weighted_priority_health| {
+        let first = [(9, HealthStatus::Unhealthy), (1, HealthStatus::Healthy)];
+        let members = vec![members(0, &first), members(10, &[(1, HealthStatus::Healthy)])];
+        let policy = AssignmentPolicy { weighted_priority_health, ..AssignmentPolicy::default() };
+        let hosts = HostSet::new(members, &config("c"), policy);
+        hosts.priorities.iter().map(|priority| priority.healthy_load).collect::<Vec<_>>()
+    };
+    assert_eq!(loads(false), [70, 30]);
+    assert_eq!(loads(true), [14, 86]);
+}
+
+#[test]
+fn the_overprovisioning_factor_may_be_another_one() {
+    let loads = |overprovisioning_factor| {
+        let half = [(1, HealthStatus::Unhealthy), (1, HealthStatus::Healthy)];
+        let members = vec![members(0, &half), members(10, &[(1, HealthStatus::Healthy)])];
+        let policy = AssignmentPolicy { overprovisioning_factor, ..AssignmentPolicy::default() };
+        let hosts = HostSet::new(members, &config("c"), policy);
+        hosts.priorities.iter().map(|priority| priority.healthy_load).collect::<Vec<_>>()
+    };
+    assert_eq!(loads(100), [50, 50]);
+    assert_eq!(loads(200), [100, 0]);
+}
+
+#[test]
+fn a_draining_endpoint_is_left_out_where_the_share_of_healthy_ones_is_counted() {
+    let hosts = |states: &[HealthStatus]| {
+        let first: Vec<_> = states.iter().map(|state| (1, *state)).collect();
+        let members = vec![members(0, &first), members(10, &[(1, HealthStatus::Unhealthy)])];
+        HostSet::new(members, &config("c"), AssignmentPolicy::default())
+    };
+    let (up, down) = (HealthStatus::Healthy, HealthStatus::Unhealthy);
+    let draining = HealthStatus::Draining;
+    assert!(!hosts(&[up, draining, draining]).priorities[0].panic);
+    assert!(hosts(&[up, down, down]).priorities[0].panic);
+    let hosts = hosts(&[up, up, down, down, draining]);
+    assert!(!hosts.priorities[0].panic, "half of four");
+    assert_eq!(hosts.priorities[0].all.list.len(), 5);
+    assert_eq!(hosts.priorities[0].healthy.list.len(), 2);
 }

@@ -1,6 +1,6 @@
 //! How an endpoint is chosen.
 //!
-//! First a priority, by its share of the traffic; then one of its endpoints, by the cluster's policy: in [`hashing`] by a
+//! First a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its endpoints, by the cluster's policy: in [`hashing`] by a
 //! table that came with the host set, in the others by turns, loads and chance. What a policy has to
 //! remember (a position, a schedule) is kept by each worker for itself, so that choosing takes no lock and shares no
 //! cache line.
@@ -20,7 +20,7 @@ use edf::Edf;
 
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::Endpoint;
-use super::host_set::{HostSet, Hosts};
+use super::host_set::{HostSet, Hosts, Priority, WeightedLocality};
 use crate::config::load_balancer::LoadBalancer;
 
 /// Which list of a host set is chosen from.
@@ -28,6 +28,8 @@ use crate::config::load_balancer::LoadBalancer;
 struct Source {
     priority: usize,
     kind: SourceKind,
+    /// Its index, where only the endpoints of one locality are meant.
+    locality: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +50,15 @@ pub(super) fn choose<'h>(
     if let Some(hash) = hash {
         return by_hash(cluster, hosts, hash, attempt);
     }
-    let source = source(cluster, hosts, fastrand::u64(..))?;
+    let mut source = source(cluster, hosts, fastrand::u64(..))?;
     let priority = hosts.priorities.get(source.priority)?;
-    let hosts_of_source = match source.kind {
-        SourceKind::All => &priority.all,
-        SourceKind::Healthy => &priority.healthy,
-        SourceKind::Degraded => &priority.degraded,
+    let hosts_of_source = match by_locality(cluster.id, hosts, priority, &mut source) {
+        Some(locality) => &locality.hosts,
+        None => match source.kind {
+            SourceKind::All => &priority.all,
+            SourceKind::Healthy => &priority.healthy,
+            SourceKind::Degraded => &priority.degraded,
+        },
     };
     let list = &*hosts_of_source.list;
     match list {
@@ -80,6 +85,32 @@ pub(super) fn choose<'h>(
             }
         },
     }
+}
+
+/// Chooses a locality of a priority where their weights decide.
+fn by_locality<'h>(
+    cluster: ClusterId,
+    host_set: &HostSet,
+    priority: &'h Priority,
+    source: &mut Source,
+) -> Option<&'h WeightedLocality> {
+    let weighted = priority.weighted.as_ref()?;
+    let localities = match source.kind {
+        SourceKind::All => return None,
+        SourceKind::Healthy => &weighted.healthy,
+        SourceKind::Degraded => &weighted.degraded,
+    };
+    let weight = |at: usize| localities.get(at).map_or(1.0, |locality| locality.weight);
+    let at = match localities.len() {
+        0 => return None,
+        1 => 0,
+        _ => with_state(cluster, |state| {
+            let weights = localities.iter().map(|locality| locality.weight);
+            state.localities(host_set.generation, *source, || Edf::new(weights)).pick(weight)
+        })?,
+    };
+    source.locality = Some(at);
+    localities.get(at)
 }
 
 /// Chooses by the table of the priority to which the hash belongs. It has healthy endpoints only, or all in a panic: as in
@@ -125,9 +156,9 @@ fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
         if cluster.config.fail_traffic_on_panic {
             return None;
         }
-        return Some(Source { priority, kind: SourceKind::All });
+        return Some(Source { priority, kind: SourceKind::All, locality: None });
     }
-    Some(Source { priority, kind })
+    Some(Source { priority, kind, locality: None })
 }
 
 /// Chooses by weight, with the schedule of this worker.
@@ -155,6 +186,8 @@ struct State {
     positions: Vec<(Source, usize)>,
     /// Schedules, for the host set of this generation only.
     schedules: Vec<(Source, Edf)>,
+    /// Schedules of localities, likewise.
+    localities: Vec<(Source, Edf)>,
     generation: u64,
 }
 
@@ -176,12 +209,7 @@ fn with_state<R>(cluster: ClusterId, f: impl FnOnce(&mut State) -> R) -> R {
 impl State {
     /// The position of a source; it starts anywhere.
     fn position(&mut self, source: Source) -> &mut usize {
-        let at = self.positions.iter().position(|(other, _)| *other == source);
-        let at = at.unwrap_or_else(|| {
-            self.positions.push((source, fastrand::usize(..)));
-            self.positions.len() - 1
-        });
-        &mut self.positions[at].1
+        find_or_make(&mut self.positions, source, || fastrand::usize(..))
     }
 
     /// The schedule of a source, made new if the host set is another one than last time.
@@ -191,15 +219,40 @@ impl State {
         source: Source,
         make: impl FnOnce() -> Edf,
     ) -> &mut Edf {
+        self.follow(generation);
+        find_or_make(&mut self.schedules, source, make)
+    }
+
+    /// The schedule of the localities of a source, likewise.
+    fn localities(
+        &mut self,
+        generation: u64,
+        source: Source,
+        make: impl FnOnce() -> Edf,
+    ) -> &mut Edf {
+        self.follow(generation);
+        find_or_make(&mut self.localities, source, make)
+    }
+
+    /// Forgets what belonged to another host set.
+    fn follow(&mut self, generation: u64) {
         if self.generation != generation {
             self.schedules.clear();
+            self.localities.clear();
             self.generation = generation;
         }
-        let at = self.schedules.iter().position(|(other, _)| *other == source);
-        let at = at.unwrap_or_else(|| {
-            self.schedules.push((source, make()));
-            self.schedules.len() - 1
-        });
-        &mut self.schedules[at].1
     }
+}
+
+fn find_or_make<T>(
+    list: &mut Vec<(Source, T)>,
+    source: Source,
+    make: impl FnOnce() -> T,
+) -> &mut T {
+    let at = list.iter().position(|(other, _)| *other == source);
+    let at = at.unwrap_or_else(|| {
+        list.push((source, make()));
+        list.len() - 1
+    });
+    &mut list[at].1
 }

@@ -8,16 +8,16 @@ use arc_swap::ArcSwap;
 use crate::cluster::circuit_breaker::Breaker;
 use crate::cluster::cluster::{Cluster, ClusterId};
 use crate::cluster::host_set::{HostSet, Members};
-use crate::cluster::testing::{config, members};
+use crate::cluster::testing::{config, located, members};
 use crate::config;
-use crate::config::endpoint::HealthStatus;
+use crate::config::endpoint::{AssignmentPolicy, HealthStatus};
 use crate::config::load_balancer::LoadBalancer;
 use crate::stats::Sharded;
 
 const P2C: LoadBalancer = LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0 };
 
 pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>) -> Cluster {
-    let hosts = HostSet::new(priorities, &config, 140);
+    let hosts = HostSet::new(priorities, &config, AssignmentPolicy::default());
     let stats = Arc::new(Sharded::new(1));
     let breaker = || Breaker::new(&config.circuit_breakers[0], Arc::clone(&stats));
     Cluster {
@@ -85,7 +85,11 @@ fn round_robin_rotates_from_anywhere_and_goes_on_over_a_new_host_set() {
     let first: Vec<_> = (0..6).map(|_| pick()).collect();
     assert!(first.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 4), "{first:?}");
     let members = cluster.hosts.load().members();
-    cluster.hosts.store(Arc::new(HostSet::new(members, &cluster.config, 140)));
+    cluster.hosts.store(Arc::new(HostSet::new(
+        members,
+        &cluster.config,
+        AssignmentPolicy::default(),
+    )));
     assert_eq!(pick(), (first[5] + 1) % 4);
 }
 
@@ -224,4 +228,91 @@ fn degraded_endpoints_serve_what_the_healthy_leave() {
     let hosts = vec![members(0, &endpoints)];
     let counts = counts(&cluster(config("c"), hosts), 10_000, 2);
     assert!(chi_square(&counts, &[0.3, 0.7]) < 10.83, "{counts:?}");
+}
+
+/// A cluster that divides traffic by the weights of these localities; each has endpoints on ports of its own ten.
+fn with_localities(
+    load_balancer: LoadBalancer,
+    localities: &[(Option<u32>, &[HealthStatus])],
+) -> Cluster {
+    let config = config::cluster::Cluster { load_balancer, locality_weighted: true, ..config("c") };
+    cluster(config, vec![located(0, localities)])
+}
+
+const UP: HealthStatus = HealthStatus::Healthy;
+const DOWN: HealthStatus = HealthStatus::Unhealthy;
+const SLOW: HealthStatus = HealthStatus::Degraded;
+
+/// How often each ten of ports is chosen.
+fn counts_of_localities(cluster: &Cluster, n: usize) -> Vec<usize> {
+    counts(cluster, n, 30).chunks(10).map(|ports| ports.iter().sum()).collect()
+}
+
+#[test]
+fn localities_get_traffic_by_their_weights_whatever_the_number_of_their_endpoints() {
+    fastrand::seed(20);
+    for policy in [LoadBalancer::RoundRobin, P2C, LoadBalancer::Random] {
+        let cluster = with_localities(policy, &[(Some(1), &[UP; 8]), (Some(2), &[UP])]);
+        let counts = counts_of_localities(&cluster, 300);
+        assert!(counts[0].abs_diff(100) <= 1 && counts[1].abs_diff(200) <= 1, "{counts:?}");
+    }
+}
+
+#[test]
+fn in_a_locality_the_policy_chooses_as_it_would_in_the_whole() {
+    fastrand::seed(21);
+    let localities: &[(Option<u32>, &[HealthStatus])] = &[(Some(1), &[UP; 4]), (Some(1), &[UP; 2])];
+    let counts = counts(&with_localities(LoadBalancer::RoundRobin, localities), 800, 12);
+    assert_eq!((counts[..4].to_vec(), counts[10..].to_vec()), (vec![100; 4], vec![200; 2]));
+}
+
+#[test]
+fn a_locality_without_a_weight_gets_nothing_unless_none_has_one() {
+    fastrand::seed(22);
+    let cluster = with_localities(LoadBalancer::RoundRobin, &[(None, &[UP]), (Some(1), &[UP])]);
+    assert_eq!(counts_of_localities(&cluster, 100), [0, 100, 0]);
+    let cluster = with_localities(LoadBalancer::RoundRobin, &[(None, &[UP; 3]), (None, &[UP])]);
+    assert_eq!(counts_of_localities(&cluster, 100), [75, 25, 0], "as without localities");
+}
+
+#[test]
+fn a_locality_that_lacks_health_gets_less_after_overprovisioning() {
+    fastrand::seed(23);
+    let shares = |health: &[HealthStatus]| {
+        let localities = [(Some(1), health), (Some(1), &[UP; 10])];
+        let cluster = with_localities(LoadBalancer::RoundRobin, &localities);
+        counts_of_localities(&cluster, 1700)
+    };
+    // 8 of 10 are 112 percent after overprovisioning, 5 of 10 are 70.
+    let mut health = [UP; 10];
+    health[..2].fill(DOWN);
+    assert_eq!(shares(&health), [850, 850, 0]);
+    health[..5].fill(DOWN);
+    let counts = shares(&health);
+    assert!(counts[0].abs_diff(700) <= 1 && counts[1].abs_diff(1000) <= 1, "{counts:?}");
+    assert_eq!(shares(&[DOWN; 10]), [0, 1700, 0]);
+}
+
+#[test]
+fn degraded_endpoints_have_localities_of_their_own_and_in_a_panic_there_are_none() {
+    fastrand::seed(24);
+    let localities: &[(Option<u32>, &[HealthStatus])] =
+        &[(Some(3), &[SLOW; 2]), (Some(1), &[SLOW; 2])];
+    let counts = counts_of_localities(&with_localities(LoadBalancer::RoundRobin, localities), 400);
+    assert!(counts[0].abs_diff(300) <= 1 && counts[1].abs_diff(100) <= 1, "{counts:?}");
+    let localities: &[(Option<u32>, &[HealthStatus])] = &[(Some(9), &[DOWN; 3]), (Some(1), &[UP])];
+    let cluster = with_localities(LoadBalancer::RoundRobin, localities);
+    assert_eq!(counts_of_localities(&cluster, 400), [300, 100, 0]);
+}
+
+#[test]
+fn a_locality_that_is_listed_twice_is_one() {
+    fastrand::seed(25);
+    let mut members = located(0, &[(Some(5), &[UP; 2]), (Some(2), &[UP; 2]), (Some(2), &[UP])]);
+    let mut localities = members.localities.to_vec();
+    localities[1].locality = Arc::clone(&localities[0].locality);
+    members.localities = localities.into();
+    let config = config::cluster::Cluster { locality_weighted: true, ..config("c") };
+    let counts = counts(&cluster(config, vec![members]), 800, 30);
+    assert_eq!((&counts[..2], &counts[10..12], counts[20]), (&[100; 2][..], &[100; 2][..], 400));
 }

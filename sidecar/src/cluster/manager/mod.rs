@@ -461,9 +461,8 @@ impl Manager {
 impl Entry {
     /// Makes a new host set, by the health of this moment.
     fn swap_hosts(&self, members: Vec<Members>) {
-        let overprovisioning =
-            self.assignment.as_ref().map_or(140, |assignment| assignment.overprovisioning_factor);
-        let hosts = HostSet::new(members, &self.cluster.config, overprovisioning);
+        let policy = self.assignment.as_ref().map(|assignment| assignment.policy);
+        let hosts = HostSet::new(members, &self.cluster.config, policy.unwrap_or_default());
         self.cluster.hosts.store(Arc::new(hosts));
     }
 
@@ -490,7 +489,8 @@ impl Source for Membership {
         gauge("membership_total", count(|priority| priority.all.list.len()));
         gauge("membership_healthy", count(|priority| priority.healthy.list.len()));
         gauge("membership_degraded", count(|priority| priority.degraded.list.len()));
-        gauge("membership_excluded", 0);
+        let excluded = hosts.endpoints().filter(|endpoint| endpoint.is_excluded());
+        gauge("membership_excluded", excluded.count() as u64);
         let heaviest = hosts.endpoints().map(|endpoint| endpoint.weight()).max();
         gauge("max_host_weight", heaviest.unwrap_or(0).into());
         if let Some(evenness) = hosts.evenness() {

@@ -15,7 +15,7 @@ use crate::config::Problems;
 use crate::config::cluster::{
     Cluster, Discovery, DnsFamily, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
 };
-use crate::config::endpoint::{LoadAssignment, MetadataMatch};
+use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
 use crate::config::tls::UpstreamTls;
 
 use super::common::{
@@ -115,15 +115,25 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         eds_cluster_config,
         dns,
     );
-    let Common { healthy_panic_threshold, fail_traffic_on_panic, consistent_hashing } =
+    let Common { healthy_panic_threshold, mut localities, consistent_hashing } =
         common_lb::convert(problems, common_lb_config);
-    let load_balancer = load_balancer::convert(
-        problems,
-        lb_policy,
-        lb_config,
-        consistent_hashing,
-        load_balancing_policy,
-    );
+    let use_hostname = consistent_hashing.use_hostname;
+    let load_balancer = match load_balancing_policy {
+        // The list counts before the enumeration, as in Envoy, and so do its settings.
+        Some(list) => problems
+            .field("load_balancing_policy", |problems| load_balancer::first_known(problems, list))
+            .map(|(load_balancer, of_extension)| {
+                localities = of_extension;
+                load_balancer
+            }),
+        None => load_balancer::of_enumeration(problems, lb_policy, lb_config, consistent_hashing),
+    };
+    if use_hostname && !matches!(discovery, None | Some(Discovery::StrictDns { .. })) {
+        problems.reject_field(
+            "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing",
+            "set on a cluster that is not of type STRICT_DNS",
+        );
+    }
     let connect_timeout = positive_duration(problems, "connect_timeout", connect_timeout)
         .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
     let transport = transport_socket.and_then(|proto| {
@@ -178,7 +188,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         discovery: discovery?,
         load_balancer,
         healthy_panic_threshold,
-        fail_traffic_on_panic,
+        fail_traffic_on_panic: localities.fail_traffic_on_panic,
+        locality_weighted: localities.weighted,
         connect_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
         transport,
@@ -240,7 +251,7 @@ fn discovery(
                 None => Arc::new(LoadAssignment {
                     cluster_name: name.into(),
                     localities: Vec::new(),
-                    overprovisioning_factor: endpoint::DEFAULT_OVERPROVISIONING,
+                    policy: AssignmentPolicy::default(),
                 }),
             };
             Some(Discovery::Static(assignment))

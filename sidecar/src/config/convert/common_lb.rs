@@ -2,7 +2,10 @@
 
 use outrigger_proto::envoy::config::cluster::v3::cluster::CommonLbConfig;
 use outrigger_proto::envoy::config::cluster::v3::cluster::common_lb_config::{
-    ConsistentHashingLbConfig, LocalityConfigSpecifier, ZoneAwareLbConfig,
+    ConsistentHashingLbConfig, LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
+};
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::{
+    LocalityLbConfig, locality_lb_config,
 };
 use outrigger_proto::envoy::r#type::v3::Percent;
 
@@ -18,8 +21,16 @@ const DEFAULT_PANIC_THRESHOLD: u8 = 50;
 pub(super) struct Common {
     /// In percent.
     pub(super) healthy_panic_threshold: u8,
-    pub(super) fail_traffic_on_panic: bool,
+    pub(super) localities: Localities,
     pub(super) consistent_hashing: ConsistentHashing,
+}
+
+/// What localities mean.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Localities {
+    /// Traffic is divided by their weights.
+    pub(super) weighted: bool,
+    pub(super) fail_traffic_on_panic: bool,
 }
 
 /// The field `common_lb_config`.
@@ -38,29 +49,54 @@ pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) ->
             close_connections_on_host_set_change, override_host_status);
         let threshold = healthy_panic_threshold
             .and_then(|value| percent(problems, "healthy_panic_threshold", value));
-        let fail_traffic_on_panic = match locality_config_specifier {
-            None => false,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
-                problems.unsupported("locality_weighted_lb_config", true);
-                false
-            }
+        let localities = match locality_config_specifier {
+            None => Localities::default(),
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                LocalityWeightedLbConfig {},
+            )) => Localities { weighted: true, fail_traffic_on_panic: false },
             Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
                 routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
                 min_cluster_size: _, // the same
                 fail_traffic_on_panic,
-            })) => fail_traffic_on_panic,
+            })) => Localities { weighted: false, fail_traffic_on_panic },
         };
+        let consistent_hashing = consistent_hashing_lb_config.map(|proto| {
+            problems.field("consistent_hashing_lb_config", |problems| {
+                consistent_hashing(problems, proto)
+            })
+        });
         Common {
             healthy_panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, rounded),
-            fail_traffic_on_panic,
-            consistent_hashing: consistent_hashing_lb_config
-                .map(|proto| {
-                    problems.field("consistent_hashing_lb_config", |problems| {
-                        consistent_hashing(problems, proto)
-                    })
-                })
-                .unwrap_or_default(),
+            localities,
+            consistent_hashing: consistent_hashing.unwrap_or_default(),
         }
+    })
+}
+
+/// The field `locality_lb_config` of a policy in the list.
+pub(super) fn localities(problems: &mut Problems, proto: Option<LocalityLbConfig>) -> Localities {
+    let Some(LocalityLbConfig { locality_config_specifier }) = proto else {
+        return Localities::default();
+    };
+    problems.field("locality_lb_config", |problems| match locality_config_specifier {
+        None => {
+            problems.reject("one of zone_aware_lb_config, locality_weighted_lb_config is required");
+            Localities::default()
+        }
+        Some(locality_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
+            let locality_lb_config::ZoneAwareLbConfig {
+                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
+                min_cluster_size: _, // the same
+                fail_traffic_on_panic,
+                force_locality_direct_routing: _, // the same
+                force_local_zone: _,              // the same
+                locality_basis: _,                // the same
+            } = config;
+            Localities { weighted: false, fail_traffic_on_panic }
+        }
+        Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            locality_lb_config::LocalityWeightedLbConfig {},
+        )) => Localities { weighted: true, fail_traffic_on_panic: false },
     })
 }
 

@@ -16,6 +16,7 @@ use crate::config::load_balancer::{
 };
 
 use super::common::{enumeration, unsupported};
+use super::common_lb::Localities;
 use super::hash_policy;
 
 /// Entries of a ring where nothing is set.
@@ -46,7 +47,7 @@ pub(super) fn legacy_ring(
 pub(super) fn ring_extension(
     problems: &mut Problems,
     proto: ring_hash_v3::RingHash,
-) -> Option<LoadBalancer> {
+) -> Option<(LoadBalancer, Localities)> {
     let ring_hash_v3::RingHash {
         hash_function,
         minimum_ring_size,
@@ -56,7 +57,7 @@ pub(super) fn ring_extension(
         consistent_hashing_lb_config,
         locality_weighted_lb_config,
     } = proto;
-    unsupported!(problems; hash_balance_factor, locality_weighted_lb_config);
+    unsupported!(problems; hash_balance_factor);
     let function = match enumeration(problems, "hash_function", hash_function)? {
         ring_hash::HashFunction::DefaultHash | ring_hash::HashFunction::XxHash => {
             HashFunction::XxHash
@@ -68,7 +69,10 @@ pub(super) fn ring_extension(
         Some(proto) => consistent_hashing(problems, Some(proto)),
         None => ConsistentHashing { use_hostname: use_hostname_for_hashing, hash_policy: vec![] },
     };
-    ring(problems, 1, minimum_ring_size, maximum_ring_size, function, common)
+    let localities =
+        Localities { weighted: locality_weighted_lb_config.is_some(), ..Localities::default() };
+    let ring = ring(problems, 1, minimum_ring_size, maximum_ring_size, function, common)?;
+    Some((ring, localities))
 }
 
 fn ring(
@@ -114,12 +118,13 @@ pub(super) fn legacy_maglev(
 pub(super) fn maglev_extension(
     problems: &mut Problems,
     proto: maglev_v3::Maglev,
-) -> Option<LoadBalancer> {
+) -> Option<(LoadBalancer, Localities)> {
     let maglev_v3::Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } =
         proto;
-    unsupported!(problems; locality_weighted_lb_config);
     let common = consistent_hashing(problems, consistent_hashing_lb_config);
-    maglev(problems, table_size, common)
+    let localities =
+        Localities { weighted: locality_weighted_lb_config.is_some(), ..Localities::default() };
+    Some((maglev(problems, table_size, common)?, localities))
 }
 
 fn maglev(

@@ -11,15 +11,14 @@ use outrigger_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use crate::config::Problems;
 use crate::config::endpoint::{
-    Endpoint, EndpointAddress, HealthStatus, LoadAssignment, Locality, LocalityEndpoints, Metadata,
+    AssignmentPolicy, Endpoint, EndpointAddress, HealthStatus, LoadAssignment, Locality,
+    LocalityEndpoints, Metadata,
 };
 
 use super::common::{
     enumeration, host_and_port, json_object, number_in, required, sorted, text, unsupported,
 };
 
-/// Envoy's overprovisioning factor, in percent.
-pub(super) const DEFAULT_OVERPROVISIONING: u32 = 140;
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
 
@@ -48,7 +47,7 @@ pub(super) fn convert(
         weighted_priority_health,
     } = policy.unwrap_or_default();
     let overprovisioning_factor = problems.field("policy", |problems| {
-        unsupported!(problems; drop_overloads, endpoint_stale_after, weighted_priority_health);
+        unsupported!(problems; drop_overloads, endpoint_stale_after);
         number_in(problems, "overprovisioning_factor", overprovisioning_factor, 1..=u32::MAX)
     });
     let mut seen = HashSet::new();
@@ -65,7 +64,11 @@ pub(super) fn convert(
     LoadAssignment {
         cluster_name: cluster_name.into(),
         localities,
-        overprovisioning_factor: overprovisioning_factor.unwrap_or(DEFAULT_OVERPROVISIONING),
+        policy: AssignmentPolicy {
+            overprovisioning_factor: overprovisioning_factor
+                .unwrap_or(AssignmentPolicy::default().overprovisioning_factor),
+            weighted_priority_health,
+        },
     }
 }
 

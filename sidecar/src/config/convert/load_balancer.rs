@@ -6,22 +6,22 @@ use outrigger_proto::envoy::config::cluster::v3::cluster::{
     LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
 };
 use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
-use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
-use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
 use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
 use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
 use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use outrigger_proto::google::protobuf::{Any, UInt32Value};
 
 use crate::config::Problems;
 use crate::config::load_balancer::{ConsistentHashing, LoadBalancer};
 
 use super::common::{
-    enumeration, number_in, unknown_type, unpack, unsupported, unsupported_if_true,
+    enumeration, number_in, required, unknown_type, unpack, unsupported, unsupported_if_true,
 };
+use super::common_lb::{self, Localities};
 use super::consistent_hashing;
 
 /// Candidates that are compared where nothing is set.
@@ -29,19 +29,14 @@ const DEFAULT_CHOICES: u32 = 2;
 /// How much active requests count where nothing is set.
 const DEFAULT_BIAS: f64 = 1.0;
 
-/// The list counts before the enumeration, as in Envoy.
-pub(super) fn convert(
+/// The field `lb_policy` with its settings.
+pub(super) fn of_enumeration(
     problems: &mut Problems,
     policy: i32,
     config: Option<LbConfig>,
     hashing: ConsistentHashing,
-    list: Option<proto::LoadBalancingPolicy>,
 ) -> Option<LoadBalancer> {
-    let policy = enumeration(problems, "lb_policy", policy);
-    if let Some(list) = list {
-        return problems.field("load_balancing_policy", |problems| first_known(problems, list));
-    }
-    match policy? {
+    match enumeration(problems, "lb_policy", policy)? {
         LbPolicy::RoundRobin => {
             if let Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })) =
                 config
@@ -113,8 +108,11 @@ fn least_request(
     Some(LoadBalancer::LeastRequest { choice_count, active_request_bias })
 }
 
-/// The first policy of the list that we have, as in Envoy: a list names what it would like first.
-fn first_known(problems: &mut Problems, list: proto::LoadBalancingPolicy) -> Option<LoadBalancer> {
+/// The first policy of the list `load_balancing_policy` that we have, as in Envoy: a list names what it would like first.
+pub(super) fn first_known(
+    problems: &mut Problems,
+    list: proto::LoadBalancingPolicy,
+) -> Option<(LoadBalancer, Localities)> {
     let proto::LoadBalancingPolicy { policies } = list;
     let mut last = None;
     for (index, policy) in policies.into_iter().enumerate() {
@@ -144,7 +142,7 @@ fn first_known(problems: &mut Problems, list: proto::LoadBalancingPolicy) -> Opt
             unknown_type(
                 problems,
                 &config,
-                &["LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev"],
+                &["LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev", "WrrLocality"],
             );
         }),
     }
@@ -157,9 +155,10 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<Random>(config)
         || any::holds::<RingHash>(config)
         || any::holds::<Maglev>(config)
+        || any::holds::<WrrLocality>(config)
 }
 
-fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
+fn extension(problems: &mut Problems, config: &Any) -> Option<(LoadBalancer, Localities)> {
     if any::holds::<LeastRequest>(config) {
         let LeastRequest {
             choice_count,
@@ -176,14 +175,15 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
         {
             problems.unsupported("selection_method", true);
         }
-        locality(problems, locality_lb_config);
-        return least_request(problems, choice_count, active_request_bias);
+        let localities = common_lb::localities(problems, locality_lb_config);
+        let load_balancer = least_request(problems, choice_count, active_request_bias)?;
+        return Some((load_balancer, localities));
     }
     if any::holds::<RoundRobin>(config) {
         let RoundRobin { slow_start_config, locality_lb_config } = unpack(problems, config)?;
         unsupported!(problems; slow_start_config);
-        locality(problems, locality_lb_config);
-        return Some(LoadBalancer::RoundRobin);
+        let localities = common_lb::localities(problems, locality_lb_config);
+        return Some((LoadBalancer::RoundRobin, localities));
     }
     if any::holds::<RingHash>(config) {
         let config = unpack(problems, config)?;
@@ -193,23 +193,13 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<LoadBalancer> {
         let config = unpack(problems, config)?;
         return consistent_hashing::maglev_extension(problems, config);
     }
+    if any::holds::<WrrLocality>(config) {
+        let WrrLocality { endpoint_picking_policy } = unpack(problems, config)?;
+        let list = required(problems, "endpoint_picking_policy", endpoint_picking_policy)?;
+        let (load_balancer, localities) =
+            problems.field("endpoint_picking_policy", |problems| first_known(problems, list))?;
+        return Some((load_balancer, Localities { weighted: true, ..localities }));
+    }
     let Random { locality_lb_config } = unpack(problems, config)?;
-    locality(problems, locality_lb_config);
-    Some(LoadBalancer::Random)
-}
-
-fn locality(problems: &mut Problems, proto: Option<LocalityLbConfig>) {
-    let Some(LocalityLbConfig { locality_config_specifier }) = proto else { return };
-    problems.field("locality_lb_config", |problems| match locality_config_specifier {
-        None => {}
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
-            // The rest needs a local cluster, which the bootstrap cannot name here.
-            problems.field("zone_aware_lb_config", |problems| {
-                problems.unsupported("fail_traffic_on_panic", config.fail_traffic_on_panic);
-            });
-        }
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
-            problems.unsupported("locality_weighted_lb_config", true);
-        }
-    });
+    Some((LoadBalancer::Random, common_lb::localities(problems, locality_lb_config)))
 }

@@ -10,7 +10,7 @@ use super::{Evenness, HashTable, Shares};
 use crate::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, EndpointId};
 use crate::cluster::load_balancer::tests::cluster;
-use crate::cluster::testing::{config, members};
+use crate::cluster::testing::{config, located, members};
 use crate::config;
 use crate::config::endpoint::{HealthStatus, Metadata};
 use crate::config::load_balancer::{
@@ -240,4 +240,30 @@ fn without_a_hash_the_choice_is_random() {
         counts[usize::from(chosen.address.port())] += 1;
     }
     assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn a_locality_has_its_part_of_all_hashes_whatever_the_health_of_its_endpoints() {
+    let spread_of = |localities: &[(Option<u32>, &[HealthStatus])]| {
+        let config = config::cluster::Cluster {
+            load_balancer: maglev(65537),
+            locality_weighted: true,
+            ..config("c")
+        };
+        let cluster = cluster(config, vec![located(0, localities)]);
+        let hosts = cluster.hosts.load();
+        let spread = spread(hosts.priorities[0].table.as_ref().unwrap(), 20);
+        spread.chunks(10).map(|ports| ports.iter().sum()).collect::<Vec<f64>>()
+    };
+    for (localities, expected) in [
+        ([(Some(1), &[UP; 5][..]), (Some(3), &[UP][..])], [0.25, 0.75]),
+        ([(Some(1), &[UP, DOWN, DOWN][..]), (Some(1), &[UP, UP, UP][..])], [0.5, 0.5]),
+        ([(None, &[UP][..]), (Some(3), &[UP][..])], [0.0, 1.0]),
+        ([(Some(9), &[DOWN][..]), (Some(3), &[UP][..])], [0.0, 1.0]),
+    ] {
+        let spread = spread_of(&localities);
+        for (share, expected) in spread.iter().zip(expected) {
+            assert!((share - expected).abs() < 0.02, "{spread:?}");
+        }
+    }
 }

@@ -97,6 +97,19 @@ async fn every_address_of_every_name_is_an_endpoint_that_knows_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn addresses_in_the_place_of_names_are_there_at_once() {
+    let mut manager = scripted(vec![]);
+    let mut cluster = cluster(&[], PLAIN);
+    let Discovery::StrictDns { assignment: addresses, .. } = &mut cluster.discovery else {
+        panic!("names")
+    };
+    *addresses = Arc::new(assignment("c", vec![group(0, vec![endpoint(1)])]));
+    set(&mut manager, cluster);
+    assert!(manager.is_initialized("c"));
+    assert_eq!(found(&manager), ["127.0.0.1:1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_is_looked_up_again_at_the_refresh_rate_and_known_addresses_stay_the_same_endpoints()
 {
     let mut manager = scripted(vec![(

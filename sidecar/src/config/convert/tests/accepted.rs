@@ -194,7 +194,7 @@ fn clusters_arrive_with_their_settings() {
     assert_eq!(outlier.enforcing_consecutive_gateway_failure, 0);
     let Discovery::Static(assignment) = &cluster.discovery else { panic!("static") };
     let locality = &assignment.localities[0];
-    assert_eq!((&*locality.locality.region, assignment.overprovisioning_factor), ("r", 200));
+    assert_eq!((&*locality.locality.region, assignment.policy.overprovisioning_factor), ("r", 200));
     let endpoint = &locality.endpoints[0];
     assert_eq!((endpoint.weight, endpoint.health), (2, HealthStatus::Degraded));
     let [meshed, plain] = &*cluster.transport_socket_matches else { panic!("two") };
@@ -221,7 +221,7 @@ fn clusters_arrive_with_their_settings() {
 #[test]
 fn a_list_of_policies_skips_what_is_unknown() {
     let unknown = json!({"typed_extension_config": {"name": "a", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"}}});
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}});
     let bootstrap = accepted(&[("DNS.load_balancing_policy.policies[0]", unknown.clone())]);
     assert!(matches!(bootstrap.clusters[1].load_balancer, LoadBalancer::RoundRobin));
     let value = changed(&[("DNS.load_balancing_policy.policies", json!([unknown]))]);

@@ -39,10 +39,6 @@ fn a_ring_has_its_sizes_and_its_function() {
             "CLUSTER.ring_hash_lb_config",
             json!({"minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2"}),
         ),
-        (
-            "CLUSTER.common_lb_config.consistent_hashing_lb_config",
-            json!({"use_hostname_for_hashing": true}),
-        ),
     ]);
     let new = json!({
         "minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2",
@@ -56,11 +52,31 @@ fn a_ring_has_its_sizes_and_its_function() {
         let policy = extension("ring_hash.v3.RingHash", config);
         load_balancer(&[("CLUSTER.load_balancing_policy", policy)])
     };
-    for balancer in [old, of_extension(new), of_extension(deprecated)] {
+    for (balancer, use_hostname) in
+        [(old, false), (of_extension(new), true), (of_extension(deprecated), true)]
+    {
         let LoadBalancer::RingHash(ring) = balancer else { panic!("a ring") };
         assert_eq!((ring.minimum_size, ring.maximum_size), (7, 9));
-        assert_eq!((ring.function, ring.common.use_hostname), (HashFunction::MurmurHash2, true));
+        assert_eq!(ring.function, HashFunction::MurmurHash2);
+        assert_eq!(ring.common.use_hostname, use_hostname);
     }
+}
+
+#[test]
+fn host_names_are_hashed_only_where_they_are_what_is_resolved() {
+    let hashing = json!({"use_hostname_for_hashing": true});
+    let field = "common_lb_config.consistent_hashing_lb_config";
+    let bootstrap = accepted(&[
+        ("DNS.load_balancing_policy", Value::Null),
+        ("DNS.lb_policy", json!("MAGLEV")),
+        (&format!("DNS.{field}"), hashing.clone()),
+    ]);
+    assert!(bootstrap.clusters[1].load_balancer.hashing().expect("a table").use_hostname);
+    refused_at(
+        &[(&format!("CLUSTER.{field}"), hashing)],
+        &format!("CLUSTER.{field}.use_hostname_for_hashing"),
+        "STRICT_DNS",
+    );
 }
 
 #[test]
@@ -228,4 +244,42 @@ fn a_tcp_proxy_may_hash_the_address_of_its_client() {
         UNSUPPORTED,
     );
     refused("TCP.hash_policy", json!([{"source_ip": {}}, {"source_ip": {}}]), "at most one");
+}
+
+#[test]
+fn localities_may_be_weighted_in_each_form_of_the_configuration() {
+    let weighted = |changes: &[(&str, Value)]| accepted(changes).clusters[0].locality_weighted;
+    assert!(!weighted(&[]));
+    let old = ("CLUSTER.common_lb_config.locality_weighted_lb_config", json!({}));
+    assert!(weighted(std::slice::from_ref(&old)));
+    let own = json!({"locality_lb_config": {"locality_weighted_lb_config": {}}});
+    let direct = json!({"locality_weighted_lb_config": {}});
+    for (message, config) in [
+        ("round_robin.v3.RoundRobin", own.clone()),
+        ("least_request.v3.LeastRequest", own.clone()),
+        ("random.v3.Random", own),
+        ("ring_hash.v3.RingHash", direct.clone()),
+        ("maglev.v3.Maglev", direct),
+        (
+            "wrr_locality.v3.WrrLocality",
+            json!({"endpoint_picking_policy": extension("round_robin.v3.RoundRobin", json!({}))}),
+        ),
+    ] {
+        let policy = ("CLUSTER.load_balancing_policy", extension(message, config));
+        assert!(weighted(&[policy]), "{message}");
+    }
+    let policy = ("CLUSTER.load_balancing_policy", extension("random.v3.Random", json!({})));
+    assert!(!weighted(&[old, policy]), "the list has settings of its own");
+}
+
+#[test]
+fn traffic_may_fail_in_a_panic_in_each_form_of_the_configuration() {
+    let fails = |changes: &[(&str, Value)]| accepted(changes).clusters[0].fail_traffic_on_panic;
+    let zone_aware = json!({"zone_aware_lb_config": {"fail_traffic_on_panic": true}});
+    assert!(fails(&[(
+        "CLUSTER.common_lb_config.zone_aware_lb_config",
+        zone_aware["zone_aware_lb_config"].clone()
+    )]));
+    let policy = extension("random.v3.Random", json!({"locality_lb_config": zone_aware}));
+    assert!(fails(&[("CLUSTER.load_balancing_policy", policy)]));
 }

@@ -421,7 +421,6 @@ fn fields_of_a_cluster() {
             ("common_lb_config.close_connections_on_host_set_change", json!(true)),
             ("common_lb_config.consistent_hashing_lb_config.hash_balance_factor", json!(150)),
             ("common_lb_config.override_host_status", json!({})),
-            ("common_lb_config.locality_weighted_lb_config", json!({})),
             ("circuit_breakers.per_host_thresholds", json!([{}])),
             ("circuit_breakers.thresholds[0].max_connection_pools", json!(1)),
             ("circuit_breakers.thresholds[1].retry_budget.budget_interval", json!("1s")),
@@ -439,7 +438,6 @@ fn fields_of_a_cluster() {
             ("load_assignment.named_endpoints", json!({"a": {}})),
             ("load_assignment.policy.drop_overloads", json!([{"category": "a"}])),
             ("load_assignment.policy.endpoint_stale_after", json!("1s")),
-            ("load_assignment.policy.weighted_priority_health", json!(true)),
             ("load_assignment.endpoints[0].leds_cluster_locality_config", json!({})),
         ],
     );
@@ -458,13 +456,6 @@ fn fields_of_a_cluster() {
         ],
         "CLUSTER.outlier_detection.success_rate_stdev_factor",
         UNSUPPORTED,
-    );
-    all(
-        "DNS.load_balancing_policy.policies[0].typed_extension_config.typed_config.locality_lb_config",
-        &[
-            ("locality_weighted_lb_config", json!({})),
-            ("zone_aware_lb_config.fail_traffic_on_panic", json!(true)),
-        ],
     );
     all(
         "ENDPOINT.endpoint",
