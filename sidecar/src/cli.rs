@@ -135,7 +135,8 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15000", help_heading = "Mesh")]
     pub admin: SocketAddr,
 
-    /// Folder of the identity and of the last good configuration
+    /// Folder of the identity, and of the last good discovered configuration (`xds/`). A start that finds no control
+    /// plane serves from it until there is one, with `--config-path` as well; the secrets in it are for their owner only
     #[arg(long, value_name = "DIR", help_heading = "Mesh")]
     pub data_dir: Option<PathBuf>,
 

@@ -245,7 +245,7 @@ fn names(assignment: &LoadAssignment) -> impl Iterator<Item = &str> {
     assignment.localities.iter().flat_map(|group| &group.endpoints).filter_map(|endpoint| {
         match &endpoint.address {
             EndpointAddress::Name { host, .. } => Some(&**host),
-            EndpointAddress::Ip(_) => None,
+            EndpointAddress::Ip(_) | EndpointAddress::Pipe(_) => None,
         }
     })
 }

@@ -3,6 +3,7 @@
 pub use super::convert::load_assignment as from_proto;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A validated `envoy.config.endpoint.v3.ClusterLoadAssignment`.
@@ -82,6 +83,9 @@ pub enum EndpointAddress {
         /// The port.
         port: u16,
     },
+    /// A Unix domain socket. Only clusters of the bootstrap have such, and only discovery connects to them: for traffic
+    /// they are no endpoints.
+    Pipe(Arc<Path>),
 }
 
 /// Envoy's `HealthStatus`.

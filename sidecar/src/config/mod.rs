@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
-//! [`config_source`].
+//! [`config_source`] with [`resource_file`].
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
@@ -26,6 +26,7 @@ pub mod load_balancer;
 pub mod matcher;
 pub mod problem;
 pub mod rbac;
+pub mod resource_file;
 pub mod route;
 pub mod secret;
 pub mod tcp_proxy;

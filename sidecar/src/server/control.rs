@@ -130,7 +130,7 @@ struct Control {
     status: Arc<Status>,
     registry: Arc<Registry>,
     membership: Option<Membership>,
-    /// Where a member keeps what it was told.
+    /// Where what was discovered is kept.
     disk: Option<Disk>,
     /// Nothing came yet: when what is kept on disk is used instead.
     use_kept: Option<Instant>,
@@ -179,19 +179,14 @@ impl Control {
         }
         let names: HashSet<Arc<str>> =
             bootstrap.clusters.iter().map(|cluster| Arc::clone(&cluster.name)).collect();
-        let disk = match (&member, &args.data_dir) {
-            (Some(_), Some(folder)) => {
-                let folder = folder.join("xds");
-                Some(
-                    Disk::open(folder.clone())
-                        .map_err(|source| Error::File { path: folder, source })?,
-                )
-            }
-            _ => None,
-        };
+        let disk = args.data_dir.as_ref().map(|folder| {
+            let folder = folder.join("xds");
+            Disk::open(folder.clone()).map_err(|source| Error::File { path: folder, source })
+        });
+        let disk = disk.transpose()?;
         let use_kept = disk.as_ref().map(|_| Instant::now() + KEPT_AFTER);
         let (events, received) = mpsc::channel(EVENTS);
-        let streams = Streams::new(&bootstrap, events);
+        let streams = Streams::new(&bootstrap, args.reject_unknown_dynamic_fields, events);
         let statics = Static::new(std::mem::take(&mut bootstrap.encoded), names);
         let mut control = Self {
             args: Arc::clone(args),
@@ -314,7 +309,7 @@ impl Control {
                     match &event {
                         Event::Response(_) => self.use_kept = None,
                         Event::Disconnected(_) => self.use_kept(),
-                        Event::Connected(_) => {}
+                        Event::Connected(_) | Event::Unusable => {}
                     }
                     self.discovery.on_event(id, event, &mut self.data, Instant::now());
                 }

@@ -12,7 +12,7 @@ use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
 use crate::tls;
-use crate::xds::{Client, ControlPlane, Event, Opened, StreamId};
+use crate::xds::{Client, ControlPlane, Event, FileSource, Opened, StreamId};
 
 /// Every stream that is open, or tried to be.
 pub(super) struct Streams {
@@ -24,12 +24,17 @@ pub(super) struct Streams {
     events: mpsc::Sender<(StreamId, Event)>,
     /// The aggregated stream is opened only while this is `true`; `None`: always.
     gate: Option<watch::Receiver<bool>>,
+    deny_unknown_fields: bool,
     tasks: BTreeMap<StreamId, AbortHandle>,
 }
 
 impl Streams {
-    /// Of the servers in a bootstrap.
-    pub(super) fn new(bootstrap: &Bootstrap, events: mpsc::Sender<(StreamId, Event)>) -> Self {
+    /// Of the servers in a bootstrap. With `deny_unknown_fields`, files with a field that does not exist are refused.
+    pub(super) fn new(
+        bootstrap: &Bootstrap,
+        deny_unknown_fields: bool,
+        events: mpsc::Sender<(StreamId, Event)>,
+    ) -> Self {
         let clusters = bootstrap.clusters.iter();
         Self {
             node: bootstrap.node.clone(),
@@ -37,6 +42,7 @@ impl Streams {
             clusters: clusters.map(|it| (Arc::clone(&it.name), Arc::clone(it))).collect(),
             events,
             gate: None,
+            deny_unknown_fields,
             tasks: BTreeMap::new(),
         }
     }
@@ -70,6 +76,14 @@ impl Streams {
         let (service, gate) = match &origin {
             Origin::Ads => (self.ads.clone(), self.gate.clone()),
             Origin::Service(service) => (Some(DiscoveryService::clone(service)), None),
+            Origin::File(file) => {
+                let Some(kind) = kind else { return };
+                let (file, events) = (Arc::clone(file), self.events.clone());
+                let deny_unknown_fields = self.deny_unknown_fields;
+                let source = FileSource { id, kind, file, deny_unknown_fields, events };
+                self.tasks.insert(id, tokio::spawn(source.run()).abort_handle());
+                return;
+            }
         };
         let Some(service) = service else { return };
         let control_plane = match self.control_plane(&service.cluster, contexts) {

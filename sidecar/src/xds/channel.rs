@@ -3,8 +3,10 @@
 //! The control plane is spoken to from the control thread over a connection of its own, so that neither a broken data
 //! plane nor an overloaded one keeps new configuration away.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Rejected;
@@ -80,7 +82,7 @@ impl ControlPlane {
         let first = fastrand::usize(..addresses.len().max(1));
         let mut error = ConnectError::NoEndpoint(Arc::clone(&self.cluster.name));
         for index in 0..addresses.len() {
-            let address = addresses[(first + index) % addresses.len()];
+            let Some(address) = addresses.get((first + index) % addresses.len()) else { continue };
             match Box::pin(self.connect_to(address, authority)).await {
                 Ok(channel) => return Ok(channel),
                 Err(next) => error = next,
@@ -95,7 +97,11 @@ impl ControlPlane {
     /// If the system has no route.
     pub(crate) async fn local_address(&self) -> Result<std::net::IpAddr, ConnectError> {
         let addresses = self.addresses().await?;
-        let Some(&address) = addresses.first() else {
+        let first = addresses.iter().find_map(|address| match address {
+            Address::Ip(address) => Some(*address),
+            Address::Pipe(_) => None,
+        });
+        let Some(address) = first else {
             return Err(ConnectError::NoEndpoint(Arc::clone(&self.cluster.name)));
         };
         let route = || {
@@ -115,7 +121,7 @@ impl ControlPlane {
 
     async fn connect_to(
         &self,
-        address: SocketAddr,
+        address: &Address,
         authority: Option<&str>,
     ) -> Result<Channel, ConnectError> {
         let failed =
@@ -123,7 +129,10 @@ impl ControlPlane {
         let authority = authority.unwrap_or(&self.cluster.name);
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))
             // A cluster may have a name that is no host.
-            .or_else(|_| Endpoint::from_shared(format!("http://{address}")))
+            .or_else(|_| match address {
+                Address::Ip(address) => Endpoint::from_shared(format!("http://{address}")),
+                Address::Pipe(_) => Endpoint::from_shared("http://localhost".to_owned()),
+            })
             .map_err(|error| failed(error.to_string()))?;
         let (interval, timeout) = self.cluster.http2.keepalive.unwrap_or(KEEPALIVE);
         let endpoint = endpoint
@@ -156,20 +165,26 @@ impl ControlPlane {
         .map_err(|error| failed(chain(&error)))
     }
 
-    async fn open(&self, address: SocketAddr) -> Result<Stream, OpenError> {
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
+    async fn open(&self, address: &Address) -> Result<Stream, OpenError> {
+        let plain: Plain = match address {
+            Address::Ip(address) => {
+                let tcp = TcpStream::connect(address).await?;
+                tcp.set_nodelay(true)?;
+                Box::new(tcp)
+            }
+            Address::Pipe(path) => Box::new(UnixStream::connect(path).await?),
+        };
+        let Some(tls) = &self.tls else { return Ok(Stream::Plain(plain)) };
         let (config, server_name) = tls.config().ok_or(OpenError::SecretsMissing)?;
         let stream = tokio_rustls::TlsConnector::from(config)
-            .connect(server_name, tcp)
+            .connect(server_name, plain)
             .await
             .map_err(|error| OpenError::Failed(tls::Failure::of_handshake(&error).to_string()))?;
         tls.peer(stream.get_ref().1).map_err(|error| OpenError::Failed(error.to_string()))?;
         Ok(Stream::Tls(Box::new(stream)))
     }
 
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn addresses(&self) -> Result<Vec<Address>, ConnectError> {
         let assignment: &LoadAssignment = match &self.cluster.discovery {
             Discovery::Static(assignment) | Discovery::StrictDns { assignment, .. } => assignment,
             Discovery::Eds { .. } => {
@@ -179,18 +194,35 @@ impl ControlPlane {
         let mut addresses = Vec::new();
         for endpoint in assignment.localities.iter().flat_map(|locality| &locality.endpoints) {
             match &endpoint.address {
-                EndpointAddress::Ip(address) => addresses.push(*address),
+                EndpointAddress::Ip(address) => addresses.push(Address::Ip(*address)),
+                EndpointAddress::Pipe(path) => addresses.push(Address::Pipe(Arc::clone(path))),
                 EndpointAddress::Name { host, port } => {
                     let found = tokio::net::lookup_host((&**host, *port)).await;
                     let found = found.map_err(|source| ConnectError::Resolve {
                         host: host.to_string(),
                         source,
                     })?;
-                    addresses.extend(found);
+                    addresses.extend(found.map(Address::Ip));
                 }
             }
         }
         Ok(addresses)
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+enum Address {
+    Ip(SocketAddr),
+    Pipe(Arc<Path>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Pipe(path) => path.display().fmt(f),
+        }
     }
 }
 
@@ -216,12 +248,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// TCP, or a Unix domain socket.
+type Plain = Box<dyn Connection>;
+
+/// Bytes both ways.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
+
 /// A connection, in the clear or under TLS.
 pub(crate) enum Stream {
     /// In the clear.
-    Plain(TcpStream),
+    Plain(Plain),
     /// Under TLS.
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::client::TlsStream<Plain>>),
 }
 
 impl AsyncRead for Stream {

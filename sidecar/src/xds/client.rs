@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Connected(mpsc::UnboundedSender<Request>),
     /// A message came.
     Response(Box<Response>),
+    /// What is there cannot be used at all; why is in the log.
+    Unusable,
     /// The stream, or the attempt to have one, is over.
     Disconnected(StreamError),
 }

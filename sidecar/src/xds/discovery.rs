@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::client::Event;
 use super::counting::Counting;
+use super::lifetimes::Lifetimes;
 use super::needs::Need;
 use super::streams::{Forgotten, Stream, Streams};
 use super::subscription::{Incoming, Interest, Response, Update};
@@ -65,6 +66,7 @@ pub(crate) struct Discovery {
     warming: Warming,
     resources: Resources,
     counting: Counting,
+    lifetimes: Lifetimes,
     phase: Phase,
     first_clusters: First,
     first_listeners: First,
@@ -107,6 +109,7 @@ impl Discovery {
             warming: Warming::default(),
             resources: Resources::default(),
             counting: Counting::new(registry, bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            lifetimes: Lifetimes::default(),
             phase: Phase::Clusters,
             first_clusters,
             first_listeners,
@@ -177,11 +180,7 @@ impl Discovery {
             if let Some(subscription) = self.streams.subscription(kind, &origin) {
                 subscription.restore(String::new(), resources);
             }
-            match kind {
-                Kind::Cluster => self.first_clusters = self.first_clusters.over(),
-                Kind::Listener => self.first_listeners = self.first_listeners.over(),
-                Kind::Endpoint | Kind::Route | Kind::Secret => {}
-            }
+            self.first_is_over(kind);
         }
         self.settle(publish, now, &mut Vec::new());
     }
@@ -234,6 +233,15 @@ impl Discovery {
                 }
                 self.on_response(id, *response, publish, now);
             }
+            Event::Unusable => {
+                let origin = stream.origin.clone();
+                if let Some(kind) = kind {
+                    self.counting.response(kind, false, "");
+                    self.first_is_over(kind);
+                    self.warming.all_answered(kind, &origin, now);
+                    self.settle(publish, now, &mut Vec::new());
+                }
+            }
             Event::Disconnected(error) => {
                 stream.sender = None;
                 let is_reported = std::mem::replace(&mut stream.outage_reported, true);
@@ -249,6 +257,13 @@ impl Discovery {
     /// The time of [`Discovery::deadline`] has come.
     pub(crate) fn on_time(&mut self, publish: &mut dyn Publish, now: Instant) {
         self.warming.expire(now);
+        for (kind, name, origin) in self.lifetimes.take_ended(now) {
+            tracing::warn!(%kind, %name, "its time to live is over, and the server did not renew it");
+            self.remove(kind, &origin, &name, now);
+            if let Some(subscription) = self.streams.subscription(kind, &origin) {
+                subscription.expired(&name);
+            }
+        }
         for (first, kind) in
             [(&mut self.first_clusters, Kind::Cluster), (&mut self.first_listeners, Kind::Listener)]
         {
@@ -270,7 +285,7 @@ impl Discovery {
             First::Awaited(deadline) => deadline,
             First::Unneeded | First::Over => None,
         });
-        firsts.chain(self.warming.deadline()).min()
+        firsts.chain(self.warming.deadline()).chain(self.lifetimes.next()).min()
     }
 
     /// How far the start is.
@@ -286,6 +301,14 @@ impl Discovery {
     /// As [`Discovery::resources`]; to ask what changed.
     pub(crate) fn resources_mut(&mut self) -> &mut Resources {
         &mut self.resources
+    }
+
+    fn first_is_over(&mut self, kind: Kind) {
+        match kind {
+            Kind::Cluster => self.first_clusters = self.first_clusters.over(),
+            Kind::Listener => self.first_listeners = self.first_listeners.over(),
+            Kind::Endpoint | Kind::Route | Kind::Secret => {}
+        }
     }
 
     fn on_response(
@@ -322,11 +345,7 @@ impl Discovery {
         };
         let accepted = update.malformed.is_none() && refused.is_empty();
         self.counting.response(kind, accepted, &update.version);
-        match kind {
-            Kind::Cluster => self.first_clusters = self.first_clusters.over(),
-            Kind::Listener => self.first_listeners = self.first_listeners.over(),
-            Kind::Endpoint | Kind::Route | Kind::Secret => {}
-        }
+        self.first_is_over(kind);
         if let Some(subscription) = self.streams.subscription(kind, &origin) {
             subscription.finish(update, &refused);
         }
@@ -356,7 +375,11 @@ impl Discovery {
         if kind == Kind::Listener && !update.removed.is_empty() {
             self.publish(publish, kind, &mut refused);
         }
-        for Incoming { name, version, body } in &update.resources {
+        for Incoming { name, version, body, ttl } in &update.resources {
+            if body.is_some() || self.resources.is_accepted(kind, name) {
+                let end = ttl.map(|ttl| now + ttl);
+                self.lifetimes.set((kind, Arc::clone(name), origin.clone()), end);
+            }
             // Without a body it is a heartbeat: what there is stays.
             let Some(body) = body else { continue };
             if self.resources.is_current(kind, name, body) {
@@ -443,6 +466,7 @@ impl Discovery {
     }
 
     fn remove(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>, now: Instant) {
+        self.lifetimes.set((kind, Arc::clone(name), origin.clone()), None);
         match kind {
             Kind::Cluster => {
                 self.warming.remove_cluster(name);
@@ -471,6 +495,7 @@ impl Discovery {
             }
             self.send();
             for (kind, origin, name) in self.take_forgotten() {
+                self.lifetimes.set((kind, Arc::clone(&name), origin.clone()), None);
                 if self.warming.forget(kind, &origin, &name) {
                     self.resources.remove(kind, &name);
                 }

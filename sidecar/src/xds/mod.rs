@@ -8,7 +8,8 @@
 //! - [`publish`]: how it takes effect;
 //! - [`streams`]: which streams there are;
 //! - [`discovery`]: the driver that connects all of these;
-//! - [`client`] and [`channel`]: a stream and the connection under it;
+//! - [`client`] and [`channel`]: a stream and the connection under it; [`file`](mod@file) and [`watch`]: a file instead;
+//! - [`lifetimes`]: resources with a time to live;
 //! - [`resources`]: what came, as it came; [`disk`]: what of it outlives the process; [`counting`]: statistics.
 
 mod channel;
@@ -16,13 +17,16 @@ mod client;
 mod counting;
 mod discovery;
 mod disk;
+mod file;
 mod kind;
+mod lifetimes;
 mod needs;
 mod publish;
 mod resources;
 mod streams;
 mod subscription;
 mod warming;
+mod watch;
 
 #[cfg(test)]
 mod testing;
@@ -31,6 +35,7 @@ pub(crate) use channel::{ConnectError, ControlPlane};
 pub(crate) use client::{Backoff, Client, Event};
 pub(crate) use discovery::{Discovery, Phase};
 pub(crate) use disk::Disk;
+pub(crate) use file::FileSource;
 pub(crate) use kind::Kind;
 pub(crate) use publish::{Changes, Publish, Refusal};
 pub(crate) use resources::Resources;

@@ -70,6 +70,11 @@ impl Resources {
         })
     }
 
+    /// Whether some version of a resource was accepted.
+    pub(crate) fn is_accepted(&self, kind: Kind, name: &str) -> bool {
+        self.table(kind).entries.get(name).is_some_and(|entry| entry.accepted().is_some())
+    }
+
     /// The same resource came again, perhaps under a new version.
     pub(crate) fn confirm(&mut self, kind: Kind, name: &str, version: &str) {
         if let Some(entry) = self.table_mut(kind).entries.get_mut(name)

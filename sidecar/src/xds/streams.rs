@@ -125,6 +125,10 @@ impl Streams {
                 let subscription = Subscription::new(kind, service.variant);
                 self.open(origin.clone(), Some(kind), vec![subscription])
             }
+            (None, Origin::File(_)) => {
+                let subscription = Subscription::new(kind, Variant::StateOfTheWorld);
+                self.open(origin.clone(), Some(kind), vec![subscription])
+            }
         };
         self.all.get_mut(&id)?.subscription(kind)
     }

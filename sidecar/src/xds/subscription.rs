@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::service::discovery::v3::{
@@ -139,10 +140,15 @@ pub(crate) struct Incoming {
     pub(crate) version: String,
     /// The resource; `None` is a heartbeat: what we have stays as it is.
     pub(crate) body: Option<Any>,
+    /// How long it lives unless it is sent again, or a heartbeat; `None`: for ever.
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// A resource that cannot be read, with its name if that could be.
 type Unreadable = (Option<Arc<str>>, Rejected);
+
+/// Name, body and time to live of a resource.
+type Parts = (Arc<str>, Option<Any>, Option<Duration>);
 
 /// ACK or NACK that is not sent yet.
 #[derive(Debug)]
@@ -248,6 +254,15 @@ impl Subscription {
         self.told = None;
         self.nonce.clear();
         self.answers.clear();
+    }
+
+    /// The time to live of a resource is over: should it come again, it is new.
+    pub(crate) fn expired(&mut self, name: &str) {
+        if self.kind.is_wildcard() {
+            self.accepted.remove(name);
+        } else if let Some(version) = self.accepted.get_mut(name) {
+            version.clear();
+        }
     }
 
     /// The next request to send, or `None` when the server knows all there is to know. Call it until it is.
@@ -369,9 +384,12 @@ impl Subscription {
         };
         let mut seen = HashSet::new();
         let mut unnamed = false;
+        let mut heartbeats = 0;
+        let count = response.resources.len();
         for (index, wrapped) in response.resources.into_iter().enumerate() {
-            let (name, version, body) = match self.unwrap_sotw(wrapped, &response.version_info) {
-                Ok(parts) => parts,
+            let (version, name, body, ttl) = match self.unwrap_sotw(wrapped, &response.version_info)
+            {
+                Ok((version, (name, body, ttl))) => (version, name, body, ttl),
                 Err((name, rejected)) => {
                     unnamed |= name.is_none();
                     if let Some(name) = &name {
@@ -394,12 +412,15 @@ impl Subscription {
                 tracing::warn!(kind = %self.kind, %name, "twice in one response: the first one counts");
                 continue;
             }
+            heartbeats += usize::from(body.is_none());
             if self.concerns_us(&name) {
-                update.resources.push(Incoming { name, version, body });
+                update.resources.push(Incoming { name, version, body, ttl });
             }
         }
+        // Heartbeats alone are not all there is: servers send them for those resources only that have a time to live.
+        let is_whole = count == 0 || heartbeats < count;
         // A resource that cannot be named could be any of those that seem to be missing.
-        if self.kind.is_wildcard() && !unnamed {
+        if self.kind.is_wildcard() && is_whole && !unnamed {
             let gone = self.accepted.keys().filter(|name| !seen.contains(*name));
             update.removed = gone.map(Arc::clone).collect();
             update.removed.sort_unstable();
@@ -407,15 +428,15 @@ impl Subscription {
         update
     }
 
-    /// Name, version and body of an entry of `DiscoveryResponse.resources`.
+    /// An entry of `DiscoveryResponse.resources`, with its version.
     fn unwrap_sotw(
         &self,
         wrapped: Any,
         response_version: &str,
-    ) -> Result<(Arc<str>, String, Option<Any>), Unreadable> {
+    ) -> Result<(String, Parts), Unreadable> {
         if !any::holds::<Resource>(&wrapped) {
             let name = self.name_of(&wrapped)?;
-            return Ok((name, response_version.to_owned(), Some(wrapped)));
+            return Ok((response_version.to_owned(), (name, Some(wrapped), None)));
         }
         let resource: Resource =
             any::unpack(&wrapped).map_err(|e| (None, rejected(e.to_string())))?;
@@ -424,8 +445,7 @@ impl Subscription {
         } else {
             resource.version.clone()
         };
-        let (name, body) = self.unwrap_resource(resource)?;
-        Ok((name, version, body))
+        Ok((version, self.unwrap_resource(resource)?))
     }
 
     fn receive_delta(&mut self, response: DeltaDiscoveryResponse) -> Update {
@@ -438,7 +458,7 @@ impl Subscription {
         for (index, resource) in response.resources.into_iter().enumerate() {
             let version = resource.version.clone();
             let outer: Arc<str> = resource.name.as_str().into();
-            let (name, body) = match self.unwrap_resource(resource) {
+            let (name, body, ttl) = match self.unwrap_resource(resource) {
                 Ok(parts) => parts,
                 Err((name, rejected)) => {
                     let name = name.unwrap_or_else(|| format!("resources[{index}]").into());
@@ -456,7 +476,7 @@ impl Subscription {
                 return self.malformed(update, &name);
             }
             if self.concerns_us(&name) {
-                update.resources.push(Incoming { name, version, body });
+                update.resources.push(Incoming { name, version, body, ttl });
             }
         }
         for name in response.removed_resources {
@@ -477,12 +497,17 @@ impl Subscription {
         self.wanted.includes(name) || self.told.as_ref().is_some_and(|told| told.includes(name))
     }
 
-    fn unwrap_resource(&self, resource: Resource) -> Result<(Arc<str>, Option<Any>), Unreadable> {
+    fn unwrap_resource(&self, resource: Resource) -> Result<Parts, Unreadable> {
+        let ttl = resource.ttl.map(|ttl| {
+            // A negative one is over at once.
+            let (seconds, nanos) = (ttl.seconds.try_into(), ttl.nanos.try_into());
+            Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0).min(999_999_999))
+        });
         let outer: Option<Arc<str>> =
             (!resource.name.is_empty()).then(|| resource.name.as_str().into());
         let Some(body) = resource.resource else {
             return match outer {
-                Some(name) => Ok((name, None)),
+                Some(name) => Ok((name, None, ttl)),
                 None => Err((None, rejected("has neither a name nor a resource".to_owned()))),
             };
         };
@@ -495,7 +520,7 @@ impl Subscription {
                 let reason = format!("the resource calls itself {inner:?}");
                 Err((Some(outer), Rejected { path: "name".to_owned(), reason }))
             }
-            _ => Ok((inner, Some(body))),
+            _ => Ok((inner, Some(body), ttl)),
         }
     }
 

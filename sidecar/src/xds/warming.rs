@@ -220,6 +220,17 @@ impl Warming {
         }
     }
 
+    /// As [`Warming::answered`], for all that a source is asked for: it has nothing that could be used.
+    pub(crate) fn all_answered(&mut self, kind: Kind, origin: &Origin, now: Instant) {
+        let names: Vec<Arc<str>> = match self.uses.get(&(kind, origin.clone())) {
+            Some(uses) => uses.counts.keys().map(Arc::clone).collect(),
+            None => Vec::new(),
+        };
+        for name in names {
+            self.answered(kind, origin, &name, now);
+        }
+    }
+
     /// Nothing refers to a name of this source any more, and the server was told so: what was fetched of it has to be
     /// fetched again. Returns whether it is gone: it may have come from another source meanwhile.
     pub(crate) fn forget(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>) -> bool {

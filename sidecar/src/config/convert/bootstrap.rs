@@ -19,13 +19,17 @@ use prost::Message;
 use crate::config::Problems;
 use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
-use crate::config::config_source::ConfigSource;
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, sorted, unsupported};
 use super::{bootstrap_references, cluster, config_source, discovery, listener, secret};
+
+/// What servers may count on: resources with a time to live, and wrapped ones by state of the world.
+const CLIENT_FEATURES: &[&str] =
+    &["xds.config.supports-resource-ttl", "xds.config.supports-resource-in-sotw"];
 
 /// Whether every static secret that a bootstrap names has to stand in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,8 @@ pub(super) fn convert(
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
     let sources =
         bootstrap_references::Sources { ads: ads.as_ref(), lds: lds.as_ref(), cds: cds.as_ref() };
-    let is_discovering = ads.is_some() || lds.is_some() || cds.is_some();
+    let is_discovering = ads.is_some()
+        || [&lds, &cds].into_iter().flatten().any(|it| matches!(it.origin, Origin::Service(_)));
     let node = node_of(problems, node.unwrap_or_default(), is_discovering);
     bootstrap_references::check(problems, &parts, &sources, &names);
     Some(Bootstrap {
@@ -142,6 +147,11 @@ fn node_of(problems: &mut Problems, mut node: core::Node, needs_name: bool) -> c
                 }
             }
         });
+    }
+    for feature in CLIENT_FEATURES {
+        if !node.client_features.iter().any(|known| known == feature) {
+            node.client_features.push((*feature).to_owned());
+        }
     }
     node.user_agent_name = "outrigger".to_owned();
     node.user_agent_version_type =

@@ -157,6 +157,7 @@ impl Known<'_> {
     fn source(&self, problems: &mut Problems, name: &str, source: &ConfigSource) {
         problems.field(name, |problems| match &source.origin {
             Origin::Ads if self.has_ads => {}
+            Origin::File(_) => {}
             Origin::Ads => problems.reject("needs dynamic_resources.ads_config"),
             Origin::Service(service) => {
                 problems.field("api_config_source", |problems| self.service(problems, service));

@@ -246,7 +246,7 @@ fn discovery(
     match kind {
         DiscoveryType::Static => {
             let assignment = match assignment {
-                Some(_) => inline(problems, assignment, Hosts::Addresses)?,
+                Some(_) => inline(problems, assignment, Hosts::Static)?,
                 // Without endpoints it answers every request with 503, which is what black holes are for.
                 None => Arc::new(LoadAssignment {
                     cluster_name: name.into(),

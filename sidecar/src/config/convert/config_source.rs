@@ -1,5 +1,6 @@
 //! `ConfigSource`: where a discovered resource comes from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,9 @@ use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 
 use crate::config::Problems;
-use crate::config::config_source::{ConfigSource, Origin};
+use crate::config::config_source::{ConfigFile, ConfigSource, Origin, WatchedDirectory};
 
-use super::common::{enumeration, limit, unsupported};
+use super::common::{enumeration, limit, positive_duration, text, unsupported};
 use super::discovery;
 
 /// How long a resource is waited for where the configuration does not say.
@@ -31,10 +32,6 @@ pub(super) fn convert(problems: &mut Problems, proto: core::ConfigSource) -> Opt
         initial_fetch_timeout,
         Some(DEFAULT_INITIAL_FETCH),
     );
-    let unsupported = |problems: &mut Problems, name| {
-        problems.reject_field(name, "not supported by this version of Outrigger: use ads");
-        None
-    };
     let origin = match config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => Some(Origin::Ads),
         Some(ConfigSourceSpecifier::ApiConfigSource(proto)) => {
@@ -42,20 +39,52 @@ pub(super) fn convert(problems: &mut Problems, proto: core::ConfigSource) -> Opt
                 problems.field("api_config_source", |problems| discovery::convert(problems, proto));
             service.map(|service| Origin::Service(Arc::new(service)))
         }
-        Some(ConfigSourceSpecifier::Path(_)) => unsupported(problems, "path"),
-        Some(ConfigSourceSpecifier::PathConfigSource(_)) => {
-            unsupported(problems, "path_config_source")
+        Some(ConfigSourceSpecifier::Path(path)) => existing(problems, path).map(|path| {
+            Origin::File(Arc::new(ConfigFile {
+                path,
+                watched_directory: None,
+                poll_interval: None,
+            }))
+        }),
+        Some(ConfigSourceSpecifier::PathConfigSource(proto)) => {
+            problems.field("path_config_source", |problems| file(problems, proto))
         }
         Some(ConfigSourceSpecifier::Self_(core::SelfConfigSource { .. })) => {
             problems.reject_field("self", "not supported, as in Envoy: name the source");
             None
         }
         None => {
-            problems.reject("one of ads, api_config_source is required");
+            problems.reject("one of ads, api_config_source, path_config_source is required");
             None
         }
     }?;
     Some(ConfigSource { origin, initial_fetch_timeout })
+}
+
+fn file(problems: &mut Problems, proto: core::PathConfigSource) -> Option<Origin> {
+    let core::PathConfigSource { path, watched_directory, poll_interval } = proto;
+    let path = existing(problems, path);
+    if watched_directory.is_some() && poll_interval.is_some() {
+        problems.reject_field("poll_interval", "cannot be set together with watched_directory");
+    }
+    let poll_interval = positive_duration(problems, "poll_interval", poll_interval)
+        .map(|interval| interval.max(Duration::from_millis(1)));
+    let watched_directory = watched_directory.and_then(|proto| {
+        let core::WatchedDirectory { path, watch_modify } = proto;
+        let path = problems.field("watched_directory", |problems| existing(problems, path))?;
+        Some(WatchedDirectory { path, watch_modify })
+    });
+    Some(Origin::File(Arc::new(ConfigFile { path: path?, watched_directory, poll_interval })))
+}
+
+/// A path that leads somewhere now: as in Envoy, one that does not is a mistake and nothing to wait for.
+fn existing(problems: &mut Problems, path: String) -> Option<PathBuf> {
+    let path = PathBuf::from(text(problems, "path", path));
+    if path.as_os_str().is_empty() || path.exists() {
+        return Some(path);
+    }
+    problems.reject_field("path", format!("{} does not exist", path.display()));
+    None
 }
 
 /// V3, or unset where Envoy takes that as V3 too.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_proto::envoy::config::core::v3 as core;
@@ -27,6 +28,8 @@ const MAX_PRIORITY: u32 = 128;
 pub(super) enum Hosts {
     /// Only IP addresses.
     Addresses,
+    /// Unix domain sockets too: a cluster of type STATIC.
+    Static,
     /// Host names too: they are resolved.
     Names,
 }
@@ -149,7 +152,7 @@ fn locality(
         .filter(|endpoint| match endpoint.address {
             // Of endpoints with the same address the first counts, as in Envoy.
             EndpointAddress::Ip(address) => seen.insert(address),
-            EndpointAddress::Name { .. } => true,
+            EndpointAddress::Name { .. } | EndpointAddress::Pipe(_) => true,
         })
         .collect();
     Some(LocalityEndpoints {
@@ -216,11 +219,22 @@ fn endpoint_address(
     address: core::Address,
     hosts: Hosts,
 ) -> Option<EndpointAddress> {
+    if hosts == Hosts::Static
+        && let Some(core::address::Address::Pipe(core::Pipe { path, mode })) = &address.address
+    {
+        return problems.field("pipe", |problems| {
+            problems.unsupported("mode", *mode != 0);
+            let path = text(problems, "path", path.clone());
+            // An abstract socket, whose name has no file, begins with `@`.
+            problems.unsupported("path", path.starts_with('@'));
+            Some(EndpointAddress::Pipe(Path::new(&path).into()))
+        });
+    }
     let (host, port) = host_and_port(problems, address)?;
     match (host.parse::<IpAddr>(), hosts) {
         (Ok(ip), _) => Some(EndpointAddress::Ip(SocketAddr::new(ip, port))),
         (Err(_), Hosts::Names) => Some(EndpointAddress::Name { host: host.into(), port }),
-        (Err(_), Hosts::Addresses) => {
+        (Err(_), Hosts::Addresses | Hosts::Static) => {
             problems.field("socket_address", |problems| {
                 problems.reject_field(
                     "address",

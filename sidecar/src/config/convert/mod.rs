@@ -54,6 +54,8 @@ use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfig
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use outrigger_proto::google::protobuf::UInt32Value;
 
+use super::cluster::Discovery;
+use super::endpoint::EndpointAddress;
 use super::{Problems, Rejected};
 
 /// Converts a bootstrap that is made in memory. Secrets that it names without `sds_config` need not stand in it: whoever
@@ -99,13 +101,22 @@ pub fn route_configuration(
     problems.finish(Some(value))
 }
 
-/// Converts a cluster.
+/// Converts a cluster that was discovered: it has no Unix domain sockets, which are for discovery itself.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
 pub fn cluster(proto: ClusterProto) -> Result<super::cluster::Cluster, Vec<Rejected>> {
     let mut problems = Problems::new();
     let value = cluster::convert(&mut problems, proto);
+    if let Some(Discovery::Static(assignment)) = value.as_ref().map(|cluster| &cluster.discovery) {
+        let mut endpoints = assignment.localities.iter().flat_map(|it| &it.endpoints);
+        if endpoints.any(|it| matches!(it.address, EndpointAddress::Pipe(_))) {
+            problems.reject_field(
+                "load_assignment",
+                "a pipe is not supported by this version of Outrigger but to a discovery server",
+            );
+        }
+    }
     problems.finish(value)
 }
 

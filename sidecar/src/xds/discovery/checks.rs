@@ -21,6 +21,7 @@ impl Discovery {
         for (need, _) in config.needs() {
             let unknown = match &need.origin {
                 Origin::Ads if self.has_ads => None,
+                Origin::File(_) => None,
                 Origin::Ads => Some("there is no dynamic_resources.ads_config".to_owned()),
                 Origin::Service(service) if self.servers.contains(&service.cluster) => None,
                 Origin::Service(service) => Some(format!(

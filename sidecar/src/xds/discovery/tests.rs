@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outrigger_proto::envoy::service::discovery::v3::DiscoveryResponse;
+use outrigger_proto::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
 
 use super::super::testing::{
     self, assignment, eds_cluster, pack, rds_listener, routes, static_cluster,
 };
 use super::*;
 use crate::config::bootstrap::{DiscoveryService, Variant};
+use crate::config::config_source::ConfigFile;
 use crate::xds::subscription::Request;
 use tokio::sync::mpsc;
 
@@ -387,4 +388,68 @@ fn what_waits_for_a_resource_goes_on_when_its_first_version_is_refused() {
     bad.endpoints[0].priority = 1000;
     world.answer(Kind::Endpoint, "1", vec![pack(&bad)]);
     assert_eq!(world.effects(), ["+cluster api"], "as in Envoy");
+}
+
+/// A resource in its wrapper; without a body it is a heartbeat.
+fn wrapped(name: &str, ttl: Option<i64>, body: Option<Any>) -> Any {
+    let ttl = ttl.map(|seconds| outrigger_proto::google::protobuf::Duration { seconds, nanos: 0 });
+    pack(&Resource { name: name.to_owned(), ttl, resource: body, ..Resource::default() })
+}
+
+#[test]
+fn a_heartbeat_renews_what_has_a_time_to_live_and_removes_nothing_beside_it() {
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![]);
+    let listener = |name: &str, port| pack(&rds_listener(name, port, "r"));
+    world.answer(
+        Kind::Listener,
+        "1",
+        vec![wrapped("mortal", Some(10), Some(listener("mortal", 1))), listener("immortal", 2)],
+    );
+    world.answer(Kind::Route, "1", vec![pack(&routes("r", "api"))]);
+    assert_eq!(world.effects().len(), 3);
+    let start = world.now;
+    world.now += Duration::from_secs(9);
+    world.answer(Kind::Listener, "1", vec![wrapped("mortal", Some(10), None)]);
+    world.now += Duration::from_secs(9);
+    world.discovery.on_time(&mut world.recorder, world.now);
+    assert_eq!(world.effects(), [""; 0]);
+    let end = start + Duration::from_secs(19);
+    assert_eq!(world.discovery.deadline(), Some(end));
+    world.now = end;
+    world.discovery.on_time(&mut world.recorder, world.now);
+    assert_eq!(world.effects(), ["-listener mortal"]);
+    assert_eq!(world.discovery.deadline(), None);
+    // It comes again, unchanged, and without an end.
+    let both = vec![wrapped("mortal", None, Some(listener("mortal", 1))), listener("immortal", 2)];
+    world.answer(Kind::Listener, "1", both);
+    assert_eq!(world.effects(), ["+listener mortal"]);
+    assert_eq!(world.discovery.deadline(), None);
+}
+
+#[test]
+fn a_heartbeat_of_something_unknown_is_no_resource() {
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![wrapped("api", Some(1), None)]);
+    assert_eq!((world.effects(), world.discovery.lifetimes.next()), (vec![], None));
+}
+
+#[test]
+fn a_source_with_nothing_usable_in_it_does_not_hold_the_start_up() {
+    let mut bootstrap = World::bootstrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_owned();
+    let file = ConfigFile { path, watched_directory: None, poll_interval: None };
+    let origin = Origin::File(Arc::new(file));
+    bootstrap.cds = Some(ConfigSource { origin, initial_fetch_timeout: None });
+    bootstrap.lds = None;
+    bootstrap.ads = None;
+    let now = Instant::now();
+    let mut discovery = Discovery::new(&bootstrap, &Registry::new(1), now);
+    let mut recorder = Recorder::default();
+    discovery.begin(&mut recorder, now);
+    assert_eq!(discovery.phase(), Phase::Clusters);
+    let opened = discovery.take_opened().remove(0);
+    discovery.on_event(opened.id, Event::Unusable, &mut recorder, now);
+    assert_eq!(discovery.phase(), Phase::Ready);
 }

@@ -1,5 +1,6 @@
 //! What is supported arrives with its meaning, and what is not set with Envoy's default.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustls::{CipherSuite, NamedGroup};
@@ -285,7 +286,7 @@ fn an_optional_filter_that_is_unknown_is_left_out() {
 #[test]
 fn discovery_arrives_with_its_server() {
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
-    let mut value = changed(&[
+    let value = changed(&[
         (
             "dynamic_resources",
             json!({
@@ -344,9 +345,28 @@ fn discovery_arrives_with_its_server() {
         let found = convert(broken).expect_err(path);
         assert!(found.iter().any(|problem| problem.path == at), "{path}: {found:?}");
     }
-    set(&mut value, "dynamic_resources.lds_config", json!({"path_config_source": {"path": "/a"}}));
-    let found = convert(value).expect_err("a file");
-    assert_eq!(found[0].path, "dynamic_resources.lds_config.path_config_source");
+}
+
+#[test]
+fn a_type_may_come_from_a_file_that_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lds.yaml");
+    std::fs::write(&path, "").unwrap();
+    let source = |path: &Path| {
+        json!({"dynamic_resources": {"lds_config": {"path_config_source": {
+            "path": path, "watched_directory": {"path": folder.path()},
+        }}}})
+    };
+    let bootstrap = convert(source(&path)).expect("accepted");
+    let Some(ConfigSource { origin: Origin::File(file), .. }) = bootstrap.lds else {
+        panic!("not a file");
+    };
+    assert_eq!(file.path, path);
+    assert_eq!(file.watched_directory.as_ref().expect("watched").path, folder.path());
+    let old = json!({"dynamic_resources": {"cds_config": {"path": path}}});
+    assert!(convert(old).expect("accepted").cds.is_some(), "the deprecated field");
+    let found = convert(source(Path::new("/nowhere"))).expect_err("no such file");
+    assert_eq!(found[0].path, "dynamic_resources.lds_config.path_config_source.path");
 }
 
 #[test]

@@ -462,7 +462,7 @@ fn fields_of_a_cluster() {
         &[("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}]))],
     );
     for (address, field) in [
-        (json!({"pipe": {"path": "/a"}}), "pipe"),
+        (json!({"pipe": {"path": "/a", "mode": 1}}), "pipe.mode"),
         (
             json!({"envoy_internal_address": {"server_listener_name": "a"}}),
             "envoy_internal_address",
