@@ -4,6 +4,7 @@
 
 mod access_log;
 mod domains;
+mod filters;
 mod forwarding;
 mod hashing;
 mod headers;
@@ -42,7 +43,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use super::access_log::AccessLog;
 use super::config_source::ConfigSource;
-use super::rbac::Rbac;
+use super::http_filters::HttpFilter;
 use super::route::RouteConfiguration;
 
 /// A validated `HttpConnectionManager`.
@@ -118,18 +118,6 @@ pub enum RouteSource {
         name: Arc<str>,
         /// Where it comes from.
         source: ConfigSource,
-    },
-}
-
-/// A filter before the router. A filter that is not configured is not in the list and costs nothing.
-#[derive(Debug, Clone)]
-pub enum HttpFilter {
-    /// `envoy.filters.http.rbac`
-    Rbac {
-        /// Name of the filter instance: key of route-level overrides.
-        name: Arc<str>,
-        /// What is allowed.
-        config: Arc<Rbac>,
     },
 }
 

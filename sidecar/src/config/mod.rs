@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod hash_policy;
 pub mod header;
 pub mod http_connection_manager;
+pub mod http_filters;
 pub mod listener;
 pub mod load_balancer;
 pub mod matcher;
@@ -31,5 +32,6 @@ pub mod route;
 pub mod secret;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod token_bucket;
 
 pub use problem::{Problems, Rejected};

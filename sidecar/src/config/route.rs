@@ -12,8 +12,8 @@ use regex::bytes::Regex;
 
 use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
+use super::http_filters::FilterOverrides;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
-use super::rbac::Rbac;
 
 /// A validated `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct RouteConfiguration {
     pub max_direct_response_body_size: u32,
     /// Headers to treat as internal only (`internal_only_headers`): removed from external requests.
     pub internal_only_headers: Vec<HeaderName>,
+    /// Overrides of filters.
+    pub filters: FilterOverrides,
 }
 
 /// A validated `VirtualHost`.
@@ -96,13 +98,6 @@ pub enum RequireTls {
     None,
     ExternalOnly,
     All,
-}
-
-/// Overrides of filters at one level, by the name of the filter instance.
-#[derive(Debug, Clone, Default)]
-pub struct FilterOverrides {
-    /// `RBACPerRoute`: `None` turns the filter off here.
-    pub rbac: Vec<(Arc<str>, Option<Arc<Rbac>>)>,
 }
 
 /// A validated `Route`.

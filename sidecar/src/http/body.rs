@@ -119,6 +119,21 @@ pub(crate) fn poll_incoming(
     Poll::Ready(polled)
 }
 
+/// The body of a request as filters leave it.
+pub(crate) enum ClientBody {
+    /// As it comes.
+    Incoming(Incoming),
+    /// All of it.
+    Whole(Box<Whole>),
+}
+
+/// A body that was there before: what is left to be sent of it, data, then trailers.
+#[derive(Clone)]
+pub(crate) struct Whole {
+    pub(crate) data: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
 /// What is sent upstream.
 pub(crate) enum RequestBody {
     /// Nothing.
@@ -127,6 +142,8 @@ pub(crate) enum RequestBody {
     Streaming(Incoming, Rc<Progress>),
     /// The client's body, kept for another attempt.
     Replay(Replay),
+    /// A body that was there before. Boxed: it is the rare case, and large.
+    Whole(Box<Whole>),
 }
 
 impl Body for RequestBody {
@@ -146,6 +163,12 @@ impl Body for RequestBody {
                 poll_incoming(incoming, progress, cx)
             }
             Self::Replay(replay) => replay.poll_frame(cx),
+            Self::Whole(whole) if !whole.data.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
+            }
+            Self::Whole(whole) => {
+                Poll::Ready(whole.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
         }
     }
 
@@ -154,6 +177,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Streaming(incoming, _) => incoming.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
+            Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
         }
     }
 
@@ -162,6 +186,7 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming(incoming, _) => incoming.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
+            Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::config::http_connection_manager::{Codec, HttpConnectionManager};
 use crate::drain::{Listening, Signal};
 use crate::local::Local;
 use crate::snapshot::RouteConfigId;
-use crate::stats::{HttpCells, HttpListenerCells, RbacCells, Sharded};
+use crate::stats::{HttpCells, HttpListenerCells, Sharded};
 use crate::tls::PeerIdentity;
 use crate::transport::{Meter, Transport};
 use crate::upstream::h2::LocalExecutor;
@@ -60,7 +60,6 @@ pub(crate) struct ConnectionManager {
     pub(crate) routes: RouteConfigId,
     pub(crate) stats: Arc<Sharded<HttpCells>>,
     pub(crate) listener_stats: Arc<Sharded<HttpListenerCells>>,
-    pub(crate) rbac_stats: Arc<Sharded<RbacCells>>,
     pub(crate) paths: PathRules,
     pub(crate) filters: Box<[Filter]>,
     /// Most bytes of a request body that are kept for another attempt, where no route says so.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::body::Progress;
 use super::connection_manager::Connection;
+use super::filters::fault::Active;
 use super::headers::{GRPC_STATUS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
@@ -39,6 +40,8 @@ pub(crate) struct Exchange {
     pub(crate) facts: Option<Box<Facts>>,
     /// An endpoint was tried: what reads the request's body is no longer ours alone.
     pub(crate) tried: bool,
+    /// The fault that the request is under.
+    pub(crate) fault: Option<Box<Active>>,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
     ended: bool,
@@ -92,6 +95,7 @@ impl Exchange {
             progress: None,
             facts: None,
             tried: false,
+            fault: None,
             request_id: None,
             ended: false,
         };
@@ -219,6 +223,7 @@ impl Exchange {
             progress: self.progress.take(),
             facts: self.facts.take(),
             tried: false,
+            fault: self.fault.take(),
             request_id: None,
             ended,
         }

@@ -12,6 +12,9 @@
 //! | `upstream_timeout` | the endpoint did not answer in time |
 //! | `upstream_overflow` | a circuit breaker is open |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
+//! | `fault_injected` | the fault filter is configured to answer with an error |
+//! | `rate_limited` | a local rate limit has no token left |
+//! | `request_body_too_large` | the body is larger than may be buffered |
 //! | `request_headers_too_large` | too many or too long headers |
 //! | `bad_request` | the request is malformed |
 //! | `upgrade_refused` | the upgrade is not allowed, or the endpoint cannot do it |
@@ -25,6 +28,7 @@ use http::{Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::filters::Steps;
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, X_ENVOY_OVERLOADED, X_OUTRIGGER_REASON};
 use crate::access_log::ResponseFlags;
 
@@ -40,6 +44,9 @@ pub(crate) enum Reason {
     UpstreamTimeout,
     UpstreamOverflow,
     RbacDenied,
+    FaultInjected,
+    RateLimited,
+    RequestBodyTooLarge,
     RequestHeadersTooLarge,
     BadRequest,
     UpgradeRefused,
@@ -58,6 +65,9 @@ impl Reason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RbacDenied => "rbac_denied",
+            Self::FaultInjected => "fault_injected",
+            Self::RateLimited => "rate_limited",
+            Self::RequestBodyTooLarge => "request_body_too_large",
             Self::RequestHeadersTooLarge => "request_headers_too_large",
             Self::BadRequest => "bad_request",
             Self::UpgradeRefused => "upgrade_refused",
@@ -131,6 +141,7 @@ impl LocalReply {
         mut exchange: Exchange,
         grpc: bool,
         head: bool,
+        steps: Steps,
     ) -> Response<ResponseBody> {
         exchange.fail(self.flags, self.details);
         let mut headers = self.headers;
@@ -140,7 +151,8 @@ impl LocalReply {
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut response = if grpc {
+        exchange.status = if grpc { 200 } else { self.status.as_u16() };
+        let response = if grpc {
             let status = self.grpc_status.unwrap_or_else(|| grpc_status(self.status));
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
@@ -149,10 +161,9 @@ impl LocalReply {
             {
                 headers.insert(GRPC_MESSAGE, message);
             }
-            exchange.status = 200;
+            steps.apply(&mut headers, &exchange);
             Response::new(ResponseBody::empty(exchange))
         } else {
-            exchange.status = self.status.as_u16();
             if !self.body.is_empty() {
                 headers
                     .entry(header::CONTENT_TYPE)
@@ -162,11 +173,13 @@ impl LocalReply {
             if !self.body.is_empty() && !matches!(self.status.as_u16(), 100..=199 | 204 | 304) {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             }
+            steps.apply(&mut headers, &exchange);
             let body = if head { Bytes::new() } else { self.body };
             let mut response = Response::new(ResponseBody::whole(body, exchange));
             *response.status_mut() = self.status;
             response
         };
+        let mut response = response;
         *response.headers_mut() = headers;
         response
     }

@@ -17,11 +17,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::attempt::Attempt;
-use super::body::{Progress, RequestBody, ResponseBody};
+use super::body::{ClientBody, Progress, RequestBody, ResponseBody, Whole};
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::failures::{broken_request, count_failure, failed, outcome_of, timed_out, unavailable};
-use super::filters::FilterInput;
+use super::filters::{self, Passage, Steps};
 use super::hash_policy::{RequestHash, Sender};
 use super::headers::{self, Accepted, Peer, host_of};
 use super::limits::{Expired, Limits, within};
@@ -39,6 +39,7 @@ use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
 use crate::cluster::{Outcome, RoutingPriority};
 use crate::config;
+use crate::config::http_filters::FilterOverrides;
 use crate::config::route::{ClusterSpecifier, Forward, RequireTls, RouteAction, WeightedCluster};
 use crate::local::{ClusterRef, View};
 use crate::upstream::{Acquired, Failure, Protocol};
@@ -61,13 +62,18 @@ pub(crate) async fn respond(
     }
     connection.ends_by_close.set(version == Version::HTTP_10);
 
-    let answer = route(&connection, &mut exchange, &mut request, body).await;
+    let mut steps = Steps::default();
+    let answer = route(&connection, &mut exchange, &mut request, body, &mut steps).await;
     let request_id = exchange.request_id.take();
     let mut response = match answer {
-        Ok(Answer::Forwarded(response, body)) => {
+        Ok(Answer::Forwarded(mut response, body)) => {
+            steps.apply(response.headers_mut(), &exchange);
             response.map(|()| ResponseBody::upstream(body, exchange))
         }
-        Ok(Answer::Tunnel(response)) => response.map(|()| ResponseBody::tunnel()),
+        Ok(Answer::Tunnel(mut response)) => {
+            steps.apply(response.headers_mut(), &exchange);
+            response.map(|()| ResponseBody::tunnel())
+        }
         Err(mut reply) => {
             if matches!(reply.reason, Some(Reason::BadRequest)) {
                 connection.stats().downstream_cx_protocol_error.inc();
@@ -76,7 +82,7 @@ pub(crate) async fn respond(
                 // Its body is not read any more.
                 reply.close = true;
             }
-            reply.into_response(exchange, grpc, head)
+            reply.into_response(exchange, grpc, head, steps)
         }
     };
 
@@ -109,6 +115,7 @@ async fn route(
     exchange: &mut Exchange,
     request: &mut Parts,
     body: Incoming,
+    steps: &mut Steps,
 ) -> Result<Answer, Refusal> {
     let manager = &connection.manager;
     // One request sees one snapshot, whatever changes meanwhile.
@@ -125,10 +132,14 @@ async fn route(
         facts.route = Some(Arc::clone(&matched.route.config.name));
     }
 
-    for filter in &manager.filters {
+    let mut body = ClientBody::Incoming(body);
+    if !manager.filters.is_empty() {
         let overrides = matched.as_ref().map(Matched::overrides).unwrap_or_default();
-        let (client, request) = (accepted.client, view_of(request, &accepted));
-        filter.run(&FilterInput { request, connection, client, overrides })?;
+        let cluster = matched.as_ref().and_then(|matched| matched.cluster_name());
+        let accepted = &accepted;
+        let mut passage =
+            Passage { connection, exchange, request, accepted, overrides, cluster, steps };
+        body = filters::pass(&manager.filters, &mut passage, body).await?;
     }
 
     let Some(matched) = matched else {
@@ -226,7 +237,7 @@ pub(crate) fn set_path(request: &mut Parts, path_and_query: &str) -> Result<(), 
     Ok(())
 }
 
-fn view_of<'a>(request: &'a Parts, accepted: &Accepted) -> RequestView<'a> {
+pub(crate) fn view_of<'a>(request: &'a Parts, accepted: &Accepted) -> RequestView<'a> {
     RequestView {
         method: &request.method,
         path: request.uri.path(),
@@ -266,9 +277,24 @@ impl<'t> Matched<'t> {
         }
     }
 
-    fn overrides(&self) -> [Option<&'t config::route::FilterOverrides>; 3] {
+    fn overrides(&self) -> [Option<&'t FilterOverrides>; 4] {
         let weighted = self.weighted().map(|cluster| &cluster.filters);
-        [weighted, Some(&self.route.config.filters), Some(&self.host.filters)]
+        let (route, host) = (&self.route.config.filters, &self.host.filters);
+        [weighted, Some(route), Some(host), Some(&self.table.config.filters)]
+    }
+
+    /// Name of the cluster that the request is to go to.
+    fn cluster_name(&self) -> Option<&'t str> {
+        if let Some(weighted) = self.weighted() {
+            return Some(&weighted.name);
+        }
+        match &self.route.config.action {
+            RouteAction::Forward(forward) => match &forward.cluster {
+                ClusterSpecifier::Cluster(name) => Some(name),
+                ClusterSpecifier::Weighted(_) => None,
+            },
+            _ => None,
+        }
     }
 
     fn request_headers(&self) -> Levels<'t> {
@@ -319,7 +345,7 @@ async fn forward(
     forwarding: Forwarding<'_>,
     exchange: &mut Exchange,
     request: &mut Parts,
-    body: Incoming,
+    body: ClientBody,
     accepted: &Accepted,
 ) -> Result<Answer, Refusal> {
     let Forwarding { connection, view, matched, action } = forwarding;
@@ -534,6 +560,7 @@ pub(crate) enum Load {
     Empty,
     Once(Option<Incoming>, Rc<Progress>),
     Kept(Rc<Kept>),
+    Whole(Box<Whole>),
 }
 
 pub(crate) struct Payload {
@@ -542,11 +569,16 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    fn new(body: Incoming, exchange: &Exchange, limit: u64, retries: bool) -> Self {
-        let load = match &exchange.progress {
-            None => Load::Empty,
-            Some(progress) if retries => Load::Kept(Kept::new(body, Rc::clone(progress), limit)),
-            Some(progress) => Load::Once(Some(body), Rc::clone(progress)),
+    fn new(body: ClientBody, exchange: &Exchange, limit: u64, retries: bool) -> Self {
+        let load = match (&exchange.progress, body) {
+            (None, _) => Load::Empty,
+            (Some(_), ClientBody::Whole(whole)) => Load::Whole(whole),
+            (Some(progress), ClientBody::Incoming(body)) if retries => {
+                Load::Kept(Kept::new(body, Rc::clone(progress), limit))
+            }
+            (Some(progress), ClientBody::Incoming(body)) => {
+                Load::Once(Some(body), Rc::clone(progress))
+            }
         };
         Self { load, grpc: false }
     }
@@ -561,6 +593,7 @@ impl Payload {
                 None => RequestBody::Empty,
             },
             Load::Kept(kept) => RequestBody::Replay(kept.attempt()),
+            Load::Whole(whole) => RequestBody::Whole(whole.clone()),
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
@@ -577,7 +610,7 @@ impl Payload {
 
     fn can_replay(&self) -> bool {
         match &self.load {
-            Load::Empty => true,
+            Load::Empty | Load::Whole(..) => true,
             Load::Once(..) => false,
             Load::Kept(kept) => kept.can_replay(),
         }

@@ -79,7 +79,7 @@ pub(crate) enum Terminal {
 /// What building a listener needs of the control thread.
 pub(crate) struct Build<'a> {
     /// Where statistics are kept.
-    pub(crate) registry: &'a Registry,
+    pub(crate) registry: &'a Arc<Registry>,
     /// Number of workers.
     pub(crate) workers: usize,
     /// TLS contexts.
@@ -228,9 +228,12 @@ impl Chain {
                     routes: (with.routes)(&http.routes),
                     stats: with.registry.scope(Scope::Http(Arc::clone(&prefix))),
                     listener_stats: with.registry.scope(per_listener),
-                    rbac_stats: with.registry.scope(Scope::Http(prefix)),
                     paths: (&**http).into(),
-                    filters: http.filters.iter().map(Filter::build).collect(),
+                    filters: http
+                        .filters
+                        .iter()
+                        .map(|filter| Filter::build(filter, with.registry, &prefix))
+                        .collect(),
                     buffer_limit: listener.per_connection_buffer_limit,
                     loggers,
                 }))

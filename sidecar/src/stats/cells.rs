@@ -289,6 +289,32 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX`: the CORS filters of a connection manager.
+    pub(crate) struct CorsCells {
+        counters: { origin_valid = "cors.origin_valid", origin_invalid = "cors.origin_invalid" }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX`: the fault filters of a connection manager.
+    pub(crate) struct FaultCells {
+        counters: {
+            delays_injected = "fault.delays_injected",
+            aborts_injected = "fault.aborts_injected",
+            response_rl_injected = "fault.response_rl_injected",
+            faults_overflow = "fault.faults_overflow",
+        }
+        gauges: { active_faults = "fault.active_faults" }
+        histograms: {}
+    }
+
+    /// `STAT_PREFIX.http_local_rate_limit`: local rate limits with that prefix.
+    pub(crate) struct RateLimitCells {
+        counters: { enabled, enforced, rate_limited, ok }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `tcp.STAT_PREFIX`
     pub(crate) struct TcpCells {
         counters: {

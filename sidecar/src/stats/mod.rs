@@ -21,10 +21,10 @@ mod tests;
 
 pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{
-    ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, DnsCells,
-    EndpointCells, FilesystemCells, HttpCells, HttpListenerCells, ListenerCells,
-    ListenerManagerCells, ListenerWorkerCells, OutlierCells, RbacCells, ServerCells,
-    SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, CorsCells, DnsCells,
+    EndpointCells, FaultCells, FilesystemCells, HttpCells, HttpListenerCells, ListenerCells,
+    ListenerManagerCells, ListenerWorkerCells, OutlierCells, RateLimitCells, RbacCells,
+    ServerCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;

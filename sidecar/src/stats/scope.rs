@@ -33,6 +33,8 @@ pub(crate) enum Scope {
     ListenerManager,
     /// `listener_manager.lds`
     Lds,
+    /// `STAT_PREFIX.http_local_rate_limit`
+    LocalRateLimit(Arc<str>),
     /// `sds.SECRET`
     Sds(Arc<str>),
     /// `server`
@@ -64,6 +66,7 @@ impl Scope {
             }
             Self::ListenerManager => "listener_manager".to_owned(),
             Self::Lds => "listener_manager.lds".to_owned(),
+            Self::LocalRateLimit(prefix) => format!("{}.http_local_rate_limit", Segment(prefix)),
             Self::Sds(name) => format!("sds.{}", Segment(name)),
             Self::Server => "server".to_owned(),
             Self::Tcp(prefix) => format!("tcp.{}", Segment(prefix)),
@@ -85,6 +88,7 @@ impl Scope {
             Self::ListenerWorker(..) => "listener_worker",
             Self::ListenerManager => "listener_manager",
             Self::Lds => "listener_manager_lds",
+            Self::LocalRateLimit(_) => "http_local_rate_limit",
             Self::Sds(_) => "sds",
             Self::Server => "server",
             Self::Tcp(_) => "tcp",
@@ -109,6 +113,7 @@ impl Scope {
             Self::ListenerWorker(address, index) => {
                 vec![("envoy_worker_id", index.to_string()), tag("envoy_listener_address", address)]
             }
+            Self::LocalRateLimit(prefix) => vec![tag("envoy_local_http_ratelimit_prefix", prefix)],
             Self::Sds(name) => vec![tag("envoy_xds_resource_name", name)],
             Self::Tcp(prefix) => vec![tag("envoy_tcp_prefix", prefix)],
             Self::Root(_)

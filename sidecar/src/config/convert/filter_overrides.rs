@@ -1,57 +1,92 @@
 //! `typed_per_filter_config`: overrides of filters at one level of the routes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::route::v3::FilterConfig;
+use outrigger_proto::envoy::extensions::filters::http::buffer::v3::BufferPerRoute;
+use outrigger_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
+use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
-use crate::config::route::FilterOverrides;
+use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
+use super::http_filters::{buffer, cors, fault, header_mutation, local_ratelimit};
 use super::rbac;
 
 /// Overrides by the name of the filter instance.
 pub(super) fn convert(problems: &mut Problems, protos: HashMap<String, Any>) -> FilterOverrides {
-    let mut overrides = FilterOverrides::default();
-    for (name, config) in sorted(protos) {
-        problems.element("typed_per_filter_config", &name, |problems| {
-            one(problems, &name, &config, false, &mut overrides);
-        });
-    }
-    overrides
+    let overrides = sorted(protos).into_iter().filter_map(|(name, config)| {
+        let said =
+            problems.element("typed_per_filter_config", &name, |problems| said(problems, &config));
+        Some((name.into(), said?))
+    });
+    FilterOverrides(overrides.collect())
 }
 
-fn one(
-    problems: &mut Problems,
-    name: &str,
-    config: &Any,
-    is_optional: bool,
-    overrides: &mut FilterOverrides,
-) {
+fn said(problems: &mut Problems, config: &Any) -> Option<FilterOverride> {
+    if !any::holds::<FilterConfig>(config) {
+        return one(problems, config, false).map(FilterOverride::Configured);
+    }
+    let FilterConfig { config, is_optional, disabled } = unpack(problems, config)?;
+    match config {
+        // Off, whatever its configuration says.
+        _ if disabled => Some(FilterOverride::Off),
+        Some(config) if config.type_url.is_empty() => Some(FilterOverride::On),
+        Some(config) if any::holds::<FilterConfig>(&config) => {
+            problems.reject_field("config", "a FilterConfig within a FilterConfig");
+            None
+        }
+        Some(config) => problems
+            .field("config", |problems| one(problems, &config, is_optional))
+            .map(FilterOverride::Configured),
+        None => {
+            problems.reject_field("config", "required unless disabled is set");
+            None
+        }
+    }
+}
+
+fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<RouteFilter> {
     if any::holds::<RbacPerRoute>(config) {
-        if let Some(proto) = unpack::<RbacPerRoute>(problems, config) {
-            let rbac = rbac::per_route(problems, proto);
-            overrides.rbac.push((name.into(), rbac));
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Rbac(rbac::per_route(problems, proto)))
+    } else if any::holds::<CorsPolicy>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Cors(Arc::new(cors::policy(problems, proto))))
+    } else if any::holds::<HttpFault>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Fault(Arc::new(fault::filter(problems, proto))))
+    } else if any::holds::<LocalRateLimit>(config) {
+        let proto = unpack(problems, config)?;
+        let limit = local_ratelimit::filter(problems, proto, true);
+        Some(RouteFilter::LocalRateLimit(Arc::new(limit)))
+    } else if any::holds::<HeaderMutationPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        let mutation = header_mutation::per_route(problems, proto);
+        Some(RouteFilter::HeaderMutation(Arc::new(mutation)))
+    } else if any::holds::<BufferPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Buffer(buffer::per_route(problems, proto)?))
+    } else {
+        if !is_optional {
+            let supported = [
+                "RBACPerRoute",
+                "CorsPolicy",
+                "HTTPFault",
+                "LocalRateLimit",
+                "HeaderMutationPerRoute",
+                "BufferPerRoute",
+                "FilterConfig",
+            ];
+            unknown_type(problems, config, &supported);
         }
-    } else if any::holds::<FilterConfig>(config) {
-        let Some(FilterConfig { config, is_optional, disabled }) = unpack(problems, config) else {
-            return;
-        };
-        match config {
-            // Off, whatever its configuration says.
-            _ if disabled => overrides.rbac.push((name.into(), None)),
-            Some(config) if any::holds::<FilterConfig>(&config) => {
-                problems.reject_field("config", "a FilterConfig within a FilterConfig");
-            }
-            Some(config) => problems.field("config", |problems| {
-                one(problems, name, &config, is_optional, overrides);
-            }),
-            None => problems.reject_field("config", "required unless disabled is set"),
-        }
-    } else if !is_optional {
-        unknown_type(problems, config, &["RBACPerRoute", "FilterConfig"]);
+        None
     }
 }

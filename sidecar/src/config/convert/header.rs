@@ -24,17 +24,7 @@ pub(super) fn mutations(
     add: Vec<core::HeaderValueOption>,
     remove: Vec<String>,
 ) -> HeaderMutations {
-    let to_add = format!("{side}_headers_to_add");
-    if add.len() > MAX_ADDITIONS {
-        problems.reject_field(&to_add, format!("more than {MAX_ADDITIONS} headers"));
-    }
-    let add = add
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, proto)| {
-            problems.element(&to_add, index, |problems| addition(problems, proto))
-        })
-        .collect();
+    let HeaderMutations { add, .. } = additions(problems, &format!("{side}_headers_to_add"), add);
     let to_remove = format!("{side}_headers_to_remove");
     let remove = remove
         .into_iter()
@@ -46,7 +36,27 @@ pub(super) fn mutations(
     HeaderMutations { add, remove }
 }
 
-fn removal(problems: &mut Problems, name: &str) -> Option<HeaderName> {
+/// Additions alone, in the field `name`.
+pub(super) fn additions(
+    problems: &mut Problems,
+    name: &str,
+    add: Vec<core::HeaderValueOption>,
+) -> HeaderMutations {
+    if add.len() > MAX_ADDITIONS {
+        problems.reject_field(name, format!("more than {MAX_ADDITIONS} headers"));
+    }
+    let add = add
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element(name, index, |problems| addition(problems, proto))
+        })
+        .collect();
+    HeaderMutations { add, remove: Box::default() }
+}
+
+/// The name of a header that may be removed.
+pub(super) fn removal(problems: &mut Problems, name: &str) -> Option<HeaderName> {
     if is_protected(name) {
         problems.reject("headers that start with ':' and host cannot be removed");
         return None;
@@ -63,7 +73,11 @@ fn is_protected(name: &str) -> bool {
     name.starts_with(':') || name.eq_ignore_ascii_case("host")
 }
 
-fn addition(problems: &mut Problems, proto: core::HeaderValueOption) -> Option<HeaderAddition> {
+/// One addition.
+pub(super) fn addition(
+    problems: &mut Problems,
+    proto: core::HeaderValueOption,
+) -> Option<HeaderAddition> {
     let core::HeaderValueOption { header, append, append_action, keep_empty_value } = proto;
     let action = action(problems, append.map(|append| append.value), append_action);
     let header = required(problems, "header", header)?;

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 
 use outrigger_proto::any;
+use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
+use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
+use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
@@ -10,7 +15,7 @@ use outrigger_proto::envoy::extensions::filters::network::http_connection_manage
 use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
-use crate::config::http_connection_manager::HttpFilter;
+use crate::config::http_filters::{FilterKind, HttpFilter};
 
 use super::common::{text, unknown_type, unpack, unsupported};
 use super::rbac;
@@ -67,32 +72,58 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
             return false;
         }
     };
-    let is_router = any::holds::<Router>(&config);
-    if is_optional && !is_router && !any::holds::<RbacProto>(&config) {
-        // What its owner can do without.
-        return false;
+    if any::holds::<Router>(&config) {
+        unsupported!(problems; disabled);
+        let suppress = problems.field("typed_config", |problems| router(problems, &config));
+        result.suppress_envoy_headers = suppress.unwrap_or(false);
+        return true;
     }
-    unsupported!(problems; disabled);
-    problems.field("typed_config", |problems| {
-        if is_router {
-            result.suppress_envoy_headers = router(problems, &config).unwrap_or(false);
-        } else if any::holds::<RbacProto>(&config) {
-            if let Some(proto) = unpack(problems, &config) {
-                let config = Arc::new(rbac::filter(problems, proto));
-                result.filters.push(HttpFilter::Rbac { name: name.into(), config });
-            }
-        } else {
-            unknown_type(
-                problems,
-                &config,
-                &[
-                    "envoy.extensions.filters.http.router.v3.Router",
-                    "envoy.extensions.filters.http.rbac.v3.RBAC",
-                ],
-            );
+    let kind = problems.field("typed_config", |problems| kind(problems, &config, is_optional));
+    if let Some(kind) = kind {
+        result.filters.push(HttpFilter { name: name.into(), disabled, kind });
+    }
+    false
+}
+
+/// The filter that a configuration is for; `None` as well for one that its owner can do without.
+fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
+    use super::http_filters::{buffer, fault, header_mutation, local_ratelimit};
+    if any::holds::<RbacProto>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Rbac(Arc::new(rbac::filter(problems, proto))))
+    } else if any::holds::<Cors>(config) {
+        let Cors {} = unpack(problems, config)?;
+        Some(FilterKind::Cors)
+    } else if any::holds::<HttpFault>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Fault(Arc::new(fault::filter(problems, proto))))
+    } else if any::holds::<LocalRateLimit>(config) {
+        let proto = unpack(problems, config)?;
+        let limit = local_ratelimit::filter(problems, proto, false);
+        Some(FilterKind::LocalRateLimit(Arc::new(limit)))
+    } else if any::holds::<HeaderMutation>(config) {
+        let proto = unpack(problems, config)?;
+        let mutation = header_mutation::filter(problems, proto);
+        Some(FilterKind::HeaderMutation(Arc::new(mutation)))
+    } else if any::holds::<Buffer>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Buffer(buffer::filter(problems, proto)?))
+    } else {
+        if !is_optional {
+            let filter = |name: &str| format!("envoy.extensions.filters.http.{name}");
+            let supported = [
+                filter("router.v3.Router"),
+                filter("rbac.v3.RBAC"),
+                filter("cors.v3.Cors"),
+                filter("fault.v3.HTTPFault"),
+                filter("local_ratelimit.v3.LocalRateLimit"),
+                filter("header_mutation.v3.HeaderMutation"),
+                filter("buffer.v3.Buffer"),
+            ];
+            unknown_type(problems, config, &supported.each_ref().map(String::as_str));
         }
-    });
-    is_router
+        None
+    }
 }
 
 /// Whether the router keeps its `x-envoy-*` headers to itself.

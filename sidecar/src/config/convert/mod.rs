@@ -5,7 +5,7 @@
 //! beside it: that is the list of what may be ignored.
 //!
 //! Reading order: [`common`] (the vocabulary), then the resources from outside in: [`bootstrap`]; [`listener`] with
-//! [`http_connection_manager`], [`http_filter`], [`tcp_proxy`]; [`route`] with [`route_action`] and [`retry`];
+//! [`http_connection_manager`], [`http_filter`] with [`http_filters`], [`tcp_proxy`]; [`route`] with [`route_action`] and [`retry`];
 //! [`cluster`] with its parts; [`endpoint`]; [`tls`], [`certificate`], [`secret`].
 //!
 //! A conversion goes on after a problem, to report all of them. What it makes then is thrown away: the functions
@@ -30,11 +30,13 @@ mod hash_policy;
 mod header;
 mod http_connection_manager;
 mod http_filter;
+mod http_filters;
 mod http_options;
 mod listener;
 mod load_balancer;
 mod matcher;
 mod outlier_detection;
+mod percent;
 mod rbac;
 mod retry;
 mod route;

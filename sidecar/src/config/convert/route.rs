@@ -3,11 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use outrigger_proto::envoy::config::core::v3::RuntimeFractionalPercent;
 use outrigger_proto::envoy::config::route::v3 as proto;
 use outrigger_proto::envoy::config::route::v3::route_match::PathSpecifier as PathProto;
-use outrigger_proto::envoy::r#type::v3::FractionalPercent;
-use outrigger_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
@@ -17,7 +14,7 @@ use crate::config::route::{
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
-use super::{filter_overrides, header, matcher, retry, route_action};
+use super::{filter_overrides, header, matcher, percent, retry, route_action};
 
 /// The body of a direct response may be so long where the configuration does not say.
 const DEFAULT_MAX_DIRECT_RESPONSE: u32 = 4096;
@@ -52,7 +49,7 @@ pub(super) fn convert(
     } = proto;
     unsupported!(problems;
         vhds, cluster_specifier_plugins, request_mirror_policies, vhost_header,
-        ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
+        ignore_path_parameters_in_path_matching, route_specifiers);
     let max_direct_response_body_size =
         number(max_direct_response_body_size_bytes).unwrap_or(DEFAULT_MAX_DIRECT_RESPONSE);
     let virtual_hosts: Vec<VirtualHost> = virtual_hosts
@@ -92,6 +89,7 @@ pub(super) fn convert(
         ignore_port_in_host_matching,
         max_direct_response_body_size,
         internal_only_headers,
+        filters: filter_overrides::convert(problems, typed_per_filter_config),
     }
 }
 
@@ -321,7 +319,8 @@ fn route_match(problems: &mut Problems, proto: proto::RouteMatch) -> Option<Rout
     } = proto;
     unsupported!(problems; cookies, tls_context, dynamic_metadata, filter_state);
     let path = path(problems, path_specifier);
-    let runtime_fraction = runtime_fraction.and_then(|proto| fraction(problems, proto));
+    let runtime_fraction =
+        runtime_fraction.and_then(|proto| percent::runtime(problems, "runtime_fraction", proto));
     let headers = matcher::headers(problems, "headers", headers);
     let query_parameters = query_parameters
         .into_iter()
@@ -378,21 +377,4 @@ fn path(problems: &mut Problems, proto: Option<PathProto>) -> Option<PathSpecifi
             None
         }
     }
-}
-
-fn fraction(problems: &mut Problems, proto: RuntimeFractionalPercent) -> Option<(u32, u32)> {
-    // runtime_key: there is no runtime that could override the value.
-    let RuntimeFractionalPercent { default_value, runtime_key: _ } = proto;
-    problems.field("runtime_fraction", |problems| {
-        let FractionalPercent { numerator, denominator } =
-            required(problems, "default_value", default_value)?;
-        problems.field("default_value", |problems| {
-            let denominator = match enumeration(problems, "denominator", denominator)? {
-                DenominatorType::Hundred => 100,
-                DenominatorType::TenThousand => 10_000,
-                DenominatorType::Million => 1_000_000,
-            };
-            Some((numerator, denominator))
-        })
-    })
 }

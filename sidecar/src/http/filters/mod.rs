@@ -1,53 +1,277 @@
 //! HTTP filters: what looks at a request between its route and its endpoint. One file a filter.
 //!
 //! A connection manager has the filters of its configuration in their order, and no others: what is not configured costs
-//! nothing.
+//! nothing. A request goes through all of them ([`pass`]); what a filter will do to the response it leaves in [`Steps`],
+//! which are done in reverse order when there is a response, be it the endpoint's or our own.
 
-pub(crate) mod rbac;
+pub(crate) mod buffer;
+mod cors;
+pub(crate) mod fault;
+mod header_mutation;
+mod local_ratelimit;
+mod rbac;
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderMap;
+use http::request::Parts;
+
+use super::body::ClientBody;
 use super::connection_manager::Connection;
-use super::local_reply::LocalReply;
+use super::exchange::Exchange;
+use super::headers::Accepted;
 use super::matching::RequestView;
-use crate::config;
-use crate::config::http_connection_manager::HttpFilter;
-use crate::config::route::FilterOverrides;
+use super::router::{Refusal, view_of};
+use crate::config::http_filters::{
+    FilterKind, FilterOverride, FilterOverrides, Fraction, HttpFilter, RouteFilter,
+};
+use crate::config::rbac::Rbac;
+use crate::stats::{CorsCells, FaultCells, RbacCells, Registry, Scope, Sharded};
 
-/// What a filter sees of a request.
-pub(crate) struct FilterInput<'a> {
-    pub(crate) request: RequestView<'a>,
-    pub(crate) connection: &'a Connection,
-    /// The client, which is not the peer where trusted proxies stand in between.
-    pub(crate) client: std::net::IpAddr,
-    /// Overrides, the most specific first: weighted cluster, route, virtual host.
-    pub(crate) overrides: [Option<&'a FilterOverrides>; 3],
+/// What filters see of a request, and may change.
+pub(crate) struct Passage<'a> {
+    pub(crate) connection: &'a Rc<Connection>,
+    pub(crate) exchange: &'a mut Exchange,
+    pub(crate) request: &'a mut Parts,
+    pub(crate) accepted: &'a Accepted,
+    /// The most specific first: weighted cluster, route, virtual host, route configuration.
+    pub(crate) overrides: [Option<&'a FilterOverrides>; 4],
+    /// Name of the cluster that the route forwards to.
+    pub(crate) cluster: Option<&'a str>,
+    pub(crate) steps: &'a mut Steps,
+}
+
+impl Passage<'_> {
+    fn view(&self) -> RequestView<'_> {
+        view_of(self.request, self.accepted)
+    }
 }
 
 /// A filter of a connection manager.
-#[derive(Debug, Clone)]
-pub(crate) enum Filter {
-    /// `envoy.filters.http.rbac`
-    Rbac {
-        /// Key of overrides.
-        name: Arc<str>,
-        config: Arc<config::rbac::Rbac>,
-    },
+pub(crate) struct Filter {
+    /// Key of overrides.
+    name: Arc<str>,
+    /// Off, except where a route turns it on.
+    disabled: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Rbac(Arc<Rbac>, Arc<Sharded<RbacCells>>),
+    Cors(Arc<Sharded<CorsCells>>),
+    Fault(fault::Filter),
+    LocalRateLimit(local_ratelimit::Filter),
+    HeaderMutation(header_mutation::Filter),
+    Buffer(u32),
+}
+
+/// What becomes of a request that a filter does not answer.
+enum Pass {
+    /// It goes on.
+    On,
+    /// It goes on, or is answered, after so long.
+    Wait(Duration, Option<Refusal>),
+    /// It goes on once its body is there, of so many bytes at most.
+    Buffer(u32),
 }
 
 impl Filter {
-    pub(crate) fn build(config: &HttpFilter) -> Self {
-        match config {
-            HttpFilter::Rbac { name, config } => {
-                Self::Rbac { name: Arc::clone(name), config: Arc::clone(config) }
+    /// A filter of the connection manager with this prefix of statistics.
+    pub(crate) fn build(config: &HttpFilter, registry: &Arc<Registry>, prefix: &Arc<str>) -> Self {
+        let scope = || Scope::Http(Arc::clone(prefix));
+        let kind = match &config.kind {
+            FilterKind::Rbac(rbac) => Kind::Rbac(Arc::clone(rbac), registry.scope(scope())),
+            FilterKind::Cors => Kind::Cors(registry.scope(scope())),
+            FilterKind::Fault(fault) => {
+                let stats: Arc<Sharded<FaultCells>> = registry.scope(scope());
+                Kind::Fault(fault::Filter::new(fault, stats))
+            }
+            FilterKind::LocalRateLimit(limit) => {
+                Kind::LocalRateLimit(local_ratelimit::Filter::new(limit, registry))
+            }
+            FilterKind::HeaderMutation(mutation) => {
+                Kind::HeaderMutation(header_mutation::Filter(Arc::clone(mutation)))
+            }
+            FilterKind::Buffer(most) => Kind::Buffer(*most),
+        };
+        Self { name: Arc::clone(&config.name), disabled: config.disabled, kind }
+    }
+
+    /// What the most specific level that says something about this filter configures; `Err`: it is off.
+    fn configured<'a>(
+        &self,
+        overrides: &[Option<&'a FilterOverrides>; 4],
+    ) -> Result<Option<&'a RouteFilter>, Off> {
+        let mut on = !self.disabled;
+        for (at, said) in overrides.iter().flatten().filter_map(|o| o.of(&self.name)).enumerate() {
+            match said {
+                // Whether it is on, only the most specific level says.
+                FilterOverride::Off if at == 0 => return Err(Off),
+                FilterOverride::Off => {}
+                FilterOverride::On => on = true,
+                FilterOverride::Configured(config) => return Ok(Some(config)),
+            }
+        }
+        if on { Ok(None) } else { Err(Off) }
+    }
+
+    fn run(&self, passage: &mut Passage<'_>) -> Result<Pass, Refusal> {
+        let Ok(configured) = self.configured(&passage.overrides) else { return Ok(Pass::On) };
+        match &self.kind {
+            Kind::Rbac(config, stats) => {
+                let config = match configured {
+                    Some(RouteFilter::Rbac(config)) => config.as_ref(),
+                    _ => Some(config),
+                };
+                config.map_or(Ok(()), |config| rbac::run(config, stats.local(), passage))?;
+            }
+            Kind::Cors(stats) => cors::run(&self.name, stats.local(), passage)?,
+            Kind::Fault(filter) => {
+                let config = match configured {
+                    Some(RouteFilter::Fault(config)) => config,
+                    _ => &filter.config,
+                };
+                return filter.run(config, passage);
+            }
+            Kind::LocalRateLimit(filter) => {
+                let config = match configured {
+                    Some(RouteFilter::LocalRateLimit(config)) => config,
+                    _ => &filter.config,
+                };
+                filter.run(config, passage)?;
+            }
+            Kind::HeaderMutation(filter) => {
+                filter.of_request(&self.name, passage);
+                filter.of_response(&self.name, passage);
+            }
+            Kind::Buffer(most) => {
+                let most = match configured {
+                    Some(RouteFilter::Buffer(most)) => *most,
+                    _ => Some(*most),
+                };
+                return Ok(most.map_or(Pass::On, Pass::Buffer));
+            }
+        }
+        Ok(Pass::On)
+    }
+
+    /// What the filter does to the answer of one that stands before it.
+    fn after_refusal(&self, passage: &mut Passage<'_>) {
+        if let Kind::HeaderMutation(filter) = &self.kind
+            && self.configured(&passage.overrides).is_ok()
+        {
+            filter.of_response(&self.name, passage);
+        }
+    }
+}
+
+/// A filter that is off for a request.
+struct Off;
+
+/// Sends a request through all filters, in their order. Gives its body back, or the answer of the filter that refused it.
+pub(crate) async fn pass(
+    filters: &[Filter],
+    passage: &mut Passage<'_>,
+    mut body: ClientBody,
+) -> Result<ClientBody, Refusal> {
+    for (at, filter) in filters.iter().enumerate() {
+        let refusal = match filter.run(passage) {
+            Ok(Pass::On) => continue,
+            Ok(Pass::Wait(time, then)) => {
+                Box::pin(tokio::time::sleep(time)).await;
+                match then {
+                    None => continue,
+                    Some(refusal) => refusal,
+                }
+            }
+            Ok(Pass::Buffer(most)) => match Box::pin(buffer::collect(body, most, passage)).await {
+                Ok(whole) => {
+                    body = whole;
+                    continue;
+                }
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        };
+        let rest = filters.get(at + 1..).unwrap_or_default();
+        rest.iter().for_each(|filter| filter.after_refusal(passage));
+        return Err(refusal);
+    }
+    Ok(body)
+}
+
+/// What filters will do to the response. Empty, and without a cost, for most requests.
+#[derive(Default)]
+pub(crate) struct Steps(Vec<Step>);
+
+enum Step {
+    Cors(cors::Answer),
+    Mutate(header_mutation::Pending),
+    Add(local_ratelimit::Refused),
+}
+
+impl Steps {
+    /// Does them, the last filter's first.
+    pub(crate) fn apply(self, headers: &mut HeaderMap, exchange: &Exchange) {
+        for step in self.0.into_iter().rev() {
+            match step {
+                Step::Cors(answer) => answer.apply(headers),
+                Step::Mutate(pending) => pending.apply(headers, exchange),
+                Step::Add(refused) => refused.apply(headers, exchange),
             }
         }
     }
+}
 
-    /// Lets the request pass, or answers it.
-    pub(crate) fn run(&self, input: &FilterInput<'_>) -> Result<(), Box<LocalReply>> {
-        match self {
-            Self::Rbac { name, config } => rbac::run(name, config, input),
+/// Whether a request is of the share.
+fn happens((numerator, denominator): Fraction) -> bool {
+    numerator >= denominator || numerator > 0 && fastrand::u32(0..denominator.max(1)) < numerator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(disabled: bool) -> Filter {
+        Filter { name: "f".into(), disabled, kind: Kind::Buffer(1) }
+    }
+
+    fn levels(said: &[Option<FilterOverride>; 4]) -> Vec<Option<FilterOverrides>> {
+        said.iter()
+            .map(|said| said.clone().map(|said| FilterOverrides(vec![("f".into(), said)])))
+            .collect()
+    }
+
+    #[test]
+    fn the_most_specific_level_says_whether_a_filter_is_on_and_how() {
+        use FilterOverride::{Configured, Off, On};
+        let two = || Configured(RouteFilter::Buffer(Some(2)));
+        for (disabled, said, expected) in [
+            (false, [None, None, None, None], Some(None)),
+            (true, [None, None, None, None], None),
+            (false, [None, Some(Off), None, None], None),
+            (true, [None, Some(On), None, None], Some(None)),
+            (true, [None, Some(On), Some(two()), None], Some(Some(2))),
+            (true, [None, None, None, Some(two())], Some(Some(2))),
+            (false, [None, Some(two()), Some(Off), None], Some(Some(2))),
+            (false, [None, Some(Off), Some(two()), None], None),
+        ] {
+            let levels = levels(&said);
+            let levels: [Option<&FilterOverrides>; 4] =
+                std::array::from_fn(|at| levels[at].as_ref());
+            let got = match filter(disabled).configured(&levels) {
+                Err(_) => None,
+                Ok(Some(RouteFilter::Buffer(most))) => Some(*most),
+                Ok(_) => Some(None),
+            };
+            assert_eq!(got, expected, "{disabled} {said:?}");
         }
+    }
+
+    #[test]
+    fn a_share_of_nothing_never_happens_and_of_everything_always() {
+        assert!((0..100).all(|_| !happens((0, 100)) && happens((100, 100)) && happens((7, 5))));
     }
 }

@@ -4,28 +4,23 @@
 //! value of a header on its own as well, so that a second value cannot hide the first.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::FilterInput;
+use super::Passage;
 use crate::config::matcher::StringMatcher;
 use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
+use crate::http::connection_manager::Connection;
 use crate::http::local_reply::{LocalReply, Reason};
+use crate::http::matching::RequestView;
+use crate::http::router::Refusal;
+use crate::stats::RbacCells;
 
 /// Lets the request pass, or denies it.
-pub(crate) fn run(
-    name: &Arc<str>,
-    config: &Arc<Rbac>,
-    input: &FilterInput<'_>,
-) -> Result<(), Box<LocalReply>> {
-    let overridden = input.overrides.iter().flatten().find_map(|overrides| {
-        overrides.rbac.iter().find(|(other, _)| other == name).map(|(_, config)| config)
-    });
-    let config = match overridden {
-        Some(None) => return Ok(()),
-        Some(Some(config)) => config,
-        None => config,
+pub(super) fn run(config: &Rbac, stats: &RbacCells, passage: &Passage<'_>) -> Result<(), Refusal> {
+    let input = &Input {
+        request: passage.view(),
+        connection: passage.connection,
+        client: passage.accepted.client,
     };
-    let stats = input.connection.manager.rbac_stats.local();
     if let Some(shadow) = &config.shadow_rules {
         match decide(shadow, input).0 {
             true => stats.shadow_allowed.inc(),
@@ -46,8 +41,16 @@ pub(crate) fn run(
     Err(reply.because(Reason::RbacDenied).into())
 }
 
+/// What the rules look at.
+struct Input<'a> {
+    request: RequestView<'a>,
+    connection: &'a Connection,
+    /// The client, which is not the peer where trusted proxies stand in between.
+    client: IpAddr,
+}
+
 /// Whether the rules allow the request, and the policy that matched.
-fn decide<'r>(rules: &'r Rules, input: &FilterInput<'_>) -> (bool, Option<&'r Policy>) {
+fn decide<'r>(rules: &'r Rules, input: &Input<'_>) -> (bool, Option<&'r Policy>) {
     let strict = rules.action == Action::Deny;
     let matched = rules.policies.iter().find(|policy| {
         policy.permissions.iter().any(|permission| permits(permission, input, strict))
@@ -62,7 +65,7 @@ fn decide<'r>(rules: &'r Rules, input: &FilterInput<'_>) -> (bool, Option<&'r Po
 }
 
 /// `any_value`: a header matches if any of its values does. Turned round below a `not`, so that it stays on the safe side.
-fn permits(permission: &Permission, input: &FilterInput<'_>, any_value: bool) -> bool {
+fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool {
     let local = input.connection.local_address;
     match permission {
         Permission::Any => true,
@@ -82,7 +85,7 @@ fn permits(permission: &Permission, input: &FilterInput<'_>, any_value: bool) ->
     }
 }
 
-fn is(principal: &Principal, input: &FilterInput<'_>, any_value: bool) -> bool {
+fn is(principal: &Principal, input: &Input<'_>, any_value: bool) -> bool {
     let contains =
         |network: &ipnet::IpNet, address: IpAddr| network.contains(&address.to_canonical());
     match principal {
@@ -100,7 +103,7 @@ fn is(principal: &Principal, input: &FilterInput<'_>, any_value: bool) -> bool {
 }
 
 /// Without a name, any TLS connection will do, as in Envoy. The names of a certificate count only if its chain was verified.
-fn is_authenticated(matcher: Option<&StringMatcher>, input: &FilterInput<'_>) -> bool {
+fn is_authenticated(matcher: Option<&StringMatcher>, input: &Input<'_>) -> bool {
     let Some(tls) = &input.connection.tls else { return false };
     let Some(matcher) = matcher else { return true };
     let identity = tls.identity.as_ref().filter(|identity| identity.verified);

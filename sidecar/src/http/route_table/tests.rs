@@ -2,9 +2,10 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::http_filters::FilterOverrides;
 use crate::config::route::{
-    FilterOverrides, Forward, RequireTls, Route as RouteConfig, RouteConfiguration,
-    VirtualHost as HostConfig, WeightedCluster,
+    Forward, RequireTls, Route as RouteConfig, RouteConfiguration, VirtualHost as HostConfig,
+    WeightedCluster,
 };
 
 fn route(name: &str, path: PathSpecifier) -> Arc<RouteConfig> {
@@ -57,6 +58,7 @@ fn table(virtual_hosts: Vec<HostConfig>, ignore_port: bool) -> RouteTable {
         ignore_port_in_host_matching: ignore_port,
         max_direct_response_body_size: 4096,
         internal_only_headers: Vec::new(),
+        filters: FilterOverrides::default(),
     };
     RouteTable::build(&Arc::new(config), &mut |name| ClusterId(name.parse().unwrap_or_default()))
 }

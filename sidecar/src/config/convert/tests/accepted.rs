@@ -14,6 +14,7 @@ use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::endpoint::{EndpointAddress, HealthStatus};
 use crate::config::header::{AppendAction, HeaderTemplate};
 use crate::config::http_connection_manager::{HttpConnectionManager, RouteSource, StripPort};
+use crate::config::http_filters::{FilterOverride, RouteFilter};
 use crate::config::listener::{ServerNamePattern, TerminalFilter, TransportProtocol};
 use crate::config::load_balancer::LoadBalancer;
 use crate::config::route::{
@@ -92,8 +93,9 @@ fn routes_arrive_with_their_matches_and_actions() {
     assert_eq!((retry.num_retries, retry.host_selection_retry_max_attempts), (3, 5));
 
     let canary = &routes.virtual_hosts[0].routes[0];
-    assert_eq!(canary.filters.rbac.len(), 1, "the filter is turned off here");
-    assert!(canary.filters.rbac[0].1.is_none());
+    let rbac = canary.filters.of("rbac").expect("something is said about it");
+    let nothing = FilterOverride::Configured(RouteFilter::Rbac(None));
+    assert_eq!(format!("{rbac:?}"), format!("{nothing:?}"), "it enforces nothing here");
     assert!(matches!(&canary.matches.path, PathSpecifier::Prefix(prefix) if **prefix == *"/"));
     assert_eq!(canary.matches.runtime_fraction, Some((50, 100)));
 
@@ -278,7 +280,7 @@ fn of_allowed_ciphers_and_curves_those_are_taken_that_are_spoken() {
 #[test]
 fn an_optional_filter_that_is_unknown_is_left_out() {
     let filter = json!({"name": "c", "is_optional": true, "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}});
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}});
     let bootstrap = accepted(&[("HCM.http_filters[0]", filter)]);
     assert!(manager(&bootstrap).filters.is_empty());
 }

@@ -460,11 +460,11 @@ fn the_router_is_the_last_filter_and_filters_that_are_unknown_are_refused_unless
         "HCM.http_filters",
         "the last filter must be",
     );
-    let unknown = json!({"name": "c", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}});
+    let unknown = json!({"name": "c", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}});
     refused_at(
         &[("HCM.http_filters[0]", unknown)],
         "HCM.http_filters[0].typed_config",
-        "envoy.extensions.filters.http.cors.v3.Cors is not supported",
+        "envoy.extensions.filters.http.lua.v3.Lua is not supported",
     );
 }
 

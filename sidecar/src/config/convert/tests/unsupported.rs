@@ -178,8 +178,7 @@ fn fields_of_the_http_connection_manager() {
             ("access_log[0].typed_config", any("envoy.extensions.filters.http.router.v3.Router")),
             ("access_log[1].typed_config.log_format.omit_empty_values", json!(true)),
             ("access_log[1].typed_config.log_format.formatters", json!([extension()])),
-            ("http_filters[0].disabled", json!(true)),
-            ("http_filters[0].typed_config", any("envoy.extensions.filters.http.cors.v3.Cors")),
+            ("http_filters[0].typed_config", any("envoy.extensions.filters.http.lua.v3.Lua")),
         ],
     );
     all(
@@ -272,10 +271,6 @@ fn fields_of_routes() {
             ("request_mirror_policies", mirror()),
             ("vhost_header", json!("x-host")),
             ("ignore_path_parameters_in_path_matching", json!(true)),
-            (
-                "typed_per_filter_config",
-                json!({"rbac": any("envoy.extensions.filters.http.rbac.v3.RBACPerRoute")}),
-            ),
             ("route_specifiers", json!([extension()])),
         ],
     );
@@ -305,8 +300,8 @@ fn fields_of_routes() {
             ("match.dynamic_metadata", json!([{"filter": "a"}])),
             ("match.filter_state", json!([{"key": "a"}])),
             (
-                "typed_per_filter_config[cors]",
-                any("envoy.extensions.filters.http.cors.v3.CorsPolicy"),
+                "typed_per_filter_config[lua]",
+                any("envoy.extensions.filters.http.lua.v3.LuaPerRoute"),
             ),
         ],
     );
@@ -365,6 +360,39 @@ fn fields_of_routes() {
         ("REDIRECT", json!({"path_rewrite": "a"}), "path_rewrite"),
     ] {
         refused_at(&[(path, oneof)], &format!("{path}.{field}"), UNSUPPORTED);
+    }
+}
+
+#[test]
+fn fields_of_filters() {
+    let filter = |name: &str, mut fields: Value, field: &str, value: Value| {
+        fields["@type"] =
+            format!("type.googleapis.com/envoy.extensions.filters.http.{name}").into();
+        let path = format!("HCM.http_filters[0].typed_config.{field}");
+        let filter = json!({"name": "f", "typed_config": fields});
+        refused_at(&[("HCM.http_filters[0]", filter), (&path, value)], &path, UNSUPPORTED);
+    };
+    let limit = json!({"fixed_limit": {"limit_kbps": 1}});
+    filter("fault.v3.HTTPFault", json!({}), "response_rate_limit", limit);
+    for (field, value) in [
+        ("query_parameter_mutations", json!([{"remove": "a"}])),
+        ("response_trailers_mutations", json!([{"remove": "a"}])),
+        ("request_trailers_mutations", json!([{"remove": "a"}])),
+    ] {
+        let field = format!("mutations.{field}");
+        filter("header_mutation.v3.HeaderMutation", json!({"mutations": {}}), &field, value);
+    }
+    for (field, value) in [
+        ("descriptors", json!([{"entries": [{"key": "a"}]}])),
+        ("stage", json!(1)),
+        ("local_rate_limit_per_downstream_connection", json!(true)),
+        ("local_cluster_rate_limit", json!({})),
+        ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
+        ("enable_retry_after_header", json!(true)),
+        ("enable_x_ratelimit_headers", json!("DRAFT_VERSION_03")),
+    ] {
+        let config = json!({"stat_prefix": "a"});
+        filter("local_ratelimit.v3.LocalRateLimit", config, field, value);
     }
 }
 

@@ -1,0 +1,98 @@
+//! `envoy.filters.http.fault`
+
+use http::StatusCode;
+use outrigger_proto::envoy::extensions::filters::common::fault::v3 as common;
+use outrigger_proto::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3 as proto;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
+
+use crate::config::Problems;
+use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, Fraction};
+
+use super::super::common::{number, optional, positive_duration, unsupported};
+use super::super::{matcher, percent};
+
+/// The filter's configuration, the same in a connection manager and in a route.
+pub(in super::super) fn filter(problems: &mut Problems, proto: proto::HttpFault) -> Fault {
+    let proto::HttpFault {
+        delay,
+        abort,
+        upstream_cluster,
+        headers,
+        downstream_nodes,
+        max_active_faults,
+        response_rate_limit,
+        delay_percent_runtime: _, // there is no runtime that could override the value
+        abort_percent_runtime: _, // as above
+        delay_duration_runtime: _, // as above
+        abort_http_status_runtime: _, // as above
+        max_active_faults_runtime: _, // as above
+        response_rate_limit_percent_runtime: _, // as above
+        abort_grpc_status_runtime: _, // as above
+        disable_downstream_cluster_stats: _, // statistics by downstream cluster are not kept
+        filter_metadata: _,       // nothing here reads metadata
+    } = proto;
+    unsupported!(problems; response_rate_limit);
+    Fault {
+        delay: delay
+            .and_then(|proto| problems.field("delay", |problems| delay_of(problems, proto))),
+        abort: abort
+            .and_then(|proto| problems.field("abort", |problems| abort_of(problems, proto))),
+        upstream_cluster: optional(upstream_cluster),
+        headers: matcher::headers(problems, "headers", headers),
+        downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
+        max_active: number(max_active_faults),
+    }
+}
+
+fn delay_of(problems: &mut Problems, proto: common::FaultDelay) -> Option<(FaultDelay, Fraction)> {
+    let common::FaultDelay { fault_delay_secifier, percentage } = proto;
+    let percentage = share(problems, percentage)?;
+    let delay = match fault_delay_secifier {
+        None => {
+            problems.reject("one of fixed_delay, header_delay is required");
+            return None;
+        }
+        Some(FaultDelaySecifier::FixedDelay(delay)) => {
+            FaultDelay::Fixed(positive_duration(problems, "fixed_delay", Some(delay))?)
+        }
+        Some(FaultDelaySecifier::HeaderDelay(common::fault_delay::HeaderDelay {})) => {
+            FaultDelay::Header
+        }
+    };
+    Some((delay, percentage))
+}
+
+fn abort_of(problems: &mut Problems, proto: proto::FaultAbort) -> Option<FaultAbort> {
+    let proto::FaultAbort { percentage, response_body, error_type } = proto;
+    let percentage = share(problems, percentage)?;
+    let error = match error_type {
+        None => {
+            problems.reject("one of http_status, grpc_status, header_abort is required");
+            return None;
+        }
+        Some(ErrorType::HttpStatus(status)) => {
+            let code = u16::try_from(status).ok().filter(|code| (200..600).contains(code));
+            let Some(code) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
+                problems
+                    .reject_field("http_status", format!("{status} is out of range: 200 to 599"));
+                return None;
+            };
+            FaultError::Http(code)
+        }
+        Some(ErrorType::GrpcStatus(status)) => FaultError::Grpc(status),
+        Some(ErrorType::HeaderAbort(proto::fault_abort::HeaderAbort {})) => FaultError::Header,
+    };
+    Some(FaultAbort { error, percentage, body: optional(response_body) })
+}
+
+/// Unset it is none, as in Envoy.
+fn share(
+    problems: &mut Problems,
+    proto: Option<outrigger_proto::envoy::r#type::v3::FractionalPercent>,
+) -> Option<Fraction> {
+    match proto {
+        None => Some((0, 100)),
+        Some(proto) => percent::plain(problems, "percentage", proto),
+    }
+}

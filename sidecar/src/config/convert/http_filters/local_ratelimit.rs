@@ -1,0 +1,97 @@
+//! `envoy.filters.http.local_ratelimit`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3 as proto;
+use outrigger_proto::envoy::r#type::v3 as types;
+
+use crate::config::Problems;
+use crate::config::http_filters::{LimitStats, LocalRateLimit};
+use crate::config::token_bucket::TokenBucket;
+
+use super::super::common::{number_in, positive_duration, required, text, unsupported};
+use super::super::{header, percent};
+
+/// Envoy's shortest `fill_interval`.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The filter's configuration, the same in a connection manager and in a route; `per_route`: where a bucket is a must.
+pub(in super::super) fn filter(
+    problems: &mut Problems,
+    proto: proto::LocalRateLimit,
+    per_route: bool,
+) -> LocalRateLimit {
+    let proto::LocalRateLimit {
+        stat_prefix,
+        status,
+        token_bucket,
+        filter_enabled,
+        filter_enforced,
+        request_headers_to_add_when_not_enforced,
+        response_headers_to_add,
+        descriptors,
+        stage,
+        local_rate_limit_per_downstream_connection,
+        local_cluster_rate_limit,
+        enable_x_ratelimit_headers,
+        vh_rate_limits: _, // of rate_limits, which are refused wherever they stand
+        always_consume_default_token_bucket: _, // of descriptors, which are refused
+        rate_limited_as_resource_exhausted,
+        rate_limits,
+        max_dynamic_descriptors: _, // of descriptors, which are refused
+        enable_retry_after_header,
+    } = proto;
+    unsupported!(problems;
+        descriptors, stage, local_rate_limit_per_downstream_connection, local_cluster_rate_limit,
+        rate_limits, enable_retry_after_header);
+    problems.unsupported("enable_x_ratelimit_headers", enable_x_ratelimit_headers != 0);
+    let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    if per_route && token_bucket.is_none() {
+        problems.reject_field("token_bucket", "required in a route");
+    }
+    let bucket =
+        token_bucket.and_then(|p| problems.field("token_bucket", |problems| bucket(problems, p)));
+    let enabled = filter_enabled.map(|p| percent::runtime(problems, "filter_enabled", p));
+    let enforced = filter_enforced.map(|p| percent::runtime(problems, "filter_enforced", p));
+    LocalRateLimit {
+        stat_prefix: stat_prefix.into(),
+        status: status_of(status),
+        bucket: bucket.map(Arc::new),
+        enabled: enabled.flatten().unwrap_or((0, 100)),
+        enforced: enforced.flatten().unwrap_or((0, 100)),
+        request_headers: header::additions(
+            problems,
+            "request_headers_to_add_when_not_enforced",
+            request_headers_to_add_when_not_enforced,
+        ),
+        response_headers: header::additions(
+            problems,
+            "response_headers_to_add",
+            response_headers_to_add,
+        ),
+        stats: LimitStats::default(),
+        resource_exhausted: rate_limited_as_resource_exhausted,
+    }
+}
+
+fn bucket(problems: &mut Problems, proto: types::TokenBucket) -> Option<TokenBucket> {
+    let types::TokenBucket { max_tokens, tokens_per_fill, fill_interval } = proto;
+    let per_fill = number_in(problems, "tokens_per_fill", tokens_per_fill, 1..=u32::MAX);
+    let interval = required(problems, "fill_interval", fill_interval)?;
+    let interval = positive_duration(problems, "fill_interval", Some(interval))?;
+    if interval < MIN_INTERVAL {
+        problems.reject_field("fill_interval", "must be 50ms or more");
+    }
+    Some(TokenBucket::new(max_tokens, per_fill.unwrap_or(1), interval))
+}
+
+/// Below 400 it would not be a refusal: as in Envoy it is 429 then.
+fn status_of(proto: Option<types::HttpStatus>) -> StatusCode {
+    proto
+        .and_then(|types::HttpStatus { code }| u16::try_from(code).ok())
+        .filter(|code| (400..600).contains(code))
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+}

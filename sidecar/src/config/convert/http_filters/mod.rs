@@ -1,0 +1,7 @@
+//! HTTP filters, one file a filter: what stands in a connection manager, and what stands in a route.
+
+pub(super) mod buffer;
+pub(super) mod cors;
+pub(super) mod fault;
+pub(super) mod header_mutation;
+pub(super) mod local_ratelimit;

@@ -1,0 +1,41 @@
+//! Shares of requests.
+
+use outrigger_proto::envoy::config::core::v3::RuntimeFractionalPercent;
+use outrigger_proto::envoy::r#type::v3::FractionalPercent;
+use outrigger_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
+
+use crate::config::Problems;
+use crate::config::http_filters::Fraction;
+
+use super::common::{enumeration, required};
+
+/// A `RuntimeFractionalPercent` in the field `name`.
+pub(super) fn runtime(
+    problems: &mut Problems,
+    name: &str,
+    proto: RuntimeFractionalPercent,
+) -> Option<Fraction> {
+    // runtime_key: there is no runtime that could override the value.
+    let RuntimeFractionalPercent { default_value, runtime_key: _ } = proto;
+    problems.field(name, |problems| {
+        let value = required(problems, "default_value", default_value)?;
+        plain(problems, "default_value", value)
+    })
+}
+
+/// A `FractionalPercent` in the field `name`.
+pub(super) fn plain(
+    problems: &mut Problems,
+    name: &str,
+    proto: FractionalPercent,
+) -> Option<Fraction> {
+    let FractionalPercent { numerator, denominator } = proto;
+    problems.field(name, |problems| {
+        let denominator = match enumeration(problems, "denominator", denominator)? {
+            DenominatorType::Hundred => 100,
+            DenominatorType::TenThousand => 10_000,
+            DenominatorType::Million => 1_000_000,
+        };
+        Some((numerator, denominator))
+    })
+}
