@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
+use tokio::time::Instant;
 
 use super::outlier_detection::Monitor;
 use crate::config::endpoint::{HealthStatus, Metadata};
@@ -50,6 +52,9 @@ pub(crate) struct Endpoint {
     discovered_health: AtomicU8,
     gone: AtomicBool,
     metadata: ArcSwap<Metadata>,
+    made: Instant,
+    /// Nanoseconds from `made` until it became healthy, plus one; 0 as long as that is not known.
+    healthy_since: AtomicU64,
 }
 
 impl Endpoint {
@@ -72,6 +77,8 @@ impl Endpoint {
             discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),
             gone: AtomicBool::new(false),
             metadata: ArcSwap::default(),
+            made: Instant::now(),
+            healthy_since: AtomicU64::new(0),
         }
     }
 
@@ -116,6 +123,18 @@ impl Endpoint {
     /// Its metadata.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
         self.metadata.load_full()
+    }
+
+    /// It has become healthy now: it starts slowly, where that is configured.
+    pub(crate) fn became_healthy(&self) {
+        let nanoseconds = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        self.healthy_since.store(nanoseconds + 1, Relaxed);
+    }
+
+    /// For how long it has been healthy; `None` if it was never noted.
+    pub(crate) fn healthy_for(&self) -> Option<Duration> {
+        let since = Duration::from_nanos(self.healthy_since.load(Relaxed).checked_sub(1)?);
+        Some(self.made.elapsed().saturating_sub(since))
     }
 
     /// Whether it is left out where the share of healthy endpoints is counted: one that drains is neither ill nor well.

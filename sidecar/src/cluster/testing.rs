@@ -32,6 +32,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         discovery: Discovery::Static(Arc::new(assignment(name, Vec::new()))),
         load_balancer: LoadBalancer::RoundRobin,
         healthy_panic_threshold: 50,
+        slow_start: None,
         locality_weighted: false,
         fail_traffic_on_panic: false,
         connect_timeout: Duration::from_secs(5),

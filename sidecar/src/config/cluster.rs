@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, MetadataMatch};
 use super::http_connection_manager::Http2Options;
-use super::load_balancer::LoadBalancer;
+use super::load_balancer::{LoadBalancer, SlowStart};
 use super::tls::UpstreamTls;
 
 /// A validated `envoy.config.cluster.v3.Cluster`.
@@ -25,6 +25,8 @@ pub struct Cluster {
     pub load_balancer: LoadBalancer,
     /// Priorities are healthy down to this share, in percent. Default 50; 0 turns panic off.
     pub healthy_panic_threshold: u8,
+    /// Endpoints that have just become healthy start slowly. Only where they are chosen by turns or by least request.
+    pub slow_start: Option<SlowStart>,
     /// Traffic is divided among the localities of a priority by their weights.
     pub locality_weighted: bool,
     /// In a panic, fail instead of using every host.

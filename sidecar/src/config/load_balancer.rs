@@ -1,5 +1,7 @@
 //! How an endpoint of a cluster is chosen.
 
+use std::time::Duration;
+
 use super::hash_policy::HashPolicy;
 
 /// How an endpoint is chosen.
@@ -13,6 +15,8 @@ pub enum LoadBalancer {
         choice_count: u32,
         /// How much active requests count against the weight. Default 1, at least 0.
         active_request_bias: f64,
+        /// All are compared, and not only `choice_count`.
+        full_scan: bool,
     },
     /// At random; weights do not count.
     Random,
@@ -20,6 +24,17 @@ pub enum LoadBalancer {
     RingHash(RingHash),
     /// By a hash of the request, in a table of a fixed size (Google's Maglev).
     Maglev(Maglev),
+}
+
+/// How an endpoint that has just become healthy comes to its full weight, by turns and by least request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStart {
+    /// How long it takes; more than 0.
+    pub window: Duration,
+    /// How the weight grows with the time: `time ^ (1 / aggression)`. Default 1: in proportion. More than 0.
+    pub aggression: f64,
+    /// It is never less than this part of the full weight, 0 to 1. Default 0.1.
+    pub min_weight: f64,
 }
 
 /// The settings of a ring.
@@ -58,6 +73,8 @@ pub struct Maglev {
 pub struct ConsistentHashing {
     /// An endpoint's place depends on its host name and not on its address.
     pub use_hostname: bool,
+    /// No endpoint has more than so many percent of its share of the requests under way, at least 100; `None`: no bound.
+    pub balance_factor: Option<u32>,
     /// What of a request is hashed. Empty: as the route says.
     pub hash_policy: Vec<HashPolicy>,
 }

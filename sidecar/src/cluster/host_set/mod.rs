@@ -10,6 +10,9 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Health};
 use super::load_balancer::hashing::{Evenness, HashTable, Shares};
@@ -26,6 +29,8 @@ pub(crate) struct HostSet {
     pub(super) generation: u64,
     /// By priority, the highest first. Empty: nothing was discovered yet.
     pub(crate) priorities: Box<[Priority]>,
+    /// Some endpoint starts slowly until then.
+    pub(crate) slow_until: Option<Instant>,
 }
 
 /// The endpoints of one priority.
@@ -80,6 +85,19 @@ pub(super) struct Members {
     pub(super) localities: Arc<[LocalityHosts]>,
 }
 
+/// When the last endpoint that starts slowly by now is through with it. One that is healthy for the first time begins now.
+fn slow_until(priorities: &[Priority], window: Duration) -> Option<Instant> {
+    let healthy = priorities.iter().flat_map(|priority| priority.healthy.list.iter());
+    let left = healthy.filter_map(|endpoint| {
+        let healthy_for = endpoint.healthy_for().unwrap_or_else(|| {
+            endpoint.became_healthy();
+            Duration::ZERO
+        });
+        window.checked_sub(healthy_for)
+    });
+    left.max().and_then(|left| Instant::now().checked_add(left))
+}
+
 fn next_generation() -> u64 {
     static GENERATION: AtomicU64 = AtomicU64::new(1);
     GENERATION.fetch_add(1, Relaxed)
@@ -88,7 +106,7 @@ fn next_generation() -> u64 {
 impl HostSet {
     /// Without a single priority.
     pub(super) fn empty() -> Self {
-        Self { generation: next_generation(), priorities: Box::default() }
+        Self { generation: next_generation(), priorities: Box::default(), slow_until: None }
     }
 
     /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
@@ -106,7 +124,8 @@ impl HostSet {
                 priority.weighted = Some(Box::new(localities));
             }
         }
-        Self { generation: next_generation(), priorities }
+        let slow_until = config.slow_start.and_then(|slow| slow_until(&priorities, slow.window));
+        Self { generation: next_generation(), priorities, slow_until }
     }
 
     /// The members, to make the next host set from.

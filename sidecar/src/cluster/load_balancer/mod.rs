@@ -10,6 +10,7 @@ pub(crate) mod hashing;
 mod least_request;
 mod random;
 mod round_robin;
+mod slow_start;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use edf::Edf;
+use tokio::time::Instant;
 
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::Endpoint;
@@ -61,6 +63,10 @@ pub(super) fn choose<'h>(
         },
     };
     let list = &*hosts_of_source.list;
+    let slow_start = cluster.config.slow_start.as_ref();
+    // Whether weights decide.
+    let by_weight = hosts_of_source.weighted
+        || (slow_start.is_some() && hosts.slow_until.is_some_and(|until| Instant::now() < until));
     match list {
         [] => None,
         [only] => Some(only),
@@ -69,18 +75,24 @@ pub(super) fn choose<'h>(
             LoadBalancer::Random | LoadBalancer::RingHash(_) | LoadBalancer::Maglev(_) => {
                 random::pick(list)
             }
-            LoadBalancer::RoundRobin if !hosts_of_source.weighted => {
+            LoadBalancer::RoundRobin if !by_weight => {
                 with_state(cluster.id, |state| round_robin::pick(state.position(source), list))
             }
-            LoadBalancer::LeastRequest { choice_count, .. } if !hosts_of_source.weighted => {
+            LoadBalancer::LeastRequest { full_scan: true, .. } if !by_weight => {
+                least_request::pick_of_all(list)
+            }
+            LoadBalancer::LeastRequest { choice_count, .. } if !by_weight => {
                 least_request::pick(list, *choice_count)
             }
             LoadBalancer::RoundRobin => {
-                weighted(cluster.id, hosts, source, hosts_of_source, round_robin::weight)
+                weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
+                    round_robin::weight(endpoint) * slow_start::factor(slow_start, endpoint)
+                })
             }
             LoadBalancer::LeastRequest { active_request_bias, .. } => {
                 weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
                     least_request::weight(endpoint, *active_request_bias)
+                        * slow_start::factor(slow_start, endpoint)
                 })
             }
         },
@@ -127,7 +139,9 @@ fn by_hash<'h>(
         cluster.stats.local().lb_healthy_panic.inc();
     }
     match &priority.table {
-        Some(table) => table.choose(hash, attempt),
+        Some(table) => table.choose_within_bounds(hash, attempt, || {
+            hosts.endpoints().map(|endpoint| u64::from(endpoint.active())).sum()
+        }),
         // The cluster's policy changed just now: its table comes with the next host set.
         None => random::pick(&priority.healthy.list),
     }

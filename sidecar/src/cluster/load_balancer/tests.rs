@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -11,10 +12,11 @@ use crate::cluster::host_set::{HostSet, Members};
 use crate::cluster::testing::{config, located, members};
 use crate::config;
 use crate::config::endpoint::{AssignmentPolicy, HealthStatus};
-use crate::config::load_balancer::LoadBalancer;
+use crate::config::load_balancer::{LoadBalancer, SlowStart};
 use crate::stats::Sharded;
 
-const P2C: LoadBalancer = LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0 };
+const P2C: LoadBalancer =
+    LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0, full_scan: false };
 
 pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>) -> Cluster {
     let hosts = HostSet::new(priorities, &config, AssignmentPolicy::default());
@@ -138,7 +140,8 @@ fn least_request_draws_with_replacement() {
 #[test]
 fn least_request_with_more_choices_avoids_the_loaded_one_more() {
     fastrand::seed(7);
-    let policy = LoadBalancer::LeastRequest { choice_count: 4, active_request_bias: 1.0 };
+    let policy =
+        LoadBalancer::LeastRequest { choice_count: 4, active_request_bias: 1.0, full_scan: false };
     let cluster = with_policy(policy, &[1, 1]);
     cluster.hosts.load().priorities[0].all.list[0].active.store(1, Relaxed);
     let counts = counts(&cluster, 10_000, 2);
@@ -154,7 +157,8 @@ fn least_request_with_weights_divides_them_by_the_load() {
     let balanced = counts(&cluster, 1000, 2);
     assert!(balanced[0].abs_diff(500) <= 1, "{balanced:?}");
 
-    let unbiased = LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 0.0 };
+    let unbiased =
+        LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 0.0, full_scan: false };
     let cluster = with_policy(unbiased, &[3, 1]);
     cluster.hosts.load().priorities[0].all.list[0].active.store(2, Relaxed);
     let by_weight = counts(&cluster, 1000, 2);
@@ -315,4 +319,77 @@ fn a_locality_that_is_listed_twice_is_one() {
     let config = config::cluster::Cluster { locality_weighted: true, ..config("c") };
     let counts = counts(&cluster(config, vec![members]), 800, 30);
     assert_eq!((&counts[..2], &counts[10..12], counts[20]), (&[100; 2][..], &[100; 2][..], 400));
+}
+
+#[test]
+fn least_request_of_all_takes_the_least_and_among_equals_any() {
+    fastrand::seed(30);
+    let policy =
+        LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0, full_scan: true };
+    let cluster = with_policy(policy, &[1; 4]);
+    let hosts = cluster.hosts.load();
+    let list = &hosts.priorities[0].all.list;
+    for (endpoint, active) in list.iter().zip([2, 1, 3, 1]) {
+        endpoint.active.store(active, Relaxed);
+    }
+    let counts = counts(&cluster, 1000, 4);
+    assert_eq!((counts[0], counts[2]), (0, 0));
+    assert!(counts[1].abs_diff(500) < 80, "{counts:?}");
+}
+
+/// Two endpoints, of which the second came this long ago and the first long before; and how often the second is chosen in
+/// a thousand.
+async fn share_of_newcomer(load_balancer: LoadBalancer, slow: SlowStart, age: Duration) -> usize {
+    let config = config::cluster::Cluster { load_balancer, slow_start: Some(slow), ..config("c") };
+    let members = members(0, &[(1, UP), (1, UP)]);
+    let first = Members { all: members.all[..1].into(), localities: [].into() };
+    let cluster = cluster(config, vec![first]);
+    tokio::time::advance(slow.window).await;
+    let both = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default());
+    cluster.hosts.store(Arc::new(both));
+    tokio::time::advance(age).await;
+    counts(&cluster, 1000, 2)[1]
+}
+
+const SLOW_START: SlowStart =
+    SlowStart { window: Duration::from_secs(10), aggression: 1.0, min_weight: 0.1 };
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_gets_its_share_little_by_little() {
+    fastrand::seed(31);
+    for policy in [LoadBalancer::RoundRobin, P2C] {
+        for (seconds, weight) in [(0, 0.1), (1, 0.1), (2, 0.2), (5, 0.5), (9, 0.9)] {
+            let age = Duration::from_secs(seconds);
+            let share = share_of_newcomer(policy.clone(), SLOW_START, age).await;
+            let expected = 1000.0 * weight / (1.0 + weight);
+            assert!((share as f64 - expected).abs() <= 2.0, "{policy:?}, {seconds}: {share}");
+        }
+    }
+    let all = share_of_newcomer(LoadBalancer::RoundRobin, SLOW_START, SLOW_START.window).await;
+    assert_eq!(all, 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn aggression_bends_the_way_to_the_full_weight() {
+    fastrand::seed(32);
+    let slow = SlowStart { aggression: 2.0, ..SLOW_START };
+    let share =
+        share_of_newcomer(LoadBalancer::RoundRobin, slow, Duration::from_millis(2500)).await;
+    // The root of a quarter is a half.
+    assert!(share.abs_diff(333) <= 2, "{share}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_comes_ill_starts_slowly_when_it_is_well() {
+    fastrand::seed(33);
+    let config = config::cluster::Cluster { slow_start: Some(SLOW_START), ..config("c") };
+    let members = members(0, &[(1, UP), (1, DOWN)]);
+    let newcomer = Arc::clone(&members.all[1]);
+    let cluster = cluster(config, vec![members.clone()]);
+    tokio::time::advance(SLOW_START.window * 3).await;
+    newcomer.update(1, UP, &Arc::default());
+    let hosts = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default());
+    cluster.hosts.store(Arc::new(hosts));
+    let counts = counts(&cluster, 1100, 2);
+    assert!(counts[1].abs_diff(100) <= 1, "{counts:?}");
 }

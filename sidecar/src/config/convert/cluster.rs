@@ -24,8 +24,9 @@ use super::common::{
 };
 use super::common_lb::{self, Common};
 use super::endpoint::{self, Hosts};
+use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
-use super::{buffer_limit, circuit_breakers, config_source, load_balancer, outlier_detection, tls};
+use super::{buffer_limit, circuit_breakers, config_source, outlier_detection, tls};
 
 /// A connection has to be there within this time where nothing is set.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -115,18 +116,20 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         eds_cluster_config,
         dns,
     );
-    let Common { healthy_panic_threshold, mut localities, consistent_hashing } =
+    let Common { healthy_panic_threshold, localities, consistent_hashing } =
         common_lb::convert(problems, common_lb_config);
     let use_hostname = consistent_hashing.use_hostname;
-    let load_balancer = match load_balancing_policy {
+    let chosen = match load_balancing_policy {
         // The list counts before the enumeration, as in Envoy, and so do its settings.
         Some(list) => problems
-            .field("load_balancing_policy", |problems| load_balancer::first_known(problems, list))
-            .map(|(load_balancer, of_extension)| {
-                localities = of_extension;
-                load_balancer
-            }),
-        None => load_balancer::of_enumeration(problems, lb_policy, lb_config, consistent_hashing),
+            .field("load_balancing_policy", |problems| load_balancer::first_known(problems, list)),
+        None => load_balancer::of_enumeration(
+            problems,
+            lb_policy,
+            lb_config,
+            localities,
+            consistent_hashing,
+        ),
     };
     if use_hostname && !matches!(discovery, None | Some(Discovery::StrictDns { .. })) {
         problems.reject_field(
@@ -176,7 +179,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
     });
-    let mut load_balancer = load_balancer?;
+    let Chosen { mut load_balancer, localities, slow_start } = chosen?;
     if let Some(hashing) = load_balancer.hashing_mut()
         && hashing.hash_policy.is_empty()
     {
@@ -189,6 +192,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         load_balancer,
         healthy_panic_threshold,
         fail_traffic_on_panic: localities.fail_traffic_on_panic,
+        slow_start,
         locality_weighted: localities.weighted,
         connect_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),

@@ -8,11 +8,12 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::{
     LocalityLbConfig, locality_lb_config,
 };
 use outrigger_proto::envoy::r#type::v3::Percent;
+use outrigger_proto::google::protobuf::UInt32Value;
 
 use crate::config::Problems;
 use crate::config::load_balancer::ConsistentHashing;
 
-use super::common::unsupported;
+use super::common::{number_in, unsupported};
 
 /// A priority panics below this share of healthy endpoints where nothing is set, in percent.
 const DEFAULT_PANIC_THRESHOLD: u8 = 50;
@@ -73,6 +74,11 @@ pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) ->
     })
 }
 
+/// The field `hash_balance_factor`.
+pub(super) fn balance_factor(problems: &mut Problems, proto: Option<UInt32Value>) -> Option<u32> {
+    number_in(problems, "hash_balance_factor", proto, 100..=u32::MAX)
+}
+
 /// The field `locality_lb_config` of a policy in the list.
 pub(super) fn localities(problems: &mut Problems, proto: Option<LocalityLbConfig>) -> Localities {
     let Some(LocalityLbConfig { locality_config_specifier }) = proto else {
@@ -105,8 +111,11 @@ fn consistent_hashing(
     proto: ConsistentHashingLbConfig,
 ) -> ConsistentHashing {
     let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } = proto;
-    unsupported!(problems; hash_balance_factor);
-    ConsistentHashing { use_hostname: use_hostname_for_hashing, hash_policy: Vec::new() }
+    ConsistentHashing {
+        use_hostname: use_hostname_for_hashing,
+        balance_factor: balance_factor(problems, hash_balance_factor),
+        hash_policy: Vec::new(),
+    }
 }
 
 /// A percentage of 0 to 100.

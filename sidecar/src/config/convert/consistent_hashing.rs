@@ -15,8 +15,8 @@ use crate::config::load_balancer::{
     ConsistentHashing, HashFunction, LoadBalancer, Maglev, RingHash,
 };
 
-use super::common::{enumeration, unsupported};
-use super::common_lb::Localities;
+use super::common::enumeration;
+use super::common_lb::{Localities, balance_factor};
 use super::hash_policy;
 
 /// Entries of a ring where nothing is set.
@@ -57,7 +57,6 @@ pub(super) fn ring_extension(
         consistent_hashing_lb_config,
         locality_weighted_lb_config,
     } = proto;
-    unsupported!(problems; hash_balance_factor);
     let function = match enumeration(problems, "hash_function", hash_function)? {
         ring_hash::HashFunction::DefaultHash | ring_hash::HashFunction::XxHash => {
             HashFunction::XxHash
@@ -67,7 +66,11 @@ pub(super) fn ring_extension(
     // The deprecated fields count only without the new message.
     let common = match consistent_hashing_lb_config {
         Some(proto) => consistent_hashing(problems, Some(proto)),
-        None => ConsistentHashing { use_hostname: use_hostname_for_hashing, hash_policy: vec![] },
+        None => ConsistentHashing {
+            use_hostname: use_hostname_for_hashing,
+            balance_factor: balance_factor(problems, hash_balance_factor),
+            hash_policy: Vec::new(),
+        },
     };
     let localities =
         Localities { weighted: locality_weighted_lb_config.is_some(), ..Localities::default() };
@@ -159,12 +162,10 @@ fn consistent_hashing(
     else {
         return ConsistentHashing::default();
     };
-    problems.field("consistent_hashing_lb_config", |problems| {
-        unsupported!(problems; hash_balance_factor);
-        ConsistentHashing {
-            use_hostname: use_hostname_for_hashing,
-            hash_policy: hash_policy::convert(problems, hash_policy),
-        }
+    problems.field("consistent_hashing_lb_config", |problems| ConsistentHashing {
+        use_hostname: use_hostname_for_hashing,
+        balance_factor: balance_factor(problems, hash_balance_factor),
+        hash_policy: hash_policy::convert(problems, hash_policy),
     })
 }
 

@@ -16,36 +16,43 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v
 use outrigger_proto::google::protobuf::{Any, UInt32Value};
 
 use crate::config::Problems;
-use crate::config::load_balancer::{ConsistentHashing, LoadBalancer};
+use crate::config::load_balancer::{ConsistentHashing, LoadBalancer, SlowStart};
 
-use super::common::{
-    enumeration, number_in, required, unknown_type, unpack, unsupported, unsupported_if_true,
-};
+use super::common::{boolean, enumeration, number_in, required, unknown_type, unpack};
 use super::common_lb::{self, Localities};
-use super::consistent_hashing;
+use super::{consistent_hashing, slow_start};
 
 /// Candidates that are compared where nothing is set.
 const DEFAULT_CHOICES: u32 = 2;
 /// How much active requests count where nothing is set.
 const DEFAULT_BIAS: f64 = 1.0;
 
+/// A load balancer with what belongs to it.
+pub(super) struct Chosen {
+    pub(super) load_balancer: LoadBalancer,
+    pub(super) localities: Localities,
+    pub(super) slow_start: Option<SlowStart>,
+}
+
 /// The field `lb_policy` with its settings.
 pub(super) fn of_enumeration(
     problems: &mut Problems,
     policy: i32,
     config: Option<LbConfig>,
+    localities: Localities,
     hashing: ConsistentHashing,
-) -> Option<LoadBalancer> {
-    match enumeration(problems, "lb_policy", policy)? {
+) -> Option<Chosen> {
+    let mut slow_start = None;
+    let load_balancer = match enumeration(problems, "lb_policy", policy)? {
         LbPolicy::RoundRobin => {
             if let Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })) =
                 config
             {
-                problems.field("round_robin_lb_config", |problems| {
-                    unsupported!(problems; slow_start_config);
+                slow_start = problems.field("round_robin_lb_config", |problems| {
+                    slow_start::legacy(problems, slow_start_config)
                 });
             }
-            Some(LoadBalancer::RoundRobin)
+            LoadBalancer::RoundRobin
         }
         LbPolicy::LeastRequest => {
             let LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
@@ -55,11 +62,11 @@ pub(super) fn of_enumeration(
                     _ => LeastRequestLbConfig::default(),
                 };
             problems.field("least_request_lb_config", |problems| {
-                unsupported!(problems; slow_start_config);
-                least_request(problems, choice_count, active_request_bias)
-            })
+                slow_start = slow_start::legacy(problems, slow_start_config);
+                least_request(problems, choice_count, active_request_bias, false)
+            })?
         }
-        LbPolicy::Random => Some(LoadBalancer::Random),
+        LbPolicy::Random => LoadBalancer::Random,
         LbPolicy::RingHash => {
             let config = match config {
                 Some(LbConfig::RingHashLbConfig(config)) => config,
@@ -67,7 +74,7 @@ pub(super) fn of_enumeration(
             };
             problems.field("ring_hash_lb_config", |problems| {
                 consistent_hashing::legacy_ring(problems, config, hashing)
-            })
+            })?
         }
         LbPolicy::Maglev => {
             let config = match config {
@@ -76,7 +83,7 @@ pub(super) fn of_enumeration(
             };
             problems.field("maglev_lb_config", |problems| {
                 consistent_hashing::legacy_maglev(problems, config, hashing)
-            })
+            })?
         }
         policy @ (LbPolicy::ClusterProvided | LbPolicy::LoadBalancingPolicyConfig) => {
             problems.reject_field(
@@ -86,15 +93,17 @@ pub(super) fn of_enumeration(
                     policy.as_str_name()
                 ),
             );
-            None
+            return None;
         }
-    }
+    };
+    Some(Chosen { load_balancer, localities, slow_start })
 }
 
 fn least_request(
     problems: &mut Problems,
     choice_count: Option<UInt32Value>,
     bias: Option<RuntimeDouble>,
+    full_scan: bool,
 ) -> Option<LoadBalancer> {
     let choice_count =
         number_in(problems, "choice_count", choice_count, 2..=u32::MAX).unwrap_or(DEFAULT_CHOICES);
@@ -105,14 +114,14 @@ fn least_request(
         problems.reject_field("active_request_bias", "must be 0 or more");
         return None;
     }
-    Some(LoadBalancer::LeastRequest { choice_count, active_request_bias })
+    Some(LoadBalancer::LeastRequest { choice_count, active_request_bias, full_scan })
 }
 
 /// The first policy of the list `load_balancing_policy` that we have, as in Envoy: a list names what it would like first.
 pub(super) fn first_known(
     problems: &mut Problems,
     list: proto::LoadBalancingPolicy,
-) -> Option<(LoadBalancer, Localities)> {
+) -> Option<Chosen> {
     let proto::LoadBalancingPolicy { policies } = list;
     let mut last = None;
     for (index, policy) in policies.into_iter().enumerate() {
@@ -158,7 +167,9 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<WrrLocality>(config)
 }
 
-fn extension(problems: &mut Problems, config: &Any) -> Option<(LoadBalancer, Localities)> {
+fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
+    let plain =
+        |(load_balancer, localities)| Chosen { load_balancer, localities, slow_start: None };
     if any::holds::<LeastRequest>(config) {
         let LeastRequest {
             choice_count,
@@ -168,38 +179,36 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<(LoadBalancer, Loc
             enable_full_scan,
             selection_method,
         } = unpack(problems, config)?;
-        unsupported!(problems; slow_start_config);
-        unsupported_if_true!(problems; enable_full_scan);
-        if enumeration(problems, "selection_method", selection_method)
-            == Some(SelectionMethod::FullScan)
-        {
-            problems.unsupported("selection_method", true);
-        }
+        let slow_start = slow_start::convert(problems, slow_start_config);
+        let method = enumeration(problems, "selection_method", selection_method);
+        let full_scan =
+            method == Some(SelectionMethod::FullScan) || boolean(enable_full_scan, false);
         let localities = common_lb::localities(problems, locality_lb_config);
-        let load_balancer = least_request(problems, choice_count, active_request_bias)?;
-        return Some((load_balancer, localities));
+        let load_balancer = least_request(problems, choice_count, active_request_bias, full_scan)?;
+        return Some(Chosen { load_balancer, localities, slow_start });
     }
     if any::holds::<RoundRobin>(config) {
         let RoundRobin { slow_start_config, locality_lb_config } = unpack(problems, config)?;
-        unsupported!(problems; slow_start_config);
+        let slow_start = slow_start::convert(problems, slow_start_config);
         let localities = common_lb::localities(problems, locality_lb_config);
-        return Some((LoadBalancer::RoundRobin, localities));
+        return Some(Chosen { load_balancer: LoadBalancer::RoundRobin, localities, slow_start });
     }
     if any::holds::<RingHash>(config) {
         let config = unpack(problems, config)?;
-        return consistent_hashing::ring_extension(problems, config);
+        return consistent_hashing::ring_extension(problems, config).map(plain);
     }
     if any::holds::<Maglev>(config) {
         let config = unpack(problems, config)?;
-        return consistent_hashing::maglev_extension(problems, config);
+        return consistent_hashing::maglev_extension(problems, config).map(plain);
     }
     if any::holds::<WrrLocality>(config) {
         let WrrLocality { endpoint_picking_policy } = unpack(problems, config)?;
         let list = required(problems, "endpoint_picking_policy", endpoint_picking_policy)?;
-        let (load_balancer, localities) =
+        let mut chosen =
             problems.field("endpoint_picking_policy", |problems| first_known(problems, list))?;
-        return Some((load_balancer, Localities { weighted: true, ..localities }));
+        chosen.localities.weighted = true;
+        return Some(chosen);
     }
     let Random { locality_lb_config } = unpack(problems, config)?;
-    Some((LoadBalancer::Random, common_lb::localities(problems, locality_lb_config)))
+    Some(plain((LoadBalancer::Random, common_lb::localities(problems, locality_lb_config))))
 }

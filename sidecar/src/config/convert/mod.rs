@@ -42,6 +42,7 @@ mod retry;
 mod route;
 mod route_action;
 mod secret;
+mod slow_start;
 mod tcp_proxy;
 #[cfg(test)]
 mod tests;

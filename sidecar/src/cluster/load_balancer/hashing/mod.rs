@@ -1,12 +1,14 @@
 //! Tables that say for every hash which endpoint it belongs to.
 //!
 //! - [`shares`]: what share of all hashes each endpoint is to have;
-//! - [`ring`], [`maglev`]: the two kinds of table; [`murmur`]: a hash function of the first.
+//! - [`ring`], [`maglev`]: the two kinds of table; [`murmur`]: a hash function of the first;
+//! - [`bounded`]: who takes the place of an endpoint that has too much to do.
 //!
 //! A table is made by the control thread with its host set, and only looked up by workers. Every step is Envoy's
 //! (`ring_hash_lb.cc`, `maglev_lb.cc`, `thread_aware_lb_impl.cc`), down to the order of sums of floating-point numbers:
 //! where both know the same endpoints, both choose the same one for the same hash.
 
+mod bounded;
 mod maglev;
 mod murmur;
 mod ring;
@@ -32,6 +34,16 @@ const METADATA: (&str, &str) = ("envoy.lb", "hash_key");
 pub(crate) struct HashTable {
     hosts: Box<[Arc<Endpoint>]>,
     kind: Kind,
+    bound: Option<Bound>,
+}
+
+/// How much load an endpoint takes.
+#[derive(Debug)]
+struct Bound {
+    /// In percent of its share.
+    factor: u32,
+    /// By index of the endpoint.
+    shares: Box<[f64]>,
 }
 
 #[derive(Debug)]
@@ -65,17 +77,42 @@ impl HashTable {
             }
         };
         let hosts = shares.entries.iter().map(|(endpoint, _)| Arc::clone(endpoint)).collect();
-        Some(Self { hosts, kind })
+        let bound = policy.hashing()?.balance_factor.map(|factor| Bound {
+            factor,
+            shares: shares.entries.iter().map(|(_, share)| *share).collect(),
+        });
+        Some(Self { hosts, kind, bound })
     }
 
-    /// The endpoint of a hash. Each `attempt` from 1 on gives another place for the same hash, though not always another
-    /// endpoint.
+    /// The endpoint of a hash, without a bound.
+    #[cfg(test)]
     pub(crate) fn choose(&self, hash: u64, attempt: u32) -> Option<&Arc<Endpoint>> {
-        let at = match &self.kind {
+        self.hosts.get(self.place(hash, attempt)?)
+    }
+
+    /// The endpoint of a hash, or another if that has too much to do. Each `attempt` from 1 on gives another place for the
+    /// same hash, though not always another endpoint. `active` counts the requests under way.
+    pub(crate) fn choose_within_bounds(
+        &self,
+        hash: u64,
+        attempt: u32,
+        active: impl FnOnce() -> u64,
+    ) -> Option<&Arc<Endpoint>> {
+        let at = self.place(hash, attempt)?;
+        match &self.bound {
+            None => self.hosts.get(at),
+            Some(Bound { factor, shares }) => {
+                bounded::choose(&self.hosts, shares, at, hash, active(), *factor)
+            }
+        }
+    }
+
+    /// The index of the endpoint of a hash.
+    fn place(&self, hash: u64, attempt: u32) -> Option<usize> {
+        match &self.kind {
             Kind::Ring(ring) => ring.choose(hash, attempt),
             Kind::Maglev(maglev) => maglev.choose(hash, attempt),
-        };
-        self.hosts.get(at?)
+        }
     }
 
     /// How evenly it came out.

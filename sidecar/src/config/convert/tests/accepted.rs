@@ -179,7 +179,8 @@ fn what_is_not_set_has_envoys_default() {
 fn clusters_arrive_with_their_settings() {
     let bootstrap = accepted(&[]);
     let cluster = &bootstrap.clusters[0];
-    let LoadBalancer::LeastRequest { choice_count, active_request_bias } = cluster.load_balancer
+    let LoadBalancer::LeastRequest { choice_count, active_request_bias, .. } =
+        cluster.load_balancer
     else {
         panic!("least request")
     };

@@ -1,12 +1,14 @@
 //! Load balancers, and what they go by.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::harness::{accepted, refused, refused_at};
 use crate::config::hash_policy::HashSource;
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
-use crate::config::load_balancer::{HashFunction, LoadBalancer};
+use crate::config::load_balancer::{HashFunction, LoadBalancer, SlowStart};
 use crate::config::matcher::MatchedHeader;
 use crate::config::route::RouteAction;
 
@@ -282,4 +284,63 @@ fn traffic_may_fail_in_a_panic_in_each_form_of_the_configuration() {
     )]));
     let policy = extension("random.v3.Random", json!({"locality_lb_config": zone_aware}));
     assert!(fails(&[("CLUSTER.load_balancing_policy", policy)]));
+}
+
+#[test]
+fn slow_start_has_a_window_and_a_way_to_the_full_weight() {
+    let slow_start = |changes: &[(&str, Value)]| accepted(changes).clusters[0].slow_start;
+    let config = json!({
+        "slow_start_window": "2s", "aggression": {"default_value": 1.5},
+        "min_weight_percent": {"value": 5},
+    });
+    let expected = SlowStart { window: Duration::from_secs(2), aggression: 1.5, min_weight: 0.05 };
+    let path = "CLUSTER.least_request_lb_config.slow_start_config";
+    assert_eq!(slow_start(&[(path, config.clone())]), Some(expected));
+    for message in ["round_robin.v3.RoundRobin", "least_request.v3.LeastRequest"] {
+        let policy = extension(message, json!({"slow_start_config": config}));
+        assert_eq!(slow_start(&[("CLUSTER.load_balancing_policy", policy)]), Some(expected));
+    }
+    let default = slow_start(&[(path, json!({"slow_start_window": "1s"}))]);
+    let expected = SlowStart { window: Duration::from_secs(1), aggression: 1.0, min_weight: 0.1 };
+    assert_eq!(default, Some(expected));
+    assert_eq!(slow_start(&[(path, json!({}))]), None, "without a window there is none");
+    for (field, value, reason) in [
+        ("aggression", json!({"default_value": 0, "runtime_key": "a"}), "more than 0"),
+        ("min_weight_percent", json!({"value": 101}), "percentage"),
+    ] {
+        let mut config = json!({"slow_start_window": "1s"});
+        config[field] = value;
+        refused_at(&[(path, config)], &format!("{path}.{field}"), reason);
+    }
+}
+
+#[test]
+fn the_load_of_an_endpoint_may_be_bounded_in_each_form_of_the_configuration() {
+    let factor = |changes: &[(&str, Value)]| {
+        load_balancer(changes).hashing().expect("a table").balance_factor
+    };
+    let maglev = ("CLUSTER.lb_policy", json!("MAGLEV"));
+    assert_eq!(factor(std::slice::from_ref(&maglev)), None);
+    let path = "CLUSTER.common_lb_config.consistent_hashing_lb_config.hash_balance_factor";
+    assert_eq!(factor(&[maglev.clone(), (path, json!(120))]), Some(120));
+    refused_at(&[maglev, (path, json!(99))], path, "at least 100");
+    for (message, config) in [
+        ("ring_hash.v3.RingHash", json!({"hash_balance_factor": 120})),
+        ("maglev.v3.Maglev", json!({"consistent_hashing_lb_config": {"hash_balance_factor": 120}})),
+    ] {
+        let policy = ("CLUSTER.load_balancing_policy", extension(message, config));
+        assert_eq!(factor(&[policy]), Some(120), "{message}");
+    }
+}
+
+#[test]
+fn least_request_may_compare_all() {
+    for config in [json!({"selection_method": "FULL_SCAN"}), json!({"enable_full_scan": true})] {
+        let policy = extension("least_request.v3.LeastRequest", config);
+        let policy = ("CLUSTER.load_balancing_policy", policy);
+        let LoadBalancer::LeastRequest { full_scan, .. } = load_balancer(&[policy]) else {
+            panic!("least request")
+        };
+        assert!(full_scan);
+    }
 }
