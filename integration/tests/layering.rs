@@ -25,6 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // An endpoint holds the TLS context it is connected with: that is a part of what makes it the same endpoint.
     ("cluster", &["config", "stats", "tls"]),
     ("upstream", &["config", "stats", "tls", "cluster", "transport"]),
+    // What HTTP and TCP both say in logs.
+    ("log_facts", &["access_log", "tls", "upstream"]),
     // What one worker has for itself is made of what http and upstream define, and handed to them.
     ("local", &["stats", "cluster", "upstream", "http", "snapshot"]),
     (
@@ -37,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "upstream",
             "transport",
             "access_log",
+            "log_facts",
             "trace",
             "snapshot",
             "local",
@@ -54,6 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "upstream",
             "transport",
             "access_log",
+            "log_facts",
             "local",
             "drain",
             "copy",

@@ -14,7 +14,7 @@
 //! 5. choose an endpoint of a `cluster`, take a connection to it from the pool (`upstream`), send, and try again where the
 //!    route allows it (`http::retry`).
 //! 6. `http::upstream_body`: the response on its way back, with what ends with it: the connection's place in the pool, the
-//!    counts (`stats`), the line in the log (`access_log`).
+//!    counts (`stats`), the line in the log (`access_log`, of what `log_facts` finds).
 //!
 //! On this way nothing is locked, no count is shared but those that balance load, nothing is looked up by name, and one
 //! allocation is ours.
@@ -34,6 +34,7 @@ mod drain;
 mod http;
 mod listener;
 mod local;
+mod log_facts;
 mod logging;
 mod mesh;
 mod server;

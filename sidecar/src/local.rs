@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,11 @@ pub(crate) struct Shared {
     pub(crate) server: Arc<Sharded<ServerCells>>,
     /// Connections from clients that are open, in all workers.
     pub(crate) connections: Arc<AtomicUsize>,
+    /// Health checks are made to fail (`/healthcheck/fail`): every response asks its client to go elsewhere, until they
+    /// pass again.
+    pub(crate) failing: Arc<AtomicBool>,
+    /// As `draining`, at the listeners of inbound traffic alone.
+    pub(crate) draining_inbound: CancellationToken,
     /// The process drains: clients are asked to go elsewhere, new connections are still taken.
     pub(crate) draining: CancellationToken,
     /// No new connections are taken.

@@ -9,16 +9,17 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 use twox_hash::XxHash64;
 
-use crate::access_log::{LogRecord, Loggers, ResponseFlags};
+use crate::access_log::{LogRecord, LogType, Loggers, ResponseFlags};
 use crate::cluster::{ClusterId, Endpoint, EndpointId, Outcome, RoutingPriority};
 use crate::config;
 use crate::copy::{self, Ended};
 use crate::drain::Listening;
 use crate::local::{ClusterRef, Local};
+use crate::log_facts::{certificate_of, upstream_of};
 use crate::stats::{Sharded, TcpCells};
-use crate::tls::PeerIdentity;
+use crate::tls::TlsFacts;
 use crate::transport::{Meter, Transport};
-use crate::upstream::{Failure, connect};
+use crate::upstream::{ConnectionFacts, Failure, connect};
 
 /// A TCP proxy, compiled: the end of a filter chain.
 pub(crate) struct TcpProxy {
@@ -86,7 +87,7 @@ pub(crate) struct Client {
     /// Given when the chain goes away. A connection of bytes has no point at which it could be asked to end: it is left to
     /// end by itself, as in Envoy, until the process ends.
     pub(crate) drain: Listening,
-    pub(crate) identity: Option<PeerIdentity>,
+    pub(crate) tls: Option<TlsFacts>,
 }
 
 /// What is known of a connection at its end.
@@ -97,7 +98,9 @@ struct Report {
     sent: u64,
     flags: ResponseFlags,
     cluster: Option<ClusterRef>,
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Arc<Endpoint>>,
+    /// Kept only for logs.
+    upstream: Option<ConnectionFacts>,
     failure: Option<String>,
     attempts: u32,
 }
@@ -113,6 +116,7 @@ pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport,
         flags: ResponseFlags::NONE,
         cluster: None,
         endpoint: None,
+        upstream: None,
         failure: None,
         attempts: 0,
     };
@@ -192,7 +196,7 @@ async fn connect_any(
             report.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return None;
         };
-        report.endpoint = Some(endpoint.address);
+        report.endpoint = Some(Arc::clone(&endpoint));
         if !cluster.breaker(priority).try_connection() {
             report.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
@@ -201,6 +205,9 @@ async fn connect_any(
             Ok(transport) => {
                 cluster.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;
+                if !proxy.loggers.is_empty() {
+                    report.upstream = Some(ConnectionFacts::of(&transport));
+                }
                 return Some((transport, Active::begin(endpoint)));
             }
             Err(failure) => {
@@ -238,12 +245,20 @@ impl Drop for Active {
 
 fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     let mut record = LogRecord::new(report.start);
+    record.log_type = LogType::TcpConnectionEnd;
     record.flags = report.flags;
     record.bytes_received = report.received;
     record.bytes_sent = report.sent;
     record.duration = Some(report.began.elapsed());
-    record.upstream_host = report.endpoint;
-    record.upstream_cluster = report.cluster.as_ref().map(|cluster| &*cluster.name);
+    record.upstream_host = report.endpoint.as_ref().map(|endpoint| endpoint.address);
+    record.upstream_host_name = report
+        .endpoint
+        .as_ref()
+        .map(|endpoint| &*endpoint.hostname)
+        .filter(|name| !name.is_empty());
+    record.upstream = report.upstream.as_ref().and_then(|facts| upstream_of(facts, None));
+    record.upstream_cluster_name = report.cluster.as_ref().map(|cluster| &*cluster.name);
+    record.upstream_cluster = report.cluster.as_ref().map(|cluster| cluster.observed_name());
     record.upstream_transport_failure_reason = report.failure.as_deref();
     record.attempt_count = report.attempts;
     record.downstream_remote = Some(who.peer);
@@ -252,9 +267,12 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.requested_server_name = who.server_name.as_deref();
     record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
     record.connection_id = Some(local.next_id());
-    if let Some(identity) = &who.identity {
-        record.downstream_peer_uri_sans = &identity.uri_sans;
-        record.downstream_peer_subject = Some(&identity.subject);
+    if let Some(tls) = &who.tls {
+        record.downstream_peer = tls.identity.as_ref().map(certificate_of);
+        record.downstream_own = tls.own.as_deref().map(certificate_of);
+        record.downstream_tls_version = Some(tls.version);
+        record.downstream_tls_cipher = tls.cipher.as_deref();
+        record.downstream_tls_group = tls.group.as_deref();
     }
     proxy.loggers.log(&record);
 }

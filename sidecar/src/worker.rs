@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use crate::drain::Signal;
-use crate::listener::accept;
+use crate::listener::accept::{self, ProcessDrains};
 use crate::listener::handshake::ChainDrains;
 use crate::local::{Local, Shared};
 use crate::snapshot::ListenerId;
@@ -91,7 +91,10 @@ pub(crate) fn spawn(index: usize, shared: Shared) -> io::Result<WorkerHandle> {
 }
 
 async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Command>) {
-    let draining = Signal::of(&shared.draining);
+    let draining = ProcessDrains {
+        all: Signal::of(&shared.draining),
+        inbound: Signal::of(&shared.draining_inbound),
+    };
     let closing = shared.closing.clone();
     let local = Local::new(index, shared);
     let chain_drains = Rc::new(ChainDrains::default());
@@ -114,7 +117,7 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
                         Rc::clone(&local),
                         listener,
                         socket,
-                        Rc::clone(&draining),
+                        draining.clone(),
                         Rc::clone(&chain_drains),
                     );
                     let task = tokio::task::spawn_local(running);

@@ -117,7 +117,7 @@ async fn lines(world: &World, listener: &str) -> Result<Observation> {
 }
 
 /// Waits for the line of this number, from 0.
-async fn line(world: &World, listener: &str, number: usize) -> Result<String> {
+pub(crate) async fn line(world: &World, listener: &str, number: usize) -> Result<String> {
     let path = world.folder.path().join(format!("{listener}.log"));
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {

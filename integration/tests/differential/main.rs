@@ -3,6 +3,7 @@
 //! `tests/accepted_differences.yaml` with its reason. How it works: `outrigger_integration::differential`.
 
 mod access_log;
+mod access_log_fields;
 mod domains;
 mod filters;
 mod forwarding;
@@ -43,7 +44,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

@@ -67,9 +67,13 @@ impl ResponseFlags {
     }
 
     /// Whether any of `flags` is set.
-    #[cfg(test)]
     pub(crate) fn intersects(self, flags: Self) -> bool {
         self.0 & flags.0 != 0
+    }
+
+    /// The flag of this short name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        NAMES.iter().position(|(short, _)| *short == name).map(|bit| Self(1 << bit))
     }
 
     /// Whether none is set.

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::filter::Filter;
 use super::json::Compiled;
 use super::record::{LogRecord, Needs};
 use super::text;
@@ -12,6 +13,7 @@ use crate::config::access_log::{AccessLog, Format, LineFormat};
 /// A log with its format compiled. Made with the listener or filter that has it.
 pub(crate) struct Logger {
     output: Arc<Output>,
+    filter: Option<Filter>,
     line: Line,
 }
 
@@ -30,11 +32,15 @@ impl Logger {
             LineFormat::Text(format) => Line::Text(format.clone()),
             LineFormat::Json(format) => Line::Json(Compiled::new(format)),
         };
-        Ok(Self { output: writer.output(&config.sink)?, line })
+        let filter = config.filter.as_ref().map(Filter::new);
+        Ok(Self { output: writer.output(&config.sink)?, filter, line })
     }
 
-    /// Writes one line. Called once, at the end of the stream or connection.
+    /// Writes one line, if the filter takes it. Called once, at the end of the stream or connection.
     pub(crate) fn log(&self, record: &LogRecord<'_>) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.takes(record)) {
+            return;
+        }
         self.output.append(|buffer| match &self.line {
             Line::Text(format) => text::render(format, record, b"-", buffer),
             Line::Json(compiled) => compiled.render(record, buffer),

@@ -4,8 +4,11 @@
 //! 64 KiB, and appends them to their files. So a request never waits for a disk.
 //!
 //! Reading order: [`record`] (what is known at the end of a stream), [`flags`], [`operator`] (the value of one command),
-//! [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`logger`].
+//! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`logger`].
 
+mod certificate;
+mod derived;
+mod filter;
 mod flags;
 mod json;
 mod logger;
@@ -17,8 +20,11 @@ mod text;
 mod time_format;
 mod writer;
 
+pub(crate) use certificate::url_encoded_pem;
 pub(crate) use flags::ResponseFlags;
 pub(crate) use logger::Loggers;
-pub(crate) use record::{Captured, Headers, LogRecord, Needs};
+pub(crate) use record::{
+    Captured, Certificate, Headers, LogRecord, LogType, Needs, UpstreamConnection,
+};
 pub(crate) use text::render;
 pub(crate) use writer::Writer;

@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Version;
 
+use super::certificate::of_certificate;
+use super::derived::{between, path, query_parameter, unique_id};
 use super::record::{Headers, LogRecord};
 use super::time_format;
-use crate::config::access_log::{HeaderOrPseudo, Operator};
+use crate::config::access_log::{HeaderOrPseudo, Operator, Whose};
 
 /// What a command stands for.
 pub(super) enum Value<'a> {
@@ -31,7 +33,8 @@ pub(super) fn append_plain(operator: &Operator, record: &LogRecord<'_>, out: &mu
             return true;
         }
         Operator::UpstreamHost => record.upstream_host,
-        Operator::UpstreamLocalAddress => record.upstream_local_address,
+        Operator::UpstreamLocalAddress => record.upstream.map(|upstream| upstream.local),
+        Operator::UpstreamRemoteAddress => record.upstream.map(|upstream| upstream.remote),
         Operator::DownstreamRemoteAddress => record.downstream_remote,
         Operator::DownstreamDirectRemoteAddress => record.downstream_direct_remote,
         Operator::DownstreamLocalAddress => record.downstream_local,
@@ -46,35 +49,51 @@ pub(super) fn append_plain(operator: &Operator, record: &LogRecord<'_>, out: &mu
 /// The value of `operator` for `record`.
 pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a> {
     match operator {
-        Operator::StartTime(format) => {
-            let mut out = Vec::with_capacity(24);
-            match format {
-                None => time_format::default(record.start, &mut out),
-                Some(format) => time_format::custom(format, record.start, &mut out),
-            }
-            Value::Owned(out)
-        }
-        Operator::Protocol => text(record.protocol.map(|protocol| match protocol {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_2 => "HTTP/2",
-            Version::HTTP_3 => "HTTP/3",
-            _ => "HTTP/1.1",
-        })),
+        Operator::StartTime(format) => time(format.as_deref(), record.start),
+        Operator::EmitTime(format) => time(format.as_deref(), SystemTime::now()),
+        Operator::Protocol => text(record.protocol.map(protocol)),
         Operator::RequestMethod => text(record.method),
         Operator::RequestPath => text(record.path),
         Operator::ResponseCode => Value::Number(record.response_code.unwrap_or(0).into()),
-        Operator::ResponseCodeDetails => text(record.response_code_details),
+        Operator::ResponseCodeDetails { whitespace } => match record.response_code_details {
+            Some(details) if !whitespace && details.contains(char::is_whitespace) => {
+                Value::Owned(details.replace(char::is_whitespace, "_").into_bytes())
+            }
+            details => text(details),
+        },
         Operator::ResponseFlags => flags(record, false),
         Operator::ResponseFlagsLong => flags(record, true),
         Operator::BytesReceived => Value::Number(record.bytes_received),
         Operator::BytesSent => Value::Number(record.bytes_sent),
         Operator::Duration => millis(record.duration),
         Operator::RequestDuration => millis(record.request_duration),
+        Operator::RequestTxDuration => millis(record.request_tx_duration),
+        Operator::CommonDuration(from, to, unit) => between(*from, *to, *unit, record),
         Operator::ResponseDuration => millis(record.response_duration),
         Operator::ResponseTxDuration => millis(record.response_tx_duration),
         Operator::UpstreamHost => address(record.upstream_host),
         Operator::UpstreamCluster => text(record.upstream_cluster),
-        Operator::UpstreamLocalAddress => address(record.upstream_local_address),
+        Operator::UpstreamClusterRaw => text(record.upstream_cluster_name),
+        Operator::UpstreamHostName => match record.upstream_host_name {
+            Some(name) => text(Some(name)),
+            None => address(record.upstream_host),
+        },
+        Operator::UpstreamHostNameWithoutPort => match record.upstream_host_name {
+            Some(name) => text(Some(without_port(name))),
+            None => ip(record.upstream_host),
+        },
+        Operator::UpstreamProtocol => {
+            text(record.upstream.and_then(|upstream| upstream.protocol).map(protocol))
+        }
+        Operator::UpstreamConnectionId => Value::Number(record.upstream.map_or(0, |it| it.id)),
+        Operator::UpstreamLocalAddress => address(record.upstream.map(|upstream| upstream.local)),
+        Operator::UpstreamLocalAddressWithoutPort => ip(record.upstream.map(|it| it.local)),
+        Operator::UpstreamLocalPort => port(record.upstream.map(|upstream| upstream.local)),
+        Operator::UpstreamRemoteAddress => address(record.upstream.map(|it| it.remote)),
+        Operator::UpstreamRemoteAddressWithoutPort => ip(record.upstream.map(|it| it.remote)),
+        Operator::UpstreamRemotePort => port(record.upstream.map(|upstream| upstream.remote)),
+        Operator::UpstreamTlsVersion => text(record.upstream.and_then(|it| it.tls_version)),
+        Operator::UpstreamTlsCipher => text(record.upstream.and_then(|it| it.tls_cipher)),
         Operator::UpstreamTransportFailureReason => text(record.upstream_transport_failure_reason),
         Operator::UpstreamRequestAttemptCount => Value::Number(record.attempt_count.into()),
         Operator::ConnectionTerminationDetails => text(record.connection_termination_details),
@@ -84,12 +103,18 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::DownstreamDirectRemoteAddressWithoutPort => ip(record.downstream_direct_remote),
         Operator::DownstreamLocalAddress => address(record.downstream_local),
         Operator::DownstreamLocalAddressWithoutPort => ip(record.downstream_local),
-        Operator::DownstreamLocalPort => {
-            record.downstream_local.map_or(Value::Missing, |at| Value::Number(at.port().into()))
+        Operator::DownstreamRemotePort => port(record.downstream_remote),
+        Operator::DownstreamDirectRemotePort => port(record.downstream_direct_remote),
+        Operator::DownstreamLocalPort => port(record.downstream_local),
+        Operator::Certificate(whose, field) => {
+            let certificate = match whose {
+                Whose::DownstreamPeer => record.downstream_peer,
+                Whose::DownstreamLocal => record.downstream_own,
+                Whose::UpstreamPeer => record.upstream.and_then(|upstream| upstream.peer),
+            };
+            certificate.map_or(Value::Missing, |certificate| of_certificate(field, certificate))
         }
-        Operator::DownstreamPeerUriSan => list(record.downstream_peer_uri_sans),
-        Operator::DownstreamLocalUriSan => list(record.downstream_local_uri_sans),
-        Operator::DownstreamPeerSubject => text(record.downstream_peer_subject),
+        Operator::DownstreamTlsGroup => text(record.downstream_tls_group),
         Operator::DownstreamTlsVersion => text(record.downstream_tls_version),
         Operator::DownstreamTlsCipher => text(record.downstream_tls_cipher),
         Operator::RequestedServerName => text(record.requested_server_name),
@@ -99,7 +124,17 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::ConnectionId => record.connection_id.map_or(Value::Missing, Value::Number),
         Operator::StreamId => text(record.stream_id),
         Operator::Hostname => text(Some(hostname())),
-        Operator::GrpcStatus => grpc_status(record.grpc_status),
+        Operator::GrpcStatus => grpc_status(record.grpc_status, false),
+        Operator::GrpcStatusSnake => grpc_status(record.grpc_status, true),
+        Operator::AccessLogType => text(Some(record.log_type.name())),
+        Operator::UniqueId => Value::Owned(unique_id().into_bytes()),
+        Operator::Path { query, which } => path(*query, *which, record),
+        Operator::QueryParam(name) => query_parameter(name, record),
+        Operator::TraceId => text(record.trace_id),
+        Operator::SpanId => text(record.span_id),
+        Operator::Zero => Value::Number(0),
+        Operator::Nothing => Value::Missing,
+        Operator::CustomFlags => Value::Text(b""),
         Operator::GrpcStatusNumber => {
             record.grpc_status.map_or(Value::Missing, |status| Value::Number(status.into()))
         }
@@ -143,14 +178,14 @@ fn header<'a>(
     }
 }
 
-fn text(text: Option<&str>) -> Value<'_> {
+pub(super) fn text(text: Option<&str>) -> Value<'_> {
     match text {
         Some(text) if !text.is_empty() => Value::Text(text.as_bytes()),
         _ => Value::Missing,
     }
 }
 
-fn list<'a>(names: &[Box<str>]) -> Value<'a> {
+pub(super) fn list<'a>(names: &[Box<str>]) -> Value<'a> {
     match names {
         [] => Value::Missing,
         names => Value::Owned(names.join(",").into_bytes()),
@@ -233,30 +268,62 @@ pub(super) fn push_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-fn grpc_status<'a>(status: Option<u32>) -> Value<'a> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
+fn grpc_status<'a>(status: Option<u32>, snake: bool) -> Value<'a> {
+    const NAMES: [(&str, &str); 17] = [
+        ("OK", "OK"),
+        ("Canceled", "CANCELLED"),
+        ("Unknown", "UNKNOWN"),
+        ("InvalidArgument", "INVALID_ARGUMENT"),
+        ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+        ("NotFound", "NOT_FOUND"),
+        ("AlreadyExists", "ALREADY_EXISTS"),
+        ("PermissionDenied", "PERMISSION_DENIED"),
+        ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+        ("FailedPrecondition", "FAILED_PRECONDITION"),
+        ("Aborted", "ABORTED"),
+        ("OutOfRange", "OUT_OF_RANGE"),
+        ("Unimplemented", "UNIMPLEMENTED"),
+        ("Internal", "INTERNAL"),
+        ("Unavailable", "UNAVAILABLE"),
+        ("DataLoss", "DATA_LOSS"),
+        ("Unauthenticated", "UNAUTHENTICATED"),
     ];
     let Some(status) = status else { return Value::Missing };
     match NAMES.get(status as usize) {
-        Some(name) => Value::Text(name.as_bytes()),
+        Some((camel, shouted)) => {
+            Value::Text(if snake { shouted.as_bytes() } else { camel.as_bytes() })
+        }
         None => Value::Owned(status.to_string().into_bytes()),
+    }
+}
+
+pub(super) fn time<'a>(format: Option<&str>, at: SystemTime) -> Value<'a> {
+    let mut out = Vec::with_capacity(24);
+    match format {
+        None => time_format::default(at, &mut out),
+        Some(format) => time_format::custom(format, at, &mut out),
+    }
+    Value::Owned(out)
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn port<'a>(address: Option<SocketAddr>) -> Value<'a> {
+    address.map_or(Value::Missing, |at| Value::Number(at.port().into()))
+}
+
+/// A host without the port behind it.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

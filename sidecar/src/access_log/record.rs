@@ -8,13 +8,20 @@ use smallvec::SmallVec;
 
 use super::flags::ResponseFlags;
 use crate::config::access_log::{
-    AccessLog, Format, FormatPart, HeaderOrPseudo, JsonFormat, LineFormat, Operator,
+    AccessLog, Filter, Format, FormatPart, HeaderOrPseudo, JsonFormat, LineFormat, Operator,
 };
+use crate::config::matcher::{HeaderMatcher, MatchedHeader};
 
 /// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
 /// not known is `None` and prints as `-`.
 #[derive(Debug, Clone)]
 pub(crate) struct LogRecord<'a> {
+    /// What ends.
+    pub(crate) log_type: LogType,
+    /// It was asked by a health checker.
+    pub(crate) health_check: bool,
+    /// The request is traced: sampled, or forced.
+    pub(crate) traced: bool,
     /// When the request's (or connection's) first byte came.
     pub(crate) start: SystemTime,
     /// Downstream protocol; `None` for a TCP connection.
@@ -41,16 +48,24 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) duration: Option<Duration>,
     /// From the start to the last byte of the request.
     pub(crate) request_duration: Option<Duration>,
+    /// From the start to the first byte that was sent upstream.
+    pub(crate) request_tx_begin: Option<Duration>,
+    /// From the start to the last byte that was sent upstream.
+    pub(crate) request_tx_duration: Option<Duration>,
     /// From the start to the first byte of the upstream's response.
     pub(crate) response_duration: Option<Duration>,
     /// From the first byte of the upstream's response to the last byte sent to the client.
     pub(crate) response_tx_duration: Option<Duration>,
     /// The endpoint that was tried last.
     pub(crate) upstream_host: Option<SocketAddr>,
+    /// The name that its address was resolved from, with its port.
+    pub(crate) upstream_host_name: Option<&'a str>,
+    /// The connection to it.
+    pub(crate) upstream: Option<UpstreamConnection<'a>>,
     /// Name of its cluster.
+    pub(crate) upstream_cluster_name: Option<&'a str>,
+    /// Name of its cluster in statistics.
     pub(crate) upstream_cluster: Option<&'a str>,
-    /// Our address of the connection to it.
-    pub(crate) upstream_local_address: Option<SocketAddr>,
     /// Why no connection could be made.
     pub(crate) upstream_transport_failure_reason: Option<&'a str>,
     /// How often it was tried; 0 if never.
@@ -63,16 +78,16 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) downstream_direct_remote: Option<SocketAddr>,
     /// Our address of the connection.
     pub(crate) downstream_local: Option<SocketAddr>,
-    /// URI SANs of the client's certificate.
-    pub(crate) downstream_peer_uri_sans: &'a [Box<str>],
-    /// Subject of the client's certificate.
-    pub(crate) downstream_peer_subject: Option<&'a str>,
-    /// URI SANs of our certificate.
-    pub(crate) downstream_local_uri_sans: &'a [Box<str>],
+    /// The client's certificate.
+    pub(crate) downstream_peer: Option<Certificate<'a>>,
+    /// The certificate that we showed to the client.
+    pub(crate) downstream_own: Option<Certificate<'a>>,
     /// `TLSv1.3`
     pub(crate) downstream_tls_version: Option<&'a str>,
     /// `TLS_AES_256_GCM_SHA384`, in OpenSSL's names as Envoy prints them.
     pub(crate) downstream_tls_cipher: Option<&'a str>,
+    /// `X25519`
+    pub(crate) downstream_tls_group: Option<&'a str>,
     /// Server name the client asked for.
     pub(crate) requested_server_name: Option<&'a str>,
     /// Name of the route.
@@ -85,6 +100,10 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) connection_id: Option<u64>,
     /// Id of the stream: the `x-request-id`, or the trace.
     pub(crate) stream_id: Option<&'a str>,
+    /// Id of the trace that the request belongs to, in lower-case hexadecimal.
+    pub(crate) trace_id: Option<&'a str>,
+    /// Id of our span in it.
+    pub(crate) span_id: Option<&'a str>,
     /// The gRPC status of a gRPC request.
     pub(crate) grpc_status: Option<u32>,
     /// Headers of the request, as they were sent upstream.
@@ -95,10 +114,37 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) response_trailers: Headers<'a>,
 }
 
+/// Envoy's `AccessLogType`, as far as we write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogType {
+    /// The end of a request.
+    DownstreamEnd,
+    /// The end of a connection of bytes.
+    TcpConnectionEnd,
+}
+
+impl LogType {
+    /// The type of this name; `None` for one that we never write.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::DownstreamEnd, Self::TcpConnectionEnd].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// As `%ACCESS_LOG_TYPE%` prints it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::DownstreamEnd => "DownstreamEnd",
+            Self::TcpConnectionEnd => "TcpConnectionEnd",
+        }
+    }
+}
+
 impl LogRecord<'_> {
     /// Nothing but a start.
     pub(crate) fn new(start: SystemTime) -> Self {
         Self {
+            log_type: LogType::DownstreamEnd,
+            health_check: false,
+            traced: false,
             start,
             protocol: None,
             method: None,
@@ -112,34 +158,81 @@ impl LogRecord<'_> {
             bytes_sent: 0,
             duration: None,
             request_duration: None,
+            request_tx_begin: None,
+            request_tx_duration: None,
             response_duration: None,
             response_tx_duration: None,
             upstream_host: None,
+            upstream_host_name: None,
+            upstream: None,
+            upstream_cluster_name: None,
             upstream_cluster: None,
-            upstream_local_address: None,
             upstream_transport_failure_reason: None,
             attempt_count: 0,
             connection_termination_details: None,
             downstream_remote: None,
             downstream_direct_remote: None,
             downstream_local: None,
-            downstream_peer_uri_sans: &[],
-            downstream_peer_subject: None,
-            downstream_local_uri_sans: &[],
+            downstream_peer: None,
+            downstream_own: None,
             downstream_tls_version: None,
             downstream_tls_cipher: None,
+            downstream_tls_group: None,
             requested_server_name: None,
             route_name: None,
             virtual_cluster_name: None,
             filter_chain_name: None,
             connection_id: None,
             stream_id: None,
+            trace_id: None,
+            span_id: None,
             grpc_status: None,
             request_headers: Headers::None,
             response_headers: Headers::None,
             response_trailers: Headers::None,
         }
     }
+}
+
+/// What a certificate says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Certificate<'a> {
+    pub(crate) uri_sans: &'a [Box<str>],
+    pub(crate) dns_sans: &'a [Box<str>],
+    pub(crate) email_sans: &'a [Box<str>],
+    pub(crate) ip_sans: &'a [Box<str>],
+    /// In the form of RFC 2253.
+    pub(crate) subject: &'a str,
+    /// In the form of RFC 2253.
+    pub(crate) issuer: &'a str,
+    /// In lower-case hexadecimal.
+    pub(crate) serial: &'a str,
+    pub(crate) sha256: &'a [u8; 32],
+    /// Seconds since the epoch.
+    pub(crate) not_before: i64,
+    /// Seconds since the epoch.
+    pub(crate) not_after: i64,
+    /// The certificate itself, DER.
+    pub(crate) der: &'a [u8],
+}
+
+/// A connection to an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UpstreamConnection<'a> {
+    /// Unique in the process, among connections of both sides.
+    pub(crate) id: u64,
+    /// Our address.
+    pub(crate) local: SocketAddr,
+    /// The endpoint's.
+    pub(crate) remote: SocketAddr,
+    /// `None` for a connection of bytes.
+    pub(crate) protocol: Option<Version>,
+    /// `TLSv1.3`
+    pub(crate) tls_version: Option<&'a str>,
+    /// In OpenSSL's names.
+    pub(crate) tls_cipher: Option<&'a str>,
+    /// The endpoint's certificate.
+    pub(crate) peer: Option<Certificate<'a>>,
 }
 
 /// Headers that a record can look into.
@@ -170,6 +263,13 @@ impl<'a> Headers<'a> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Captured(SmallVec<[(HeaderName, HeaderValue); 4]>);
 
+impl Captured {
+    /// All values of a header, in order.
+    pub(super) fn all<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+        self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value)
+    }
+}
+
 /// Which headers some logs read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Needs {
@@ -190,6 +290,9 @@ impl Needs {
                 LineFormat::Text(format) => found.format(format),
                 LineFormat::Json(format) => found.json(format),
             }
+            if let Some(filter) = &log.filter {
+                found.filter(filter);
+            }
         }
         found.into()
     }
@@ -201,10 +304,14 @@ impl Needs {
         found.into()
     }
 
-    /// Keeps the first value of each of `names` that is there.
+    /// Keeps the values of each of `names` that is there.
     pub(crate) fn capture(names: &[HeaderName], headers: &HeaderMap) -> Captured {
-        let value = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
-        Captured(names.iter().filter_map(value).collect())
+        let mut captured = Captured::default();
+        for name in names {
+            let values = headers.get_all(name).iter();
+            captured.0.extend(values.map(|value| (name.clone(), value.clone())));
+        }
+        captured
     }
 }
 
@@ -225,6 +332,18 @@ impl Found {
         }
     }
 
+    fn filter(&mut self, filter: &Filter) {
+        match filter {
+            Filter::And(filters) | Filter::Or(filters) => {
+                filters.iter().for_each(|filter| self.filter(filter));
+            }
+            Filter::Header(HeaderMatcher { name: MatchedHeader::Header(name), .. }) => {
+                add(&mut self.request, Some(name));
+            }
+            _ => {}
+        }
+    }
+
     fn format(&mut self, format: &Format) {
         for part in &format.parts {
             let FormatPart::Command(command) = part else { continue };
@@ -241,11 +360,16 @@ impl Found {
                     add(&mut self.trailers, Some(first));
                     add(&mut self.trailers, second.as_ref());
                 }
+                // Where a route rewrites a path, this header keeps the original.
+                Operator::Path { .. } => add(&mut self.request, Some(&ORIGINAL_PATH)),
                 _ => {}
             }
         }
     }
 }
+
+/// The path before a route rewrote it.
+pub(super) static ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 fn header(name: &HeaderOrPseudo) -> Option<&HeaderName> {
     match name {

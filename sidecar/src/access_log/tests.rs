@@ -32,7 +32,15 @@ fn upstream<'a>(request: &'a HeaderMap, response: &'a HeaderMap) -> LogRecord<'a
         response_tx_duration: Some(Duration::ZERO),
         upstream_host: Some(([127, 0, 0, 1], 18099).into()),
         upstream_cluster: Some("u"),
-        upstream_local_address: Some(([127, 0, 0, 1], 32930).into()),
+        upstream: Some(UpstreamConnection {
+            id: 7,
+            local: ([127, 0, 0, 1], 32930).into(),
+            remote: ([127, 0, 0, 1], 18099).into(),
+            protocol: Some(Version::HTTP_11),
+            tls_version: None,
+            tls_cipher: None,
+            peer: None,
+        }),
         attempt_count: 1,
         downstream_remote: Some(([127, 0, 0, 1], 38258).into()),
         downstream_direct_remote: Some(([127, 0, 0, 1], 38258).into()),
@@ -209,11 +217,81 @@ fn in_json_nothing_a_client_sends_can_end_the_string_or_the_line() {
     assert_eq!(json(&value("%ROUTE_NAME%"), &record), "\"a\\r\\nb\\u0001\\u007f\"\n");
 }
 
+fn certificate(uri_sans: &[Box<str>]) -> Certificate<'_> {
+    Certificate {
+        uri_sans,
+        dns_sans: &[],
+        email_sans: &[],
+        ip_sans: &[],
+        subject: "CN=web,O=acme",
+        issuer: "CN=root",
+        serial: "0a1b",
+        sha256: &[0xab; 32],
+        not_before: 0,
+        not_after: 86_400,
+        der: b"\xfb\xff\xfe",
+    }
+}
+
+#[test]
+fn what_a_certificate_says_is_written_as_envoy_writes_it() {
+    let record =
+        LogRecord { downstream_peer: Some(certificate(&[])), ..LogRecord::new(UNIX_EPOCH) };
+    let fingerprint = "ab".repeat(32);
+    for (format, expected) in [
+        ("%DOWNSTREAM_PEER_SUBJECT%", "CN=web,O=acme"),
+        ("%DOWNSTREAM_PEER_ISSUER%", "CN=root"),
+        ("%DOWNSTREAM_PEER_SERIAL%", "0a1b"),
+        ("%DOWNSTREAM_PEER_FINGERPRINT_256%", fingerprint.as_str()),
+        ("%DOWNSTREAM_PEER_CERT_V_START%", "1970-01-01T00:00:00.000Z"),
+        ("%DOWNSTREAM_PEER_CERT_V_END(%Y/%m/%d)%", "1970/01/02"),
+        (
+            "%DOWNSTREAM_PEER_CERT%",
+            "-----BEGIN%20CERTIFICATE-----%0A%2B%2F%2F%2B%0A-----END%20CERTIFICATE-----%0A",
+        ),
+        ("%DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_LOCAL_SUBJECT% %UPSTREAM_PEER_SUBJECT%", "- - -"),
+    ] {
+        assert_eq!(String::from_utf8(text(format, &record)).unwrap(), expected, "{format}");
+    }
+}
+
+#[test]
+fn values_of_a_request_are_written_as_envoy_writes_them() {
+    let request = headers(&[("x-envoy-original-path", b"/old?a=1")]);
+    let response = HeaderMap::new();
+    let record = LogRecord {
+        path: Some("/new?b=2&c&b=3"),
+        response_code_details: Some("a b"),
+        grpc_status: Some(1),
+        upstream_host_name: Some("db.test:80"),
+        request_tx_begin: Some(Duration::from_micros(1500)),
+        request_tx_duration: Some(Duration::from_micros(2500)),
+        ..upstream(&request, &response)
+    };
+    for (format, expected) in [
+        ("%PATH% %PATH(NQ)% %PATH(NQ:PATH)% %PATH(:ORIG)%", "/old?a=1 /old /new /old?a=1"),
+        ("%PATH(WQ:PATH):4% %QUERY_PARAM(b)% %QUERY_PARAM(c)%%QUERY_PARAM(d)%", "/new 2 -"),
+        ("%RESPONSE_CODE_DETAILS% %RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%", "a_b a b"),
+        ("%GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(CAMEL_STRING)%", "CANCELLED Canceled"),
+        ("%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT%", "db.test:80 db.test"),
+        ("%UPSTREAM_LOCAL_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "32930 127.0.0.1"),
+        ("%UPSTREAM_PROTOCOL% %UPSTREAM_CONNECTION_ID%", "HTTP/1.1 7"),
+        ("%COMMON_DURATION(US_TX_BEG:US_TX_END:us)% %REQUEST_TX_DURATION%", "1000 2"),
+        ("%COMMON_DURATION(DS_TX_END:DS_RX_END:ms)%", "-"),
+        ("%ACCESS_LOG_TYPE% %BYTES_RETRANSMITTED%", "DownstreamEnd 0"),
+        ("%DYNAMIC_METADATA(a:b)% %FILTER_STATE(a):3% <%CUSTOM_FLAGS%> %TRACE_ID%", "- - <> -"),
+    ] {
+        assert_eq!(String::from_utf8(text(format, &record)).unwrap(), expected, "{format}");
+    }
+    let id = String::from_utf8(text("%UNIQUE_ID%", &record)).unwrap();
+    assert!(id.len() == 36 && id.as_bytes()[14] == b'4', "{id}");
+}
+
 #[test]
 fn lists_of_names_and_flags_are_joined_with_commas() {
     let sans = ["spiffe://a/b".into(), "spiffe://c/d".into()];
     let record = LogRecord {
-        downstream_peer_uri_sans: &sans,
+        downstream_peer: Some(certificate(&sans)),
         flags: ResponseFlags::UPSTREAM_CONNECTION_FAILURE
             | ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
         grpc_status: Some(14),
@@ -233,6 +311,7 @@ fn lists_of_names_and_flags_are_joined_with_commas() {
 #[test]
 fn what_headers_a_log_needs_is_known_before_and_enough_in_its_place() {
     let config = AccessLog {
+        filter: None,
         sink: Sink::Stdout,
         format: LineFormat::Json(object(&[
             ("a", value("%REQ(x-a?x-b)% %RESP(x-c)% %TRAILER(x-d)% %REQ(:METHOD)%")),

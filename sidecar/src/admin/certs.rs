@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::query::CertificateSet;
 use super::reply::Reply;
+use crate::tls::CertificateSet;
 
 pub(super) fn certs(sets: &[CertificateSet]) -> Reply {
     let list = |list: &[(String, CertificateDer<'static>)]| -> Vec<Json> {

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 
+use super::query::Unready;
 use super::reply::Reply;
 use super::status::{Memory, State, Status};
 use crate::cli::{Args, DrainStrategy, LogLevel, Mode};
@@ -98,6 +99,22 @@ pub(super) fn ready(status: &Status) -> Reply {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     Reply::with(code, format!("{}\n", state.as_str()))
+}
+
+/// Envoy's `UnreadyTargetsDumps`: an empty object when nothing waits.
+pub(super) fn init_dump(unready: &[Unready]) -> Reply {
+    let one = |unready: &Unready| {
+        let targets: Vec<String> =
+            unready.waits_for.iter().map(|target| format!("target {target}")).collect();
+        json!({"name": format!("init manager {}", unready.who), "target_names": targets})
+    };
+    match unready {
+        [] => Reply::json(&json!({})),
+        unready => {
+            let dumps: Vec<Json> = unready.iter().map(one).collect();
+            Reply::json(&json!({"unready_targets_dumps": dumps}))
+        }
+    }
 }
 
 /// Numbers are strings: 64 bits in JSON.

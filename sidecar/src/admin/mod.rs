@@ -21,6 +21,7 @@ mod tests;
 pub(crate) use info::Info;
 pub(crate) use query::{
     ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query, ResourceState,
+    Unready,
 };
 pub(crate) use server::{Admin, serve};
 pub(crate) use status::{State, Status};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
 use crate::cluster::Cluster;
+use crate::tls::CertificateSet;
 
 /// A question, or something to do.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) enum Query {
     ConfigDump(oneshot::Sender<Dumped>),
     /// The certificates in use.
     Certificates(oneshot::Sender<Vec<CertificateSet>>),
+    /// What is not complete yet.
+    Unready(oneshot::Sender<Vec<Unready>>),
     /// Something to do. Answered when it has begun, or with the reason why not.
     Command(Command, oneshot::Sender<Result<(), String>>),
 }
@@ -120,11 +122,11 @@ pub(crate) struct DumpError {
     pub(crate) version: String,
 }
 
-/// The certificates of one TLS context.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct CertificateSet {
-    /// Trusted roots, with where each came from (a path, `<inline>`, or the name of a secret).
-    pub(crate) ca_cert: Vec<(String, CertificateDer<'static>)>,
-    /// Our own certificates, likewise.
-    pub(crate) cert_chain: Vec<(String, CertificateDer<'static>)>,
+/// Something that waits, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unready {
+    /// `Cluster NAME`, `Listener NAME` or `Server`.
+    pub(crate) who: String,
+    /// `EDS NAME`, `RDS NAME`, `SDS NAME`, `DNS NAME`, or `CDS`, `LDS`, for the server.
+    pub(crate) waits_for: Vec<String>,
 }

@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use regex::Regex;
-use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::info::{self, Info};
@@ -167,7 +166,10 @@ pub(super) async fn answer(
         "/server_info" => info::server_info(&admin.info, &admin.status),
         "/memory" => info::memory(),
         "/hot_restart_version" => Reply::text("disabled\n"),
-        "/init_dump" => Reply::json(&json!({})),
+        "/init_dump" => match ask(admin, Query::Unready).await {
+            Err(reply) => reply,
+            Ok(unready) => info::init_dump(&unready),
+        },
         "/stats" => stats::stats(&admin.registry, parameters, false).await,
         "/stats/prometheus" => stats::stats(&admin.registry, parameters, true).await,
         "/clusters" => clusters(admin, &parameters).await,

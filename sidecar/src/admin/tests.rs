@@ -48,6 +48,10 @@ fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
                 Query::Clusters(answer) => drop(answer.send(clusters.clone())),
                 Query::ConfigDump(answer) => drop(answer.send(dumped.clone())),
                 Query::Certificates(answer) => drop(answer.send(Vec::new())),
+                Query::Unready(answer) => drop(answer.send(vec![Unready {
+                    who: "Cluster a".to_owned(),
+                    waits_for: vec!["EDS a".to_owned(), "SDS id".to_owned()],
+                }])),
                 Query::Command(Command::Quit, answer) => {
                     drop(answer.send(Err("not now".to_owned())));
                 }
@@ -223,6 +227,12 @@ async fn server_info_has_the_node_and_the_options() {
     }
     assert_eq!(info["version"].as_str().unwrap().split('/').count(), 5, "five parts as Envoy's");
     assert_eq!(fixture.json("/certs").await, json!({"certificates": []}));
+    assert_eq!(
+        fixture.json("/init_dump").await,
+        json!({"unready_targets_dumps": [
+            {"name": "init manager Cluster a", "target_names": ["target EDS a", "target SDS id"]},
+        ]})
+    );
     assert!(fixture.json("/memory").await["allocated"].is_string());
     assert_eq!(fixture.post("/logging?level=nonsense").await.0, 400);
     assert_eq!(fixture.post("/logging?nonsense=info").await.0, 400);

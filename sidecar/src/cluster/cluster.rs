@@ -57,6 +57,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Its name in statistics, logs and traces: `alt_stat_name`, where it has one.
+    pub(crate) fn observed_name(&self) -> &str {
+        self.config.alt_stat_name.as_deref().unwrap_or(&self.name)
+    }
+
     /// Chooses an endpoint of `hosts`; `None` if none is available.
     ///
     /// `hash` is what a policy that chooses by a hash goes by; without one it draws a hash at random. An endpoint of `avoid`

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use http::HeaderName;
 
+use super::matcher::HeaderMatcher;
+
 /// One access logger.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
@@ -11,6 +13,69 @@ pub struct AccessLog {
     pub sink: Sink,
     /// What a line looks like.
     pub format: LineFormat,
+    /// Which requests are written; all of them without it.
+    pub filter: Option<Filter>,
+}
+
+/// Envoy's `AccessLogFilter`: what has to be so for a line to be written.
+#[derive(Debug, Clone)]
+pub enum Filter {
+    /// The status of the response; 0 if there was none.
+    StatusCode(Comparison),
+    /// Whole milliseconds from begin to end.
+    Duration(Comparison),
+    /// It was not asked by a health checker.
+    NotHealthCheck,
+    /// The request is traced.
+    Traceable,
+    /// A fraction of all requests. The key is read by nobody: there is no runtime that could override it.
+    Runtime {
+        /// Numerator and denominator.
+        fraction: (u32, u32),
+        /// By chance, and not by the request's id.
+        independent: bool,
+    },
+    /// All of these, two or more.
+    And(Box<[Filter]>),
+    /// One of these, two or more.
+    Or(Box<[Filter]>),
+    /// A header of the request, as it was sent upstream.
+    Header(HeaderMatcher),
+    /// One of these flags, in Envoy's short names; any at all if the list is empty.
+    ResponseFlags(Box<[Box<str>]>),
+    /// The gRPC status, or the one that the HTTP status stands for.
+    GrpcStatus {
+        /// Numbers of statuses, 0 to 16.
+        statuses: Box<[u32]>,
+        /// None of these.
+        exclude: bool,
+    },
+    /// What ends, in the names that `%ACCESS_LOG_TYPE%` prints.
+    LogType {
+        /// The names.
+        types: Box<[Box<str>]>,
+        /// None of these.
+        exclude: bool,
+    },
+}
+
+/// A comparison of a number with a constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    /// Which.
+    pub op: Op,
+    /// The constant, on the right.
+    pub value: u32,
+}
+
+/// Kinds of a [`Comparison`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // as they are named
+pub enum Op {
+    Eq,
+    Ge,
+    Le,
+    Ne,
 }
 
 /// Where an access log is written.
@@ -91,17 +156,36 @@ pub enum Operator {
     RequestMethod,
     RequestPath,
     ResponseCode,
-    ResponseCodeDetails,
+    /// Spaces become `_`, unless `ALLOW_WHITESPACES` is given.
+    ResponseCodeDetails {
+        whitespace: bool,
+    },
     ResponseFlags,
     ResponseFlagsLong,
     BytesReceived,
     BytesSent,
     Duration,
     RequestDuration,
+    RequestTxDuration,
+    /// `COMMON_DURATION(FROM:TO:UNIT)`
+    CommonDuration(TimePoint, TimePoint, DurationUnit),
     ResponseDuration,
     ResponseTxDuration,
     UpstreamHost,
+    UpstreamHostName,
+    UpstreamHostNameWithoutPort,
+    UpstreamProtocol,
+    UpstreamConnectionId,
+    UpstreamRemoteAddress,
+    UpstreamRemoteAddressWithoutPort,
+    UpstreamRemotePort,
+    UpstreamLocalAddressWithoutPort,
+    UpstreamLocalPort,
+    UpstreamTlsVersion,
+    UpstreamTlsCipher,
     UpstreamCluster,
+    /// `UPSTREAM_CLUSTER_RAW`: its name, where `UPSTREAM_CLUSTER` prints its `alt_stat_name`
+    UpstreamClusterRaw,
     UpstreamLocalAddress,
     UpstreamTransportFailureReason,
     UpstreamRequestAttemptCount,
@@ -113,9 +197,11 @@ pub enum Operator {
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
     DownstreamLocalPort,
-    DownstreamPeerUriSan,
-    DownstreamLocalUriSan,
-    DownstreamPeerSubject,
+    DownstreamRemotePort,
+    DownstreamDirectRemotePort,
+    DownstreamTlsGroup,
+    /// What a certificate says.
+    Certificate(Whose, CertificateField),
     DownstreamTlsVersion,
     DownstreamTlsCipher,
     RequestedServerName,
@@ -125,8 +211,35 @@ pub enum Operator {
     ConnectionId,
     StreamId,
     Hostname,
+    /// `CAMEL_STRING`
     GrpcStatus,
+    /// `SNAKE_STRING`
+    GrpcStatusSnake,
     GrpcStatusNumber,
+    /// `EMIT_TIME`, with an optional strftime-like format
+    EmitTime(Option<Box<str>>),
+    AccessLogType,
+    UniqueId,
+    /// `PATH(QUERY:WHICH)`
+    Path {
+        /// With its query.
+        query: bool,
+        /// Whose path.
+        which: WhichPath,
+    },
+    /// `QUERY_PARAM(NAME)`
+    QueryParam(Box<str>),
+    /// `TRACE_ID`
+    TraceId,
+    /// `SPAN_ID`
+    SpanId,
+    /// A number that is always 0 here, as it is in Envoy for anything but QUIC.
+    Zero,
+    /// What nothing in this proxy can set: `DYNAMIC_METADATA` and `FILTER_STATE` hold what filters write there, and no
+    /// filter that we have does.
+    Nothing,
+    /// `CUSTOM_FLAGS`, which filters set as well: with none Envoy prints nothing at all.
+    CustomFlags,
     /// `REQ(X?Y)`: the first header, or else the second. `:method` and the like are kept with their colon.
     Req(HeaderOrPseudo, Option<HeaderOrPseudo>),
     /// `RESP(X?Y)`
@@ -145,4 +258,72 @@ pub enum HeaderOrPseudo {
     Authority,
     Scheme,
     Status,
+}
+
+/// Whose certificate a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // each is named as its operators
+pub enum Whose {
+    DownstreamPeer,
+    DownstreamLocal,
+    UpstreamPeer,
+}
+
+/// What a command reads of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // each is named as its operators
+pub enum CertificateField {
+    UriSan,
+    DnsSan,
+    EmailSan,
+    IpSan,
+    Subject,
+    Issuer,
+    Serial,
+    Fingerprint256,
+    /// The certificate itself, PEM with what is not allowed in a URL encoded.
+    Pem,
+    /// When it begins to be valid, with an optional strftime-like format.
+    NotBefore(Option<Box<str>>),
+    /// When it ends to be valid.
+    NotAfter(Option<Box<str>>),
+}
+
+/// A moment of a request. Names of Envoy's `COMMON_DURATION`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimePoint {
+    /// `DS_RX_BEG`: the first byte from the client.
+    DownstreamRxBegin,
+    /// `DS_RX_END`: the last byte from the client.
+    DownstreamRxEnd,
+    /// `US_TX_BEG`: the first byte to the endpoint.
+    UpstreamTxBegin,
+    /// `US_TX_END`: the last byte to the endpoint.
+    UpstreamTxEnd,
+    /// `US_RX_BEG`: the first byte from the endpoint.
+    UpstreamRxBegin,
+    /// `DS_TX_BEG`: the first byte to the client.
+    DownstreamTxBegin,
+    /// `DS_TX_END`: the last byte to the client.
+    DownstreamTxEnd,
+}
+
+/// Unit of a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // as they are named
+pub enum DurationUnit {
+    Milliseconds,
+    Microseconds,
+    Nanoseconds,
+}
+
+/// Which path of a request: routes may rewrite it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichPath {
+    /// As it came, if it was rewritten: else nothing.
+    Original,
+    /// As it was sent upstream.
+    Current,
+    /// As it came.
+    OriginalOrCurrent,
 }

@@ -13,7 +13,7 @@ use super::headers::GRPC_STATUS;
 use super::local_reply::http_status;
 use crate::cluster::{Outcome, RoutingPriority};
 use crate::local::ClusterRef;
-use crate::upstream::{Acquired, Pool};
+use crate::upstream::{Acquired, ConnectionFacts, Pool};
 
 /// One attempt, for as long as the endpoint has to do with it.
 pub(crate) struct Attempt {
@@ -21,6 +21,8 @@ pub(crate) struct Attempt {
     pool: Rc<Pool<RequestBody>>,
     priority: RoutingPriority,
     connection: Option<Acquired<RequestBody>>,
+    /// What is known of a connection that was lost.
+    lost: Option<(Rc<ConnectionFacts>, bool)>,
     began: Instant,
     /// The outcome is known by the trailers.
     grpc: bool,
@@ -54,6 +56,7 @@ impl Attempt {
             pool,
             priority,
             connection: None,
+            lost: None,
             began: Instant::now(),
             grpc: false,
             judged: false,
@@ -78,7 +81,12 @@ impl Attempt {
 
     /// The connection turned out to be closed before anything was sent.
     pub(crate) fn drop_connection(&mut self) {
-        self.connection = None;
+        self.lost = self.connection.take().map(|connection| connection.facts());
+    }
+
+    /// The connection that the request was sent on, and whether that is HTTP/2.
+    pub(crate) fn connection_facts(&self) -> Option<(Rc<ConnectionFacts>, bool)> {
+        self.connection.as_ref().map(Acquired::facts).or_else(|| self.lost.clone())
     }
 
     /// Time since it began, for `x-envoy-upstream-service-time`.

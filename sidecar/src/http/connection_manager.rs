@@ -33,7 +33,7 @@ use crate::drain::{Listening, Signal};
 use crate::local::Local;
 use crate::snapshot::RouteConfigId;
 use crate::stats::{HttpCells, HttpListenerCells, Sharded};
-use crate::tls::PeerIdentity;
+use crate::tls::TlsFacts;
 use crate::transport::{Meter, Transport};
 use crate::upstream::h2::LocalExecutor;
 
@@ -71,21 +71,6 @@ impl std::fmt::Debug for ConnectionManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionManager").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-/// What TLS says of a client.
-#[derive(Debug)]
-pub(crate) struct TlsFacts {
-    /// Its certificate, if it showed one.
-    pub(crate) identity: Option<PeerIdentity>,
-    /// The server name it asked for.
-    pub(crate) server_name: Option<Box<str>>,
-    /// URI SANs of the certificate that it was shown.
-    pub(crate) local_uri_sans: Arc<[Box<str>]>,
-    /// `TLSv1.3`
-    pub(crate) version: &'static str,
-    /// In OpenSSL's names.
-    pub(crate) cipher: Option<Box<str>>,
 }
 
 /// A connection from a client, as its requests see it.

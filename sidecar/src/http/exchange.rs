@@ -19,6 +19,10 @@ use super::headers::{GRPC_STATUS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
+use crate::cluster::Endpoint;
+use crate::local::ClusterRef;
+use crate::log_facts::{certificate_of, upstream_of};
+use crate::upstream::ConnectionFacts;
 
 /// One request and its response. It travels from the connection's task into the response's body; wherever it is dropped,
 /// the exchange is over.
@@ -58,9 +62,13 @@ pub(crate) struct Facts {
     pub(crate) https: bool,
     pub(crate) client: Option<IpAddr>,
     pub(crate) route: Option<Arc<str>>,
-    pub(crate) cluster: Option<Arc<str>>,
-    pub(crate) host: Option<SocketAddr>,
-    pub(crate) host_local: Option<SocketAddr>,
+    pub(crate) cluster: Option<ClusterRef>,
+    /// The endpoint that was tried last.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// The connection to it, and whether that is HTTP/2.
+    pub(crate) upstream: Option<(Rc<ConnectionFacts>, bool)>,
+    /// When the first attempt began.
+    pub(crate) sending_since: Option<Instant>,
     pub(crate) attempts: u32,
     pub(crate) failure: Option<String>,
     pub(crate) first_response_byte: Option<Instant>,
@@ -119,8 +127,9 @@ impl Exchange {
                 client: None,
                 route: None,
                 cluster: None,
-                host: None,
-                host_local: None,
+                endpoint: None,
+                upstream: None,
+                sending_since: None,
                 attempts: 0,
                 failure: None,
                 first_response_byte: None,
@@ -286,9 +295,22 @@ impl Exchange {
         record.request_duration = self.request_completed_at().map(|at| at - self.start);
         record.response_duration = facts.first_response_byte.map(|at| at - self.start);
         record.response_tx_duration = facts.first_response_byte.map(|at| at.elapsed());
-        record.upstream_host = facts.host;
-        record.upstream_cluster = facts.cluster.as_deref();
-        record.upstream_local_address = facts.host_local;
+        let since_start = |at: Instant| at.saturating_duration_since(self.start);
+        record.request_tx_begin = facts.sending_since.map(since_start);
+        record.request_tx_duration = facts
+            .sending_since
+            .zip(self.request_completed_at())
+            .map(|(since, complete)| since_start(since.max(complete)));
+        let endpoint = facts.endpoint.as_deref();
+        record.upstream_host = endpoint.map(|endpoint| endpoint.address);
+        record.upstream_host_name =
+            endpoint.map(|endpoint| &*endpoint.hostname).filter(|name| !name.is_empty());
+        record.upstream = facts.upstream.as_ref().and_then(|(upstream, http2)| {
+            let version = if *http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+            upstream_of(upstream, Some(version))
+        });
+        record.upstream_cluster = facts.cluster.as_ref().map(|cluster| cluster.observed_name());
+        record.upstream_cluster_name = facts.cluster.as_ref().map(|cluster| &*cluster.name);
         record.upstream_transport_failure_reason = facts.failure.as_deref();
         record.attempt_count = facts.attempts;
         let client = facts.client.map_or(connection.peer, |client| {
@@ -299,9 +321,9 @@ impl Exchange {
         record.downstream_remote = Some(client);
         record.downstream_direct_remote = Some(connection.peer);
         record.downstream_local = Some(connection.local_address);
-        record.downstream_peer_uri_sans = identity.map_or(&[], |identity| &identity.uri_sans);
-        record.downstream_peer_subject = identity.map(|identity| &*identity.subject);
-        record.downstream_local_uri_sans = tls.map_or(&[], |tls| &tls.local_uri_sans);
+        record.downstream_peer = identity.map(certificate_of);
+        record.downstream_own = tls.and_then(|tls| tls.own.as_deref()).map(certificate_of);
+        record.downstream_tls_group = tls.and_then(|tls| tls.group.as_deref());
         record.downstream_tls_version = tls.map(|tls| tls.version);
         record.downstream_tls_cipher = tls.and_then(|tls| tls.cipher.as_deref());
         record.requested_server_name = tls.and_then(|tls| tls.server_name.as_deref());

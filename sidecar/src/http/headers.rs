@@ -602,7 +602,7 @@ fn client_cert_element(
         |text: &mut String, key: &str, certificates: &[rustls_pki_types::CertificateDer<'_>]| {
             let _ = write!(text, ";{key}=\"");
             for certificate in certificates {
-                text.push_str(&url_encoded_pem(certificate));
+                text.push_str(&crate::access_log::url_encoded_pem(certificate));
             }
             text.push('"');
         };
@@ -629,26 +629,6 @@ fn client_cert_element(
         }
     }
     text
-}
-
-/// A certificate as PEM, URL-encoded as Envoy does it.
-fn url_encoded_pem(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN%20CERTIFICATE-----%0A");
-    for (index, character) in body.chars().enumerate() {
-        if index > 0 && index % 64 == 0 {
-            pem.push_str("%0A");
-        }
-        match character {
-            '+' => pem.push_str("%2B"),
-            '/' => pem.push_str("%2F"),
-            '=' => pem.push_str("%3D"),
-            _ => pem.push(character),
-        }
-    }
-    pem.push_str("%0A-----END%20CERTIFICATE-----%0A");
-    pem
 }
 
 fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager) {

@@ -95,6 +95,11 @@ impl HeaderMatcher {
             || all.split(|byte| *byte == b',').any(|element| self.decide([element.trim_ascii()]))
     }
 
+    /// Whether a header with these lines is what the matcher asks for; none: it is missing.
+    pub(crate) fn matches_values<'v>(&self, values: impl IntoIterator<Item = &'v [u8]>) -> bool {
+        self.decide(values)
+    }
+
     fn decide<'v>(&self, values: impl IntoIterator<Item = &'v [u8]>) -> bool {
         let mut values = values.into_iter().peekable();
         if let HeaderValueMatcher::Present(present) = self.value {

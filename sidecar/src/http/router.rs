@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -86,6 +87,10 @@ pub(crate) async fn respond(
         }
     };
 
+    if connection.local.shared.failing.load(Relaxed) && !connection.is_closing() {
+        connection.stats().downstream_cx_drain_close.inc();
+        connection.close_after_response();
+    }
     let config = &connection.manager.config;
     headers::finish_response(response.headers_mut(), config, &connection.server_name);
     if config.always_set_request_id_in_response
@@ -186,7 +191,11 @@ fn accept(
         local: connection.local_address,
         tls: connection.tls.is_some(),
         identity: connection.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
-        local_uri_sans: connection.tls.as_ref().map_or(&[], |tls| &tls.local_uri_sans),
+        local_uri_sans: connection
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.own.as_ref())
+            .map_or(&[], |own| &own.uri_sans),
         head: connection.head.get().map(|head| &**head),
     };
     let accepted = headers::accept(request, &manager.config, &peer, internal_only);
@@ -359,7 +368,7 @@ async fn forward(
             .into());
     };
     if let Some(facts) = &mut exchange.facts {
-        facts.cluster = Some(Arc::clone(&cluster.name));
+        facts.cluster = Some(cluster.clone());
     }
     let priority = match action.priority {
         config::route::RoutingPriority::Default => RoutingPriority::Default,
@@ -438,7 +447,8 @@ async fn forward(
             retries.note(pool.endpoint.id);
         }
         if let Some(facts) = &mut exchange.facts {
-            facts.host = Some(pool.endpoint.address);
+            facts.endpoint = Some(Arc::clone(&pool.endpoint));
+            facts.upstream = None;
         }
         let last =
             retries.as_ref().is_none_or(|retries| retries.policy().num_retries == retries.done);
@@ -463,6 +473,10 @@ async fn forward(
         let sending = send(&mut attempt, outgoing, &cluster, connection, accepted.https, priority);
         let outcome = within(sending, &mut timer, exchange, &limits, Some(began)).await;
 
+        if let Some(facts) = &mut exchange.facts {
+            facts.sending_since.get_or_insert(began);
+            facts.upstream = attempt.connection_facts();
+        }
         let verdict = match &outcome {
             Ok(Ok(response)) => {
                 attempt.answered(response, payload.grpc);

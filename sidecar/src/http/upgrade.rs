@@ -6,6 +6,7 @@
 //! HTTP (RFC 9931).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -75,7 +76,7 @@ pub(crate) async fn run(
     let Some(pool) = endpoint else { return Err(failures::unavailable()) };
     if let Some(facts) = &mut exchange.facts {
         facts.attempts = 1;
-        facts.host = Some(pool.endpoint.address);
+        facts.endpoint = Some(Arc::clone(&pool.endpoint));
     }
     let Some(mut attempt) = Attempt::begin(cluster, pool, priority) else {
         return Err(failures::failed(&Failure::Overflow, false));
@@ -105,6 +106,10 @@ pub(crate) async fn run(
             return Err(failures::timed_out(expired, exchange, Some((&mut attempt, cluster))));
         }
     };
+    if let Some(facts) = &mut exchange.facts {
+        facts.sending_since = Some(began);
+        facts.upstream = attempt.connection_facts();
+    }
     attempt.answered(&response, false);
     exchange.status = response.status().as_u16();
     exchange.details = "via_upstream".into();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::handshake;
+use super::{Listener, handshake};
+use crate::config::listener::TrafficDirection;
 use crate::drain::Signal;
 use crate::local::Local;
 use crate::snapshot::ListenerId;
@@ -15,13 +16,31 @@ use crate::snapshot::ListenerId;
 /// After an error that will not go away by itself at once.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
+/// The process's drain signals, as one worker has them.
+#[derive(Clone)]
+pub(crate) struct ProcessDrains {
+    /// Everything drains.
+    pub(crate) all: Rc<Signal>,
+    /// Listeners of inbound traffic drain.
+    pub(crate) inbound: Rc<Signal>,
+}
+
+impl ProcessDrains {
+    fn of(&self, listener: &Listener) -> &Rc<Signal> {
+        match listener.config.traffic_direction {
+            TrafficDirection::Inbound => &self.inbound,
+            _ => &self.all,
+        }
+    }
+}
+
 /// Accepts connections for a listener until the future is dropped. Which chains it has is looked up for each connection, so
 /// that an update needs no new socket.
 pub(crate) async fn run(
     local: Rc<Local>,
     listener: ListenerId,
     socket: TcpListener,
-    process_drain: Rc<Signal>,
+    process_drains: ProcessDrains,
     chain_drains: Rc<handshake::ChainDrains>,
 ) {
     loop {
@@ -31,7 +50,8 @@ pub(crate) async fn run(
                 let view = local.view();
                 // Between its removal and the end of this loop.
                 let Some(listener) = view.listener(listener).cloned() else { continue };
-                let (local, process_drain) = (Rc::clone(&local), Rc::clone(&process_drain));
+                let local = Rc::clone(&local);
+                let process_drain = Rc::clone(process_drains.of(&listener));
                 let chain_drains = Rc::clone(&chain_drains);
                 tokio::task::spawn_local(async move {
                     let _panic = Panic { local: Rc::clone(&local) };

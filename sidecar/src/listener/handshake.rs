@@ -18,13 +18,11 @@ use super::tls_inspector::{self, Inspected};
 use super::{Chain, Listener, Terminal};
 use crate::config::listener::TransportProtocol;
 use crate::drain::{Listening, Signal};
-use crate::http::connection_manager::{
-    self, Accepted, Connection, DownstreamMeter, Drains, TlsFacts,
-};
+use crate::http::connection_manager::{self, Accepted, Connection, DownstreamMeter, Drains};
 use crate::local::Local;
 use crate::stats::ListenerCells;
 use crate::tcp_proxy;
-use crate::tls;
+use crate::tls::{self, TlsFacts};
 use crate::transport::{Meter, Socket, Transport};
 use crate::upstream::connect::count_tls_failure;
 
@@ -122,7 +120,7 @@ pub(crate) async fn run(
                 server_name,
                 chain: Arc::clone(&chain.name),
                 drain: Listening::to(&drain),
-                identity: tls.and_then(|tls| tls.identity),
+                tls,
             };
             tcp_proxy::serve(local, proxy, transport, client).await;
         }
@@ -207,12 +205,10 @@ async fn secure(
     let facts = TlsFacts {
         identity,
         server_name: state.server_name().map(|name| name.to_ascii_lowercase().into()),
-        local_uri_sans: context.local_uri_sans(state.server_name()),
-        version: match state.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLSv1.3",
-        },
-        cipher: state.negotiated_cipher_suite().map(|suite| openssl_name(suite.suite())),
+        own: context.own(state.server_name()),
+        version: tls::version_name(state.protocol_version()),
+        cipher: state.negotiated_cipher_suite().map(|suite| tls::cipher_name(suite.suite())),
+        group: state.negotiated_key_exchange_group().map(|group| tls::group_name(group.name())),
     };
     Some((Transport::tls(stream), Some(facts)))
 }
@@ -221,22 +217,6 @@ fn refuse(listener: &Listener, peer: SocketAddr, failure: &tls::Failure) {
     count_tls_failure(listener.tls_stats.local(), failure.kind);
     // One line for each refusal, naming who and why: this is how a broken identity is found.
     tracing::info!(%peer, listener = %listener.config.name, %failure, "refused a TLS connection");
-}
-
-/// A cipher suite as OpenSSL names it, as Envoy logs it.
-fn openssl_name(suite: rustls::CipherSuite) -> Box<str> {
-    let name = format!("{suite:?}");
-    match name.strip_prefix("TLS13_") {
-        Some(rest) => format!("TLS_{rest}").into(),
-        None => name
-            .trim_start_matches("TLS_")
-            .replace("_WITH_", "_")
-            .replace("AES_128", "AES128")
-            .replace("AES_256", "AES256")
-            .replace("CHACHA20_POLY1305_SHA256", "CHACHA20_POLY1305")
-            .replace('_', "-")
-            .into(),
-    }
 }
 
 /// `None`: the time was over.

@@ -25,6 +25,7 @@ use crate::config;
 use crate::config::Rejected;
 use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
+use crate::local::Shared;
 use crate::mesh;
 use crate::stats::Registry;
 use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
@@ -382,6 +383,7 @@ impl Control {
                 }
             }
         }
+        self.data.shared.draining_inbound.cancel();
         self.data.shared.draining.cancel();
         self.data.close();
         let grace = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
@@ -412,7 +414,10 @@ impl Control {
                 let _ = answer.send(self.statics.config_dump(&self.discovery));
             }
             Query::Certificates(answer) => {
-                let _ = answer.send(Vec::new());
+                let _ = answer.send(self.data.contexts.in_use());
+            }
+            Query::Unready(answer) => {
+                let _ = answer.send(dump::unready(&self.discovery, &self.bootstrap, &self.data));
             }
             Query::Command(command, answer) => {
                 let _ = answer.send(Ok(()));
@@ -430,14 +435,18 @@ impl Control {
                 self.data.stop_listening(inbound_only);
             }
             Command::DrainListeners { graceful: true, inbound_only, skip_exit } => {
-                self.data.shared.draining.cancel();
+                let Shared { draining, draining_inbound, .. } = &self.data.shared;
+                draining_inbound.cancel();
+                if !inbound_only {
+                    draining.cancel();
+                }
                 let time = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
                 if !skip_exit {
                     self.listeners_close = Some((Instant::now() + time, inbound_only));
                 }
             }
             // The state that /ready shows is changed already.
-            Command::FailHealthChecks(_) => {}
+            Command::FailHealthChecks(fail) => self.data.shared.failing.store(fail, Relaxed),
         }
         false
     }

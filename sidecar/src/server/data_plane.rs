@@ -62,7 +62,9 @@ impl DataPlane {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),
+            failing: Arc::default(),
             draining: CancellationToken::new(),
+            draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),
         };
         let writer = Writer::start(registry)?;

@@ -9,7 +9,11 @@ use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use prost::Message;
 
 use super::data_plane::DataPlane;
-use crate::admin::{ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState};
+use crate::admin::{
+    ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState, Unready,
+};
+use crate::config;
+use crate::config::bootstrap::Bootstrap;
 use crate::xds::{Discovery, Kind};
 
 /// What stands in the bootstrap, as it was read.
@@ -107,6 +111,43 @@ impl Static {
             resources.secrets.iter().map(|it| entry(Kind::Secret, &it.name, it.encode_to_vec()));
         clusters.chain(listeners).chain(secrets).collect()
     }
+}
+
+/// `/init_dump`
+pub(super) fn unready(
+    discovery: &Discovery,
+    bootstrap: &Bootstrap,
+    data: &DataPlane,
+) -> Vec<Unready> {
+    let short = |kind: Kind| match kind {
+        Kind::Cluster => "CDS",
+        Kind::Listener => "LDS",
+        Kind::Endpoint => "EDS",
+        Kind::Route => "RDS",
+        Kind::Secret => "SDS",
+    };
+    let (first, waiting) = discovery.unready();
+    let mut all = Vec::new();
+    let names = bootstrap.clusters.iter().filter(|cluster| {
+        matches!(cluster.discovery, config::cluster::Discovery::StrictDns { .. })
+            && !data.manager.is_initialized(&cluster.name)
+    });
+    let server: Vec<String> = first
+        .into_iter()
+        .map(|kind| short(kind).to_owned())
+        .chain(names.map(|cluster| format!("DNS {}", cluster.name)))
+        .collect();
+    if !server.is_empty() {
+        all.push(Unready { who: "Server".to_owned(), waits_for: server });
+    }
+    all.extend(waiting.into_iter().map(|((kind, name), needs)| Unready {
+        who: match kind {
+            Kind::Cluster => format!("Cluster {name}"),
+            _ => format!("Listener {name}"),
+        },
+        waits_for: needs.iter().map(|need| format!("{} {}", short(need.kind), need.name)).collect(),
+    }));
+    all
 }
 
 /// `/listeners`

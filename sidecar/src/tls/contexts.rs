@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
 
 use crate::config::Rejected;
 use crate::config::secret::{CertificateSource, Secret, SecretValue, ValidationContext};
@@ -18,6 +19,21 @@ pub(crate) struct Contexts {
     secrets: HashMap<Arc<str>, Stored>,
     servers: HashMap<u64, Weak<ServerContext>>,
     clients: HashMap<u64, Weak<ClientContext>>,
+}
+
+/// The certificates of one TLS context, each with the name of the secret it came in, or `<inline>`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CertificateSet {
+    /// Trusted roots.
+    pub(crate) ca_cert: Vec<(String, CertificateDer<'static>)>,
+    /// Our own certificates, without their issuers.
+    pub(crate) cert_chain: Vec<(String, CertificateDer<'static>)>,
+}
+
+impl CertificateSet {
+    fn places(&self) -> impl Iterator<Item = &str> {
+        self.cert_chain.iter().chain(&self.ca_cert).map(|(place, _)| place.as_str())
+    }
 }
 
 /// A secret that is there.
@@ -107,6 +123,56 @@ impl Contexts {
         drop_dead(&mut self.clients);
         self.clients.insert(config.fingerprint, Arc::downgrade(&context));
         Ok(context)
+    }
+
+    /// The certificates of each context that somebody uses, in the order of their secrets' names.
+    pub(crate) fn in_use(&self) -> Vec<CertificateSet> {
+        let servers = self.servers.values().filter_map(Weak::upgrade);
+        let servers = servers.map(|context| self.set_of(&context.tls.common));
+        let clients = self.clients.values().filter_map(Weak::upgrade);
+        let clients = clients.map(|context| self.set_of(&context.tls.common));
+        let mut sets: Vec<CertificateSet> = servers.chain(clients).collect();
+        sets.sort_by(|a, b| a.places().cmp(b.places()));
+        sets
+    }
+
+    fn set_of(&self, common: &CommonTls) -> CertificateSet {
+        const INLINE: &str = "<inline>";
+        let mut set = CertificateSet::default();
+        let mut own = |place: &str, key: &CertifiedKey| {
+            set.cert_chain.extend(key.cert.first().map(|leaf| (place.to_owned(), leaf.clone())));
+        };
+        for source in &common.certificates {
+            match source {
+                CertificateSource::Inline(key) => own(INLINE, key),
+                CertificateSource::Secret(secret) => {
+                    if let Some(Stored::Certificate(key)) = self.secrets.get(&secret.name) {
+                        own(&secret.name, key);
+                    }
+                }
+            }
+        }
+        let mut trusted = |place: &str, context: &ValidationContext| {
+            set.ca_cert.extend(context.roots.iter().map(|root| (place.to_owned(), root.clone())));
+        };
+        let secret = match &common.validation {
+            Validation::None => None,
+            Validation::Inline(context) => {
+                trusted(INLINE, context);
+                None
+            }
+            Validation::Combined { default, secret } => {
+                trusted(INLINE, default);
+                Some(secret)
+            }
+            Validation::Secret(secret) => Some(secret),
+        };
+        if let Some(secret) = secret
+            && let Some(Stored::Validation { context, .. }) = self.secrets.get(&secret.name)
+        {
+            trusted(&secret.name, context);
+        }
+        set
     }
 
     /// First everything that can fail, for all users; then the changes.

@@ -15,17 +15,20 @@ pub(crate) struct PeerIdentity {
     pub(crate) uri_sans: Vec<Box<str>>,
     /// DNS SANs, in the order of the certificate.
     pub(crate) dns_sans: Vec<Box<str>>,
+    /// Email SANs, in the order of the certificate.
+    pub(crate) email_sans: Vec<Box<str>>,
+    /// Addresses, in the order of the certificate.
+    pub(crate) ip_sans: Vec<Box<str>>,
     /// Subject in the form of RFC 2253, as Envoy prints it: `CN=web,O=acme`.
     pub(crate) subject: Box<str>,
     /// Issuer in the form of RFC 2253.
-    #[cfg_attr(not(test), allow(dead_code))]
-    // for `%DOWNSTREAM_PEER_ISSUER%`, which is refused so far
     pub(crate) issuer: Box<str>,
-    #[cfg_attr(not(test), allow(dead_code))] // for `%DOWNSTREAM_PEER_SERIAL%`, which is refused so far
     /// Serial number in lower-case hexadecimal, two digits a byte, without leading zero bytes.
     pub(crate) serial: Box<str>,
     /// SHA-256 of the certificate.
     pub(crate) sha256: [u8; 32],
+    /// Seconds since the epoch before which the certificate is not yet valid.
+    pub(crate) not_before: i64,
     /// Seconds since the epoch after which the certificate is no longer valid.
     pub(crate) not_after: i64,
     /// Its chain was verified against trusted roots (and not merely accepted).
@@ -36,17 +39,20 @@ pub(crate) struct PeerIdentity {
 
 impl PeerIdentity {
     /// The identity in a presented chain; `None` if there is no certificate that parses.
-    pub(super) fn of(chain: &[CertificateDer<'static>], verified: bool) -> Option<Self> {
+    pub(crate) fn of(chain: &[CertificateDer<'static>], verified: bool) -> Option<Self> {
         let leaf = chain.first()?;
         let certificate = parse(leaf)?;
-        let Names { uri, dns, email: _, ip: _ } = Names::of(&certificate);
+        let Names { uri, dns, email, ip } = Names::of(&certificate);
         Some(Self {
             uri_sans: uri,
             dns_sans: dns,
+            email_sans: email,
+            ip_sans: ip,
             subject: distinguished_name(certificate.subject()).into(),
             issuer: distinguished_name(certificate.issuer()).into(),
             serial: hexadecimal(certificate.raw_serial()).into(),
             sha256: Sha256::digest(leaf).into(),
+            not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
             verified,
             chain: chain.into(),

@@ -3,7 +3,8 @@
 //! Reading order: [`contexts`] (which configuration uses which secret, and what is rebuilt when one changes),
 //! [`server`] and [`client`] (what a connection takes), [`verify`] (is this peer who it has to be), [`san`] (is a name
 //! in its certificate an allowed one), [`certificate`] (what a certificate says), [`identity`] (who the peer is),
-//! [`resumption`] (how long a session may be resumed), [`failure`] (why a handshake failed, for counters and logs).
+//! [`resumption`] (how long a session may be resumed), [`names`] (what was
+//! negotiated, in names), [`failure`] (why a handshake failed, for counters and logs).
 //!
 //! What may be kept when a secret changes:
 //! - a new certificate of our own, as server: everything; the next handshake shows it, sessions stay valid;
@@ -18,6 +19,7 @@ mod client;
 mod contexts;
 mod failure;
 mod identity;
+mod names;
 mod provider;
 mod resumption;
 mod san;
@@ -27,7 +29,8 @@ mod tests;
 mod verify;
 
 pub(crate) use client::ClientContext;
-pub(crate) use contexts::Contexts;
+pub(crate) use contexts::{CertificateSet, Contexts};
 pub(crate) use failure::{Failure, FailureKind};
 pub(crate) use identity::PeerIdentity;
+pub(crate) use names::{TlsFacts, cipher_name, group_name, version_name};
 pub(crate) use server::ServerContext;

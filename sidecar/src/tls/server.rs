@@ -11,7 +11,6 @@ use rustls_pki_types::UnixTime;
 
 use crate::config::tls::DownstreamTls;
 
-use super::certificate::{Names, parse};
 use super::provider::{provider_for, versions};
 use super::resumption::{SoonestExpiry, Tickets};
 use super::verify::{ClientJudge, Trust};
@@ -54,13 +53,13 @@ impl ServerContext {
         identity(connection, trust)
     }
 
-    /// URI SANs of our own certificate, as a client that asked for this name was shown it.
-    pub(crate) fn local_uri_sans(&self, server_name: Option<&str>) -> Arc<[Box<str>]> {
+    /// The certificate that a client which asked for `server_name` is shown.
+    pub(crate) fn own(&self, server_name: Option<&str>) -> Option<Arc<PeerIdentity>> {
         let certificates = self.certificates.0.load();
         let by_name = server_name.and_then(|name| {
-            certificates.iter().find(|named| named.dns.iter().any(|dns| is_for(dns, name)))
+            certificates.iter().find(|named| named.dns().iter().any(|dns| is_for(dns, name)))
         });
-        by_name.or(certificates.first()).map(|named| Arc::clone(&named.uri)).unwrap_or_default()
+        by_name.or(certificates.first())?.identity.clone()
     }
 
     /// Takes new certificates of our own; handshakes from now on show them.
@@ -138,16 +137,21 @@ struct Certificates(ArcSwap<Vec<Named>>);
 #[derive(Debug)]
 struct Named {
     key: Arc<CertifiedKey>,
-    dns: Vec<Box<str>>,
-    uri: Arc<[Box<str>]>,
+    /// What it says; `None` if it is not X.509.
+    identity: Option<Arc<PeerIdentity>>,
+}
+
+impl Named {
+    fn dns(&self) -> &[Box<str>] {
+        self.identity.as_ref().map_or(&[], |identity| &identity.dns_sans)
+    }
 }
 
 impl Certificates {
     fn set(&self, keys: Vec<Arc<CertifiedKey>>) {
         let named = |key: Arc<CertifiedKey>| {
-            let leaf = key.cert.first();
-            let names = leaf.and_then(parse).map(|leaf| Names::of(&leaf)).unwrap_or_default();
-            Named { key, dns: names.dns, uri: names.uri.into() }
+            let identity = PeerIdentity::of(&key.cert, false).map(Arc::new);
+            Named { key, identity }
         };
         self.0.store(Arc::new(keys.into_iter().map(named).collect()));
     }
@@ -164,7 +168,7 @@ impl ResolvesServerCert for Certificates {
         let mut usable =
             certificates.iter().filter(|named| named.key.key.choose_scheme(schemes).is_some());
         let by_name = hello.server_name().and_then(|name| {
-            usable.clone().find(|named| named.dns.iter().any(|dns| is_for(dns, name)))
+            usable.clone().find(|named| named.dns().iter().any(|dns| is_for(dns, name)))
         });
         by_name.or_else(|| usable.next()).map(|named| Arc::clone(&named.key))
     }

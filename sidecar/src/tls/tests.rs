@@ -636,3 +636,34 @@ fn equal_configurations_share_a_context_while_someone_holds_it() {
     assert!(Arc::ptr_eq(&first, &again));
     assert!(first.config().is_some(), "nothing to wait for");
 }
+
+#[test]
+fn certificates_in_use_are_told_with_the_secrets_that_they_came_in() {
+    let authority = Authority::new("a");
+    let mut pair = Pair::new(&authority);
+    let places = |pair: &Pair| -> Vec<(Vec<String>, Vec<String>)> {
+        let names = |list: &[(String, CertificateDer<'static>)]| {
+            list.iter().map(|(place, _)| place.clone()).collect()
+        };
+        let sets = pair.contexts.in_use();
+        sets.iter().map(|set| (names(&set.cert_chain), names(&set.ca_cert))).collect()
+    };
+    let own = |name: &str| (vec![name.to_owned()], vec!["roots".to_owned()]);
+    assert_eq!(places(&pair), [own("client"), own("server")]);
+
+    let renewed = authority.issue(SERVER);
+    pair.certificate("server", Arc::clone(&renewed));
+    assert_eq!(pair.contexts.in_use()[1].cert_chain[0].1, renewed.cert[0], "the current one");
+    let Pair { contexts, server, client } = pair;
+    drop(server);
+    assert_eq!(contexts.in_use().len(), 1, "nobody uses it any more");
+    drop(client);
+}
+
+#[test]
+fn the_certificate_that_a_client_is_shown_is_known() {
+    let authority = Authority::new("a");
+    let pair = Pair::new(&authority);
+    let own = pair.server.own(Some("any.name")).unwrap();
+    assert_eq!(*own.uri_sans, [SERVER.into()]);
+}

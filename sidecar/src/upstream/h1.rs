@@ -1,10 +1,12 @@
 //! HTTP/1 connections to an endpoint: each serves one request at a time.
 
+use std::rc::Rc;
+
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::{Failure, RequestBody};
+use super::{ConnectionFacts, Failure, RequestBody};
 use crate::cluster::Cluster;
 use crate::transport::Transport;
 
@@ -17,6 +19,8 @@ const MAX_BUFFER: usize = 128 * 1024;
 pub(crate) struct Connection<B> {
     /// Where requests go in.
     pub(crate) sender: SendRequest<B>,
+    /// For logs.
+    pub(crate) facts: Rc<ConnectionFacts>,
     /// Requests so far.
     pub(crate) requests: u32,
     /// Since when it exists.
@@ -40,12 +44,13 @@ pub(crate) async fn handshake<B: RequestBody>(
     if cluster.config.max_response_headers_count != 100 {
         builder.max_headers(cluster.config.max_response_headers_count);
     }
+    let facts = Rc::new(ConnectionFacts::of(&transport));
     let (sender, connection) = builder
         .handshake(TokioIo::new(transport))
         .await
         .map_err(|error| Failure::Connect(error.to_string()))?;
     cluster.stats.local().upstream_cx_http1_total.inc();
     let now = Instant::now();
-    let connection_state = Connection { sender, requests: 0, opened: now, idle_since: now };
+    let connection_state = Connection { sender, facts, requests: 0, opened: now, idle_since: now };
     Ok((connection_state, connection.with_upgrades()))
 }

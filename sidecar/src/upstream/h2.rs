@@ -11,7 +11,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Failure, RequestBody};
+use super::{ConnectionFacts, Failure, RequestBody};
 use crate::cluster::Cluster;
 use crate::transport::Transport;
 
@@ -24,6 +24,8 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 pub(crate) struct Connection<B> {
     /// Where requests go in.
     pub(crate) sender: RefCell<SendRequest<B>>,
+    /// For logs.
+    pub(crate) facts: Rc<ConnectionFacts>,
     /// Requests under way.
     pub(crate) active: Cell<u32>,
     /// Requests so far.
@@ -92,6 +94,7 @@ pub(crate) async fn handshake<B: RequestBody>(
     if let Some((interval, timeout)) = options.keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
+    let facts = Rc::new(ConnectionFacts::of(&transport));
     let (sender, driver) = builder
         .handshake(TokioIo::new(transport))
         .await
@@ -100,6 +103,7 @@ pub(crate) async fn handshake<B: RequestBody>(
     let now = Instant::now();
     let connection = Rc::new(Connection {
         sender: RefCell::new(sender),
+        facts,
         active: Cell::new(0),
         requests: Cell::new(0),
         allowed: Cell::new(u32::MAX),

@@ -1,15 +1,17 @@
 //! Connections to endpoints, kept by each worker for itself.
 //!
 //! Reading order: [`pool`] (where a request gets a connection and where it goes back), [`h1`] and [`h2`] (what a
-//! connection is in each version of HTTP), [`connect`] (how one is made), [`failure`] (what can go wrong, and whether a
+//! connection is in each version of HTTP), [`connect`] (how one is made), [`facts`] (what a log may say of it), [`failure`] (what can go wrong, and whether a
 //! retry is safe).
 
 pub(crate) mod connect;
+mod facts;
 pub(crate) mod failure;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod pool;
 
+pub(crate) use facts::ConnectionFacts;
 pub(crate) use failure::Failure;
 pub(crate) use pool::{Acquired, Pool, Pools, Protocol};
 

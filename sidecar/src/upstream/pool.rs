@@ -14,7 +14,7 @@ use http::Version;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Failure, RequestBody, connect, h1, h2};
+use super::{ConnectionFacts, Failure, RequestBody, connect, h1, h2};
 use crate::cluster::{Cluster, Endpoint, EndpointId, RoutingPriority};
 use crate::config::cluster::UpstreamProtocol;
 use crate::transport::Transport;
@@ -61,6 +61,14 @@ pub(crate) enum Acquired<B: RequestBody> {
 }
 
 impl<B: RequestBody> Acquired<B> {
+    /// What a log may say of it, and whether it is HTTP/2.
+    pub(crate) fn facts(&self) -> (Rc<ConnectionFacts>, bool) {
+        match self {
+            Self::Http1(connection) => (Rc::clone(&connection.facts), false),
+            Self::Http2(shared) => (Rc::clone(&shared.connection.facts), true),
+        }
+    }
+
     /// Whether a request was served on it before: it may have been closed by the endpoint at this very moment.
     pub(crate) fn was_used(&self) -> bool {
         match self {

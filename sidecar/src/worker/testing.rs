@@ -86,7 +86,9 @@ impl Sidecar {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),
+            failing: Arc::default(),
             draining: CancellationToken::new(),
+            draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),
         };
         let worker = spawn(0, shared.clone()).unwrap();

@@ -27,7 +27,7 @@ use super::lifetimes::Lifetimes;
 use super::needs::Need;
 use super::streams::{Forgotten, Stream, Streams};
 use super::subscription::{Incoming, Interest, Response, Update};
-use super::warming::{Feed, Warming};
+use super::warming::{Feed, Unready, Warming};
 use super::{Changes, Kind, Opened, Publish, Refusal, Resources, StreamId};
 use crate::config;
 use crate::config::Rejected;
@@ -286,6 +286,13 @@ impl Discovery {
             First::Unneeded | First::Over => None,
         });
         firsts.chain(self.warming.deadline()).chain(self.lifetimes.next()).min()
+    }
+
+    /// Clusters and listeners that wait, each with what it waits for; first the types of which no answer came yet.
+    pub(crate) fn unready(&self) -> (Vec<Kind>, Vec<Unready>) {
+        let firsts = [(Kind::Cluster, self.first_clusters), (Kind::Listener, self.first_listeners)];
+        let awaited = firsts.into_iter().filter(|(_, first)| matches!(first, First::Awaited(_)));
+        (awaited.map(|(kind, _)| kind).collect(), self.warming.unready())
     }
 
     /// How far the start is.

@@ -43,6 +43,9 @@ pub(crate) struct Warming {
 /// Names of one type that one source is asked for.
 pub(crate) type Feed = (Kind, Origin);
 
+/// A cluster or listener, and what it waits for.
+pub(crate) type Unready = ((Kind, Arc<str>), Vec<Need>);
+
 /// A cluster or listener by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Waiter {
@@ -351,6 +354,26 @@ impl Warming {
         let mut feeds = self.uses.iter().filter(|((other, _), _)| *other == kind);
         let (feed, _) = feeds.find(|(_, uses)| uses.counts.contains_key(name))?;
         Some(feed.1.clone())
+    }
+
+    /// Clusters and listeners that wait, each with what it waits for.
+    pub(crate) fn unready(&self) -> Vec<Unready> {
+        let mut all: BTreeMap<&Waiter, Vec<Need>> = BTreeMap::new();
+        for (need, waiters) in &self.waiting {
+            for waiter in waiters {
+                all.entry(waiter).or_default().push(need.clone());
+            }
+        }
+        all.into_iter()
+            .map(|(waiter, mut needs)| {
+                needs.sort();
+                let who = match waiter {
+                    Waiter::Cluster(name) => (Kind::Cluster, Arc::clone(name)),
+                    Waiter::Listener(name) => (Kind::Listener, Arc::clone(name)),
+                };
+                (who, needs)
+            })
+            .collect()
     }
 
     /// Clusters that wait.

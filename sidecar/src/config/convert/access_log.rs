@@ -14,7 +14,7 @@ use crate::config::Problems;
 use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Sink};
 
 use super::common::{json_object, text, unknown_type, unpack, unsupported};
-use super::{data_source, format};
+use super::{access_log_filter, data_source, format};
 
 /// Envoy's default format.
 pub(super) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -37,12 +37,15 @@ pub(super) fn convert(
 fn one(problems: &mut Problems, proto: accesslog::AccessLog) -> Option<AccessLog> {
     // name: of the logger, which its type already says.
     let accesslog::AccessLog { name: _, filter, config_type } = proto;
-    unsupported!(problems; filter);
+    let filter = filter.and_then(|filter| {
+        problems.field("filter", |problems| access_log_filter::convert(problems, filter))
+    });
     let Some(accesslog::access_log::ConfigType::TypedConfig(config)) = config_type else {
         problems.reject_field("typed_config", "required");
         return None;
     };
-    problems.field("typed_config", |problems| logger(problems, &config))
+    let log = problems.field("typed_config", |problems| logger(problems, &config))?;
+    Some(AccessLog { filter, ..log })
 }
 
 fn logger(problems: &mut Problems, config: &Any) -> Option<AccessLog> {
@@ -50,19 +53,27 @@ fn logger(problems: &mut Problems, config: &Any) -> Option<AccessLog> {
         let FileAccessLog { path, access_log_format } = unpack(problems, config)?;
         let sink = sink(text(problems, "path", path));
         let format = file_format(problems, access_log_format)?;
-        return Some(AccessLog { sink, format });
+        return Some(AccessLog { sink, format, filter: None });
     }
     if any::holds::<stream::StdoutAccessLog>(config) {
         let stream::StdoutAccessLog { access_log_format } = unpack(problems, config)?;
         let format = access_log_format
             .map(|stream::stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Some(AccessLog { sink: Sink::Stdout, format: line_format(problems, format)? });
+        return Some(AccessLog {
+            sink: Sink::Stdout,
+            format: line_format(problems, format)?,
+            filter: None,
+        });
     }
     if any::holds::<stream::StderrAccessLog>(config) {
         let stream::StderrAccessLog { access_log_format } = unpack(problems, config)?;
         let format = access_log_format
             .map(|stream::stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Some(AccessLog { sink: Sink::Stderr, format: line_format(problems, format)? });
+        return Some(AccessLog {
+            sink: Sink::Stderr,
+            format: line_format(problems, format)?,
+            filter: None,
+        });
     }
     unknown_type(problems, config, &["FileAccessLog", "StdoutAccessLog", "StderrAccessLog"]);
     None

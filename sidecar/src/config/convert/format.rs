@@ -7,6 +7,8 @@ use http::HeaderName;
 
 use crate::config::access_log::{Command, Format, FormatPart, HeaderOrPseudo, Operator};
 
+use super::format_arguments::{certificate, common_duration, path};
+
 /// Parses a format string.
 ///
 /// # Errors
@@ -78,7 +80,9 @@ fn command(text: &str) -> Result<(FormatPart, &str), String> {
     }
     let operator = operator(name, argument)?;
     if max_length.is_some() && !has_text(&operator) {
-        return Err(format!("%{name}% takes no length: only REQ, RESP and TRAILER do"));
+        return Err(format!(
+            "%{name}% takes no length: only REQ, RESP, TRAILER, PATH and QUERY_PARAM do"
+        ));
     }
     Ok((FormatPart::Command(Command { operator, max_length }), rest))
 }
@@ -96,33 +100,61 @@ fn environment(argument: Option<&str>, max_length: Option<usize>) -> Result<Stri
     Ok(value)
 }
 
-/// Only headers are shortened, as in Envoy: other values are short, or numbers.
+/// Only headers, paths and the like are shortened, as in Envoy: other values are short, or numbers.
 fn has_text(operator: &Operator) -> bool {
-    matches!(operator, Operator::Req(..) | Operator::Resp(..) | Operator::Trailer(..))
+    matches!(
+        operator,
+        Operator::Req(..)
+            | Operator::Resp(..)
+            | Operator::Trailer(..)
+            | Operator::Path { .. }
+            | Operator::QueryParam(_)
+            | Operator::Nothing
+    )
 }
 
 fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
     let plain = match name {
         "START_TIME" => {
-            return Ok(Operator::StartTime(
-                argument.filter(|format| !format.is_empty()).map(Into::into),
-            ));
+            return Ok(Operator::StartTime(optional(argument)));
         }
         "REQ" => return header_pair(name, argument).map(|(a, b)| Operator::Req(a, b)),
         "RESP" => return header_pair(name, argument).map(|(a, b)| Operator::Resp(a, b)),
         "TRAILER" => return trailer_pair(name, argument),
         "GRPC_STATUS" => return grpc_status(argument),
+        "EMIT_TIME" => return Ok(Operator::EmitTime(optional(argument))),
+        "COMMON_DURATION" => return common_duration(argument),
+        "PATH" => return path(argument),
+        "QUERY_PARAM" => {
+            return match argument.filter(|name| !name.is_empty()) {
+                Some(name) => Ok(Operator::QueryParam(name.into())),
+                None => Err("%QUERY_PARAM% needs the name of a parameter".to_owned()),
+            };
+        }
+        "RESPONSE_CODE_DETAILS" => {
+            return match argument {
+                None | Some("") => Ok(Operator::ResponseCodeDetails { whitespace: false }),
+                Some("ALLOW_WHITESPACES") => Ok(Operator::ResponseCodeDetails { whitespace: true }),
+                Some(other) => Err(format!(
+                    "%RESPONSE_CODE_DETAILS({other})% is not supported: ALLOW_WHITESPACES or nothing"
+                )),
+            };
+        }
+        // They name what filters write there. None that we have does.
+        "DYNAMIC_METADATA" | "FILTER_STATE" if argument.is_some_and(|name| !name.is_empty()) => {
+            return Ok(Operator::Nothing);
+        }
         "PROTOCOL" => Operator::Protocol,
         "REQUEST_METHOD" => Operator::RequestMethod,
         "REQUEST_PATH" => Operator::RequestPath,
         "RESPONSE_CODE" => Operator::ResponseCode,
-        "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
         "RESPONSE_FLAGS" => Operator::ResponseFlags,
         "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
         "BYTES_RECEIVED" => Operator::BytesReceived,
         "BYTES_SENT" => Operator::BytesSent,
         "DURATION" => Operator::Duration,
         "REQUEST_DURATION" => Operator::RequestDuration,
+        "REQUEST_TX_DURATION" => Operator::RequestTxDuration,
         "RESPONSE_DURATION" => Operator::ResponseDuration,
         "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
         "UPSTREAM_HOST" => Operator::UpstreamHost,
@@ -140,9 +172,33 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "DOWNSTREAM_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress,
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddressWithoutPort,
         "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
-        "DOWNSTREAM_PEER_URI_SAN" => Operator::DownstreamPeerUriSan,
-        "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
-        "DOWNSTREAM_PEER_SUBJECT" => Operator::DownstreamPeerSubject,
+        "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemotePort,
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::DownstreamDirectRemotePort,
+        // No listener filter that we have changes the address that a connection came to.
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress,
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => {
+            Operator::DownstreamLocalAddressWithoutPort
+        }
+        "DOWNSTREAM_DIRECT_LOCAL_PORT" => Operator::DownstreamLocalPort,
+        "DOWNSTREAM_TLS_GROUP" => Operator::DownstreamTlsGroup,
+        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::UpstreamHostNameWithoutPort,
+        "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
+        "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
+        "UPSTREAM_REMOTE_ADDRESS" => Operator::UpstreamRemoteAddress,
+        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::UpstreamRemoteAddressWithoutPort,
+        "UPSTREAM_REMOTE_PORT" => Operator::UpstreamRemotePort,
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::UpstreamLocalAddressWithoutPort,
+        "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalPort,
+        "UPSTREAM_TLS_VERSION" => Operator::UpstreamTlsVersion,
+        "UPSTREAM_TLS_CIPHER" => Operator::UpstreamTlsCipher,
+        "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
+        "ACCESS_LOG_TYPE" => Operator::AccessLogType,
+        "UNIQUE_ID" => Operator::UniqueId,
+        "TRACE_ID" => Operator::TraceId,
+        "SPAN_ID" => Operator::SpanId,
+        "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => Operator::Zero,
+        "CUSTOM_FLAGS" => Operator::CustomFlags,
         "DOWNSTREAM_TLS_VERSION" => Operator::DownstreamTlsVersion,
         "DOWNSTREAM_TLS_CIPHER" => Operator::DownstreamTlsCipher,
         "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
@@ -154,6 +210,9 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "HOSTNAME" => Operator::Hostname,
         "GRPC_STATUS_NUMBER" => Operator::GrpcStatusNumber,
         _ => {
+            if let Some(operator) = certificate(name, argument) {
+                return Ok(operator);
+            }
             return Err(format!(
                 "the command operator %{name}% is not supported by this version of Outrigger"
             ));
@@ -170,11 +229,16 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
 fn grpc_status(argument: Option<&str>) -> Result<Operator, String> {
     match argument {
         None | Some("" | "CAMEL_STRING") => Ok(Operator::GrpcStatus),
+        Some("SNAKE_STRING") => Ok(Operator::GrpcStatusSnake),
         Some("NUMBER") => Ok(Operator::GrpcStatusNumber),
-        Some(other) => {
-            Err(format!("%GRPC_STATUS({other})% is not supported: CAMEL_STRING or NUMBER"))
-        }
+        Some(other) => Err(format!(
+            "%GRPC_STATUS({other})% is not supported: CAMEL_STRING, SNAKE_STRING or NUMBER"
+        )),
     }
+}
+
+pub(super) fn optional(argument: Option<&str>) -> Option<Box<str>> {
+    argument.filter(|format| !format.is_empty()).map(Into::into)
 }
 
 /// `X` or `X?Y`.
@@ -280,7 +344,12 @@ mod tests {
     #[test]
     fn what_is_no_operator_is_refused_by_name() {
         for (text, named) in [
-            ("%DYNAMIC_METADATA(a:b)%", "%DYNAMIC_METADATA%"),
+            ("%UPSTREAM_METADATA(a:b)%", "%UPSTREAM_METADATA%"),
+            ("%DYNAMIC_METADATA%", "%DYNAMIC_METADATA%"),
+            ("%UPSTREAM_LOCAL_SUBJECT%", "%UPSTREAM_LOCAL_SUBJECT%"),
+            ("%PATH(XX)%", "expected WQ or NQ"),
+            ("%COMMON_DURATION(DS_RX_BEG:ms)%", "expected FROM:TO:UNIT"),
+            ("%QUERY_PARAM%", "needs the name of a parameter"),
             ("50% of it", "% of it"),
             ("%PROTOCOL", "%PROTOCOL"),
             ("%PROTOCOL(x)%", "takes no argument"),

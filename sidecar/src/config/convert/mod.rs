@@ -12,6 +12,7 @@
 //! below give a value only if nothing was refused.
 
 mod access_log;
+mod access_log_filter;
 mod bootstrap;
 mod bootstrap_references;
 mod certificate;
@@ -26,6 +27,7 @@ mod discovery;
 mod endpoint;
 mod filter_overrides;
 pub(in crate::config) mod format;
+mod format_arguments;
 mod hash_policy;
 mod header;
 mod http_connection_manager;

@@ -75,6 +75,33 @@ async fn draining_lets_a_request_finish_says_close_and_then_closes() {
 }
 
 #[tokio::test]
+async fn while_health_checks_are_failed_every_response_asks_the_client_to_go() {
+    let upstream = Upstream::bind().await;
+    let address = upstream.always(OK);
+    let sidecar = Sidecar::proxy(&[address], "", "", "");
+    let failing = |fail| sidecar.shared.failing.store(fail, std::sync::atomic::Ordering::Relaxed);
+    let mut kept = sidecar.connect().await;
+    assert_eq!(header(&kept.ask(GET).await, "connection"), None);
+    failing(true);
+    kept.write(GET).await;
+    assert_eq!(header(&kept.read_to_end().await, "connection"), Some("close"));
+    failing(false);
+    let mut later = sidecar.connect().await;
+    assert_eq!(header(&later.ask(GET).await, "connection"), None);
+}
+
+#[tokio::test]
+async fn a_drain_of_inbound_traffic_leaves_the_rest_alone() {
+    let upstream = Upstream::bind().await;
+    let address = upstream.always(OK);
+    let sidecar = Sidecar::proxy(&[address], "", "", "");
+    let mut client = sidecar.connect().await;
+    sidecar.shared.draining_inbound.cancel();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(header(&client.ask(GET).await, "connection"), None);
+}
+
+#[tokio::test]
 async fn a_drained_http2_connection_says_goaway_and_finishes_its_streams() {
     let upstream = Upstream::bind().await;
     let sidecar = Sidecar::proxy(&[upstream.address], "", "", "");

@@ -469,6 +469,51 @@ fn the_router_is_the_last_filter_and_filters_that_are_unknown_are_refused_unless
 }
 
 #[test]
+fn filters_of_access_logs_have_what_they_compare_with() {
+    let nested = (0..17).fold(
+        json!({"traceable_filter": {}}),
+        |inner, _| json!({"or_filter": {"filters": [{"traceable_filter": {}}, inner]}}),
+    );
+    let deepest =
+        "HCM.access_log[0].filter".to_owned() + &".or_filter.filters[1]".repeat(16) + ".or_filter";
+    let base = "HCM.access_log[0].filter";
+    for (filter, path, reason) in [
+        (json!({}), "", "a filter is required"),
+        (json!({"status_code_filter": {}}), ".status_code_filter.comparison", "required"),
+        (
+            json!({"duration_filter": {"comparison": {"op": "GE"}}}),
+            ".duration_filter.comparison.value",
+            "required",
+        ),
+        (
+            json!({"status_code_filter": {"comparison": {"op": 9, "value": {"runtime_key": "a"}}}}),
+            ".status_code_filter.comparison.op",
+            "9 is not one of the values",
+        ),
+        (json!({"runtime_filter": {}}), ".runtime_filter.runtime_key", "must not be empty"),
+        (
+            json!({"and_filter": {"filters": [{"traceable_filter": {}}]}}),
+            ".and_filter.filters",
+            "at least two",
+        ),
+        (json!({"header_filter": {}}), ".header_filter.header", "required"),
+        (
+            json!({"response_flag_filter": {"flags": ["UF", "XX"]}}),
+            ".response_flag_filter.flags[1]",
+            "\"XX\" is not a response flag",
+        ),
+        (
+            json!({"grpc_status_filter": {"statuses": [17]}}),
+            ".grpc_status_filter.statuses[0]",
+            "17 is not one of the values",
+        ),
+    ] {
+        refused_at(&[(base, filter)], &format!("{base}{path}"), reason);
+    }
+    refused_at(&[(base, nested)], &deepest, "more than 16 deep");
+}
+
+#[test]
 fn what_is_wrong_is_all_told_at_once() {
     let found = convert(changed(&[
         ("HCM.stat_prefix", json!("")),
