@@ -3,6 +3,7 @@
 //! All of it is `Rc` and `Cell`: a worker is one thread.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -53,6 +54,8 @@ pub(crate) struct Local {
     cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     view: RefCell<View>,
     next_id: Cell<u64>,
+    /// Clusters that requests named, as they were found last.
+    names: RefCell<HashMap<Arc<str>, ClusterId>>,
 }
 
 impl Local {
@@ -67,6 +70,7 @@ impl Local {
             cache: RefCell::new(cache),
             view,
             next_id: Cell::new(0),
+            names: RefCell::default(),
         })
     }
 
@@ -80,6 +84,20 @@ impl Local {
             *view = Rc::new(Arc::clone(current));
         }
         Rc::clone(&view)
+    }
+
+    /// The cluster of this name in `view`. Looked for among all only when it is first asked for, or was not there.
+    pub(crate) fn cluster_named(&self, view: &View, name: &str) -> Option<ClusterId> {
+        let mut names = self.names.borrow_mut();
+        let known = names.get(name).copied();
+        let is_it = |id| view.clusters.get(id).is_some_and(|cluster| *cluster.name == *name);
+        if let Some(id) = known.filter(|id| is_it(*id)) {
+            return Some(id);
+        }
+        names.remove(name);
+        let cluster = view.clusters.iter().find(|cluster| *cluster.name == *name)?;
+        names.insert(Arc::clone(&cluster.name), cluster.id);
+        Some(cluster.id)
     }
 
     /// A number that no other connection of the process has.

@@ -42,6 +42,8 @@ const ROUTES: &str = r#"
       num_retries: 2
       retry_host_predicate: [{name: envoy.retry_host_predicates.previous_hosts, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]
       host_selection_retry_max_attempts: 30
+- match: {prefix: /asked}
+  route: {cluster: a, retry_policy: {retry_on: 5xx, rate_limited_retry_back_off: {reset_headers: [{name: retry-after}], max_interval: 2s}}}
 - {match: {prefix: /none}, route: {cluster: a}}
 "#;
 
@@ -131,6 +133,11 @@ fn conditions() -> Vec<Case> {
             .get("/codes", "200 a,a")
             .script("a", [failing(500)])
             .get("/codes", "500 a"),
+        Case::new("a_response_says_when_to_try_again")
+            .script("a", [failing(503).header("retry-after", "1")])
+            .get("/asked", "200 a,a")
+            .script("a", [failing(503).header("retry-after", "3600")])
+            .get("/asked", "200 a,a"),
         Case::new("several_conditions")
             .script("a", [failing(418)])
             .get("/several", "200 a,a")

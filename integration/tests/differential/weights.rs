@@ -11,6 +11,7 @@ const ROUTES: &str = r#"
   route: {weighted_clusters: {clusters: [{name: a, weight: 80}, {name: b, weight: 20}]}}
 - match: {prefix: /zero}
   route: {weighted_clusters: {clusters: [{name: a, weight: 0}, {name: b, weight: 1}]}}
+- {match: {prefix: /named}, route: {cluster_header: x-cluster}}
 - {match: {prefix: /robin}, route: {cluster: robin}}
 - {match: {prefix: /weighted}, route: {cluster: weighted}}
 - {match: {prefix: /random}, route: {cluster: random}}
@@ -47,6 +48,12 @@ pub(crate) fn group() -> Group {
             Case::custom("weighted_clusters_split_by_weight", |world| {
                 Box::pin(share(world, "/split", 500, 346..=454))
             }),
+            Case::new("a_header_names_the_cluster")
+                .send(Request::get("/named").header("x-cluster", "a"), "200 a")
+                .send(Request::get("/named").header("x-cluster", "b"), "200 b")
+                .send(Request::get("/named").header("x-cluster", "a"), "200 a")
+                .send(Request::get("/named").header("x-cluster", "missing"), "503 -")
+                .send(Request::get("/named"), "503 -"),
             Case::custom("a_weight_of_zero_gets_nothing", |world| {
                 Box::pin(share(world, "/zero", 50, 0..=0))
             }),

@@ -212,6 +212,8 @@ pub enum ClusterSpecifier {
     Cluster(Arc<str>),
     /// Several, by weight.
     Weighted(Vec<WeightedCluster>),
+    /// The cluster that this header of the request names.
+    Header(HeaderName),
 }
 
 /// One of several clusters.
@@ -317,6 +319,19 @@ pub struct RetryPolicy {
     pub base_interval: Duration,
     /// Upper bound of any delay. Default ten times the base.
     pub max_interval: Duration,
+    /// Headers of a response that say when to try again, in order (`rate_limited_retry_back_off`).
+    pub reset_headers: Vec<(HeaderName, ResetFormat)>,
+    /// A longer wait than this is not taken from a header. Default 300 s.
+    pub reset_max_interval: Duration,
+}
+
+/// Envoy's `ResetHeaderFormat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// Seconds from now.
+    Seconds,
+    /// Seconds since the epoch.
+    UnixTimestamp,
 }
 
 /// A set of retry conditions.

@@ -1,13 +1,13 @@
 //! Whether a request is tried again, and when. Conditions and back-off are Envoy's (documentation of `x-envoy-retry-on`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode};
 
 use super::headers::{GRPC_STATUS, X_ENVOY_RATELIMITED};
 use super::matching::RequestView;
 use crate::cluster::{Breaker, EndpointId, RoutingPriority};
-use crate::config::route::{RetryOn, RetryPolicy};
+use crate::config::route::{ResetFormat, RetryOn, RetryPolicy};
 use crate::local::ClusterRef;
 use crate::upstream::Failure;
 
@@ -110,6 +110,13 @@ impl<'p> Retries<'p> {
         self.remaining -= 1;
         self.done += 1;
         stats.upstream_rq_retry.inc();
+        if let Attempted::Response(_, headers) = attempted
+            && let Some(wait) = asked_for(self.policy, headers, SystemTime::now())
+        {
+            stats.upstream_rq_retry_backoff_ratelimited.inc();
+            // All who were told the same must not come back at once.
+            return Verdict::After(wait.mul_f64(1.0 + fastrand::f64() / 2.0));
+        }
         stats.upstream_rq_retry_backoff_exponential.inc();
         Verdict::After(back_off(self.policy, self.done, fastrand::f64()))
     }
@@ -185,6 +192,21 @@ fn wants(policy: &RetryPolicy, attempted: Attempted<'_>) -> bool {
     }
 }
 
+/// How long a response asks to wait, if the policy looks at it.
+fn asked_for(policy: &RetryPolicy, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    policy.reset_headers.iter().find_map(|(name, format)| {
+        let number: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+        let wait = match format {
+            ResetFormat::Seconds => Duration::from_secs(number),
+            ResetFormat::UnixTimestamp => {
+                let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+                Duration::from_secs(number.checked_sub(now.as_secs())?)
+            }
+        };
+        (!wait.is_zero() && wait <= policy.reset_max_interval).then_some(wait)
+    })
+}
+
 /// The delay before retry `n`, from 1: anything below `min(base * 2^(n-1), max)`.
 fn back_off(policy: &RetryPolicy, n: u32, random: f64) -> Duration {
     let factor = 1u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -210,6 +232,8 @@ mod tests {
             host_selection_retry_max_attempts: 1,
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_millis(250),
+            reset_headers: Vec::new(),
+            reset_max_interval: Duration::from_secs(300),
         }
     }
 
@@ -294,5 +318,29 @@ mod tests {
         assert_eq!(most, [25, 50, 100, 200, 250]);
         assert_eq!(back_off(&policy, 3, 0.0), Duration::ZERO);
         assert_eq!(back_off(&policy, 40, 1.0).as_millis(), 250);
+    }
+
+    #[test]
+    fn a_response_says_when_to_come_back_unless_that_is_past_or_too_late() {
+        let mut policy = policy(RetryOn::FIVE_XX);
+        policy.reset_headers = vec![
+            (http::HeaderName::from_static("retry-after"), ResetFormat::Seconds),
+            (http::HeaderName::from_static("x-reset"), ResetFormat::UnixTimestamp),
+        ];
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (name, value, expected) in [
+            ("retry-after", "5", seconds(5)),
+            ("retry-after", "300", seconds(300)),
+            ("retry-after", "301", None),
+            ("retry-after", "soon", None),
+            ("x-reset", "1007", seconds(7)),
+            ("x-reset", "999", None),
+            ("x-reset", "1000", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(asked_for(&policy, &headers, now), expected, "{name}: {value}");
+        }
     }
 }

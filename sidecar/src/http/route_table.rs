@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::matching::RequestView;
@@ -73,13 +74,20 @@ pub(crate) enum Target {
         /// The whole sum; more than 0.
         total: u64,
     },
+    /// The one that this header names.
+    Header(HeaderName),
 }
 
 impl Target {
-    /// A cluster, and its place among the weighted clusters if there are several.
-    pub(crate) fn choose(&self) -> Option<(ClusterId, Option<usize>)> {
+    /// A cluster, and its place among the weighted clusters if there are several. `named` finds one by its name.
+    pub(crate) fn choose(
+        &self,
+        headers: &HeaderMap,
+        named: impl FnOnce(&str) -> Option<ClusterId>,
+    ) -> Option<(ClusterId, Option<usize>)> {
         match self {
             Self::None => None,
+            Self::Header(name) => Some((named(headers.get(name)?.to_str().ok()?)?, None)),
             Self::Cluster(id) => Some((*id, None)),
             Self::Weighted { choices, total } => {
                 let draw = fastrand::u64(0..(*total).max(1));
@@ -192,6 +200,7 @@ impl Route {
             RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } => Target::None,
             RouteAction::Forward(forward) => match &forward.cluster {
                 ClusterSpecifier::Cluster(name) => Target::Cluster(resolve(name)),
+                ClusterSpecifier::Header(name) => Target::Header(name.clone()),
                 ClusterSpecifier::Weighted(clusters) => {
                     let mut total = 0;
                     let choices = clusters
@@ -320,7 +329,7 @@ fn needs_of_responses(config: &config::route::RouteConfiguration) -> Needs {
     let clusters = routes.clone().flat_map(|route| match &route.action {
         RouteAction::Forward(forward) => match &forward.cluster {
             ClusterSpecifier::Weighted(clusters) => clusters.as_slice(),
-            ClusterSpecifier::Cluster(_) => &[],
+            ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => &[],
         },
         _ => &[],
     });

@@ -130,7 +130,8 @@ async fn route(
     let internal_only = table.map_or(&[][..], |table| &table.config.internal_only_headers);
     let accepted = accept(connection, exchange, request, internal_only)?;
 
-    let matched = table.and_then(|table| Matched::find(table, request, &accepted));
+    let matched =
+        table.and_then(|table| Matched::find(connection, &view, table, request, &accepted));
     if let Some(matched) = &matched
         && let Some(facts) = &mut exchange.facts
     {
@@ -268,11 +269,19 @@ pub(crate) struct Matched<'t> {
 }
 
 impl<'t> Matched<'t> {
-    fn find(table: &'t RouteTable, request: &Parts, accepted: &Accepted) -> Option<Self> {
+    fn find(
+        connection: &Connection,
+        view: &View,
+        table: &'t RouteTable,
+        request: &Parts,
+        accepted: &Accepted,
+    ) -> Option<Self> {
         let request = view_of(request, accepted);
         let host: &VirtualHost = table.host(request.authority)?;
         let route = host.route(&request)?;
-        Some(Self { table, host: table.host_config(host)?, route, target: route.target.choose() })
+        let named = |name: &str| connection.local.cluster_named(view, name);
+        let target = route.target.choose(request.headers, named);
+        Some(Self { table, host: table.host_config(host)?, route, target })
     }
 
     fn weighted(&self) -> Option<&'t WeightedCluster> {
@@ -280,7 +289,7 @@ impl<'t> Matched<'t> {
         match &self.route.config.action {
             RouteAction::Forward(forward) => match &forward.cluster {
                 ClusterSpecifier::Weighted(clusters) => clusters.get(index?),
-                ClusterSpecifier::Cluster(_) => None,
+                ClusterSpecifier::Cluster(_) | ClusterSpecifier::Header(_) => None,
             },
             _ => None,
         }
@@ -300,7 +309,7 @@ impl<'t> Matched<'t> {
         match &self.route.config.action {
             RouteAction::Forward(forward) => match &forward.cluster {
                 ClusterSpecifier::Cluster(name) => Some(name),
-                ClusterSpecifier::Weighted(_) => None,
+                ClusterSpecifier::Weighted(_) | ClusterSpecifier::Header(_) => None,
             },
             _ => None,
         }

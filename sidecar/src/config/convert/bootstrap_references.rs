@@ -191,6 +191,7 @@ impl Known<'_> {
                 let path =
                     format!("route_config.virtual_hosts[{host_index}].routes[{index}].route");
                 problems.field(&path, |problems| match &forward.cluster {
+                    ClusterSpecifier::Header(_) => {}
                     ClusterSpecifier::Cluster(name) => self.named(problems, "cluster", name),
                     ClusterSpecifier::Weighted(clusters) => {
                         for (index, cluster) in clusters.iter().enumerate() {

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::route::v3 as proto;
 use outrigger_proto::envoy::config::route::v3::retry_policy as policy;
 use outrigger_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 
 use crate::config::Problems;
-use crate::config::route::{RetryOn, RetryPolicy};
+use crate::config::route::{ResetFormat, RetryOn, RetryPolicy};
 
 use super::common::{
-    duration, number, positive_duration, required, unknown_type, unpack, unsupported,
+    duration, enumeration, header_name, number, positive_duration, required, unknown_type, unpack,
+    unsupported,
 };
 use super::matcher;
 
 /// Upper bound of the first delay where the policy does not say.
 const DEFAULT_BASE: Duration = Duration::from_millis(25);
+
+/// A longer wait is not taken from a response where the policy does not say.
+const DEFAULT_RESET_MAX: Duration = Duration::from_secs(300);
 
 /// The policy in the field `retry_policy`.
 pub(super) fn convert(
@@ -47,8 +51,7 @@ fn policy_of(problems: &mut Problems, proto: proto::RetryPolicy) -> Option<Retry
         refresh_cluster_on_retry,
     } = proto;
     unsupported!(problems;
-        retry_priority, retry_options_predicates, rate_limited_retry_back_off,
-        refresh_cluster_on_retry);
+        retry_priority, retry_options_predicates, refresh_cluster_on_retry);
     let mut avoid_previous_hosts = false;
     for (index, proto) in retry_host_predicate.into_iter().enumerate() {
         avoid_previous_hosts |= problems
@@ -69,6 +72,7 @@ fn policy_of(problems: &mut Problems, proto: proto::RetryPolicy) -> Option<Retry
         })
         .collect();
     let (base_interval, max_interval) = back_off(problems, retry_back_off);
+    let (reset_headers, reset_max_interval) = rate_limited(problems, rate_limited_retry_back_off);
     Some(RetryPolicy {
         on: conditions(&retry_on),
         num_retries: number(num_retries).unwrap_or(1),
@@ -87,6 +91,8 @@ fn policy_of(problems: &mut Problems, proto: proto::RetryPolicy) -> Option<Retry
         host_selection_retry_max_attempts,
         base_interval,
         max_interval,
+        reset_headers,
+        reset_max_interval,
     })
 }
 
@@ -142,5 +148,32 @@ fn back_off(problems: &mut Problems, proto: Option<policy::RetryBackOff>) -> (Du
             problems.reject_field("max_interval", "must not be less than base_interval");
         }
         (base, max)
+    })
+}
+
+fn rate_limited(
+    problems: &mut Problems,
+    proto: Option<policy::RateLimitedRetryBackOff>,
+) -> (Vec<(HeaderName, ResetFormat)>, Duration) {
+    let Some(policy::RateLimitedRetryBackOff { reset_headers, max_interval }) = proto else {
+        return (Vec::new(), DEFAULT_RESET_MAX);
+    };
+    problems.field("rate_limited_retry_back_off", |problems| {
+        if reset_headers.is_empty() {
+            problems.reject_field("reset_headers", "must have at least one entry");
+        }
+        let headers = reset_headers.into_iter().enumerate().filter_map(|(index, proto)| {
+            problems.element("reset_headers", index, |problems| {
+                let policy::ResetHeader { name, format } = proto;
+                let format = match enumeration(problems, "format", format)? {
+                    policy::ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+                    policy::ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+                };
+                Some((header_name(problems, "name", &name)?, format))
+            })
+        });
+        let headers = headers.collect();
+        let max = positive_duration(problems, "max_interval", max_interval);
+        (headers, max.unwrap_or(DEFAULT_RESET_MAX))
     })
 }

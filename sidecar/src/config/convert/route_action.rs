@@ -118,7 +118,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
 fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<ClusterSpecifier> {
     match proto {
         None => {
-            problems.reject("one of cluster, weighted_clusters is required");
+            problems.reject("one of cluster, cluster_header, weighted_clusters is required");
             None
         }
         Some(ClusterProto::Cluster(name)) => {
@@ -127,9 +127,8 @@ fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<Clust
         Some(ClusterProto::WeightedClusters(proto)) => {
             problems.field("weighted_clusters", |problems| weighted_clusters(problems, proto))
         }
-        Some(ClusterProto::ClusterHeader(_)) => {
-            problems.unsupported("cluster_header", true);
-            None
+        Some(ClusterProto::ClusterHeader(name)) => {
+            header_name(problems, "cluster_header", &name).map(ClusterSpecifier::Header)
         }
         Some(ClusterProto::ClusterSpecifierPlugin(_)) => {
             problems.unsupported("cluster_specifier_plugin", true);

@@ -193,7 +193,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
     fastrand::seed(7);
     let mut counts = [0; 4];
     for _ in 0..10_000 {
-        let (id, index) = route.target.choose().unwrap();
+        let (id, index) = route.target.choose(&http::HeaderMap::new(), |_| None).unwrap();
         assert_eq!(id, ClusterId(index.unwrap() as u32 + 1));
         counts[index.unwrap() + 1] += 1;
     }

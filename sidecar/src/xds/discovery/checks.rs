@@ -74,6 +74,8 @@ impl Discovery {
                 let RouteAction::Forward(forward) = &route.action else { continue };
                 let path = format!("{path}virtual_hosts[{host_index}].routes[{index}].route");
                 match &forward.cluster {
+                    // Which cluster it is, each request says.
+                    ClusterSpecifier::Header(_) => {}
                     ClusterSpecifier::Cluster(name) => {
                         self.check_cluster(name, format!("{path}.cluster"), rejected);
                     }

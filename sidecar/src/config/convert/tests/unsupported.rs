@@ -332,7 +332,6 @@ fn fields_of_routes() {
             ("weighted_clusters.clusters[0].metadata_match", json!({})),
             ("retry_policy.retry_priority", json!({"name": "a"})),
             ("retry_policy.retry_options_predicates", json!([extension()])),
-            ("retry_policy.rate_limited_retry_back_off", json!({"reset_headers": [{"name": "a"}]})),
             ("retry_policy.refresh_cluster_on_retry", json!(true)),
             (
                 "retry_policy.retry_host_predicate[0].typed_config",
@@ -350,7 +349,6 @@ fn fields_of_routes() {
         ),
         ("HOST.routes[0].match", json!({"connect_matcher": {}}), "connect_matcher"),
         ("HOST.routes[0].match", json!({"path_match_policy": extension()}), "path_match_policy"),
-        ("ACTION", json!({"cluster_header": "a"}), "cluster_header"),
         ("ACTION", json!({"cluster_specifier_plugin": "a"}), "cluster_specifier_plugin"),
         (
             "ACTION",
