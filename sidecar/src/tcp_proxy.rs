@@ -201,8 +201,12 @@ async fn connect_any(
             report.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         }
+        // A connection of bytes is one request that waits for it, and then has it, as in Envoy.
+        stats.upstream_rq_pending_total.inc();
         match connect::connect(cluster, &endpoint, priority, "", &[]).await {
             Ok(transport) => {
+                stats.upstream_rq_total.inc();
+                endpoint.stats.local().rq_total.inc();
                 cluster.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;
                 if !proxy.loggers.is_empty() {

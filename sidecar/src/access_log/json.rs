@@ -126,6 +126,74 @@ impl Compiled {
     }
 }
 
+/// Appends a line without what has no value (`omit_empty_values`): neither its key nor what holds nothing else.
+pub(super) fn sparse(format: &JsonFormat, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+    if !append_sparse(format, record, out) {
+        out.extend_from_slice(b"{}");
+    }
+    out.push(b'\n');
+}
+
+/// `false`: there was nothing to append.
+fn append_sparse(format: &JsonFormat, record: &LogRecord<'_>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    match format {
+        JsonFormat::Object(fields) => {
+            out.push(b'{');
+            for (key, field) in fields {
+                let before = out.len();
+                if before > start + 1 {
+                    out.push(b',');
+                }
+                string(key.as_bytes(), out);
+                out.push(b':');
+                if !append_sparse(field, record, out) {
+                    out.truncate(before);
+                }
+            }
+            out.push(b'}');
+        }
+        JsonFormat::List(items) => {
+            out.push(b'[');
+            for item in items {
+                let before = out.len();
+                if before > start + 1 {
+                    out.push(b',');
+                }
+                if !append_sparse(item, record, out) {
+                    out.truncate(before);
+                }
+            }
+            out.push(b']');
+        }
+        JsonFormat::Value(format) => match &*format.parts {
+            [FormatPart::Command(command)] => {
+                if matches!(value(&command.operator, record), Value::Missing) {
+                    return false;
+                }
+                typed(command, record, out);
+            }
+            _ => {
+                let mut text = Vec::new();
+                text::render(format, record, b"", &mut text);
+                string(&text, out);
+            }
+        },
+        JsonFormat::Fixed(JsonValue::Null) => return false,
+        JsonFormat::Fixed(JsonValue::String(text)) => string(text.as_bytes(), out),
+        JsonFormat::Fixed(JsonValue::Number(number)) => {
+            out.extend_from_slice(fixed_number(number).as_bytes());
+        }
+        JsonFormat::Fixed(other) => out.extend_from_slice(other.to_string().as_bytes()),
+    }
+    // An object or list of which nothing is left is left out as well.
+    if out.len() == start + 2 && matches!(format, JsonFormat::Object(_) | JsonFormat::List(_)) {
+        out.truncate(start);
+        return false;
+    }
+    true
+}
+
 /// A number of the configuration, whose numbers are all floating point: a whole one is printed without a fraction, and an
 /// exponent with its sign.
 fn fixed_number(number: &serde_json::Number) -> String {

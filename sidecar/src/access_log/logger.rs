@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::filter::Filter;
-use super::json::Compiled;
+use super::json::{self, Compiled};
 use super::record::{LogRecord, Needs};
 use super::text;
 use super::writer::{Output, Writer};
-use crate::config::access_log::{AccessLog, Format, LineFormat};
+use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat};
 
 /// A log with its format compiled. Made with the listener or filter that has it.
 pub(crate) struct Logger {
@@ -18,8 +18,11 @@ pub(crate) struct Logger {
 }
 
 enum Line {
-    Text(Format),
+    /// With what stands for a missing value.
+    Text(Format, &'static [u8]),
     Json(Compiled),
+    /// Without what is missing, so its shape is known only when it is written.
+    SparseJson(JsonFormat),
 }
 
 impl Logger {
@@ -29,7 +32,11 @@ impl Logger {
     /// If its file cannot be opened.
     pub(crate) fn new(config: &AccessLog, writer: &Writer) -> io::Result<Self> {
         let line = match &config.format {
-            LineFormat::Text(format) => Line::Text(format.clone()),
+            LineFormat::Text(format) if config.omit_empty_values => Line::Text(format.clone(), b""),
+            LineFormat::Text(format) => Line::Text(format.clone(), b"-"),
+            LineFormat::Json(format) if config.omit_empty_values => {
+                Line::SparseJson(format.clone())
+            }
             LineFormat::Json(format) => Line::Json(Compiled::new(format)),
         };
         let filter = config.filter.as_ref().map(Filter::new);
@@ -42,7 +49,8 @@ impl Logger {
             return;
         }
         self.output.append(|buffer| match &self.line {
-            Line::Text(format) => text::render(format, record, b"-", buffer),
+            Line::Text(format, missing) => text::render(format, record, missing, buffer),
+            Line::SparseJson(format) => json::sparse(format, record, buffer),
             Line::Json(compiled) => compiled.render(record, buffer),
         });
     }

@@ -312,6 +312,7 @@ fn lists_of_names_and_flags_are_joined_with_commas() {
 fn what_headers_a_log_needs_is_known_before_and_enough_in_its_place() {
     let config = AccessLog {
         filter: None,
+        omit_empty_values: false,
         sink: Sink::Stdout,
         format: LineFormat::Json(object(&[
             ("a", value("%REQ(x-a?x-b)% %RESP(x-c)% %TRAILER(x-d)% %REQ(:METHOD)%")),
@@ -328,4 +329,27 @@ fn what_headers_a_log_needs_is_known_before_and_enough_in_its_place() {
     let record =
         LogRecord { request_headers: Headers::Captured(&captured), ..LogRecord::new(UNIX_EPOCH) };
     assert_eq!(text("%REQ(x-a?x-b)% %REQ(x-z)%", &record), b"kept -");
+}
+
+#[test]
+fn what_has_no_value_can_be_left_out_with_its_key() {
+    let format = object(&[
+        ("a", value("%REQ(x-a)%")),
+        ("b", value("%REQ(x-a)% b")),
+        ("c", object(&[("d", value("%REQ(x-a)%"))])),
+        ("e", JsonFormat::List([value("%REQ(x-a)%"), value("x")].into())),
+        ("f", value("%RESPONSE_CODE%")),
+        ("g", JsonFormat::Fixed(serde_json::Value::Null)),
+        ("h", value("%CUSTOM_FLAGS%")),
+        ("i", value("%RESPONSE_FLAGS%")),
+    ]);
+    let record = LogRecord { response_code: Some(201), ..LogRecord::new(UNIX_EPOCH) };
+    let mut line = Vec::new();
+    json::sparse(&format, &record, &mut line);
+    // As Envoy wrote it.
+    let expected = r#"{"b":" b","e":["x"],"f":201,"h":"","i":"-"}"#;
+    assert_eq!(String::from_utf8(line).unwrap().trim_end(), expected);
+    let mut nothing = Vec::new();
+    json::sparse(&object(&[("a", value("%REQ(x-a)%"))]), &record, &mut nothing);
+    assert_eq!(nothing, b"{}\n");
 }

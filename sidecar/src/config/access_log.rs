@@ -13,6 +13,8 @@ pub struct AccessLog {
     pub sink: Sink,
     /// What a line looks like.
     pub format: LineFormat,
+    /// What has no value is left out: in text nothing stands in its place, in JSON neither its key.
+    pub omit_empty_values: bool,
     /// Which requests are written; all of them without it.
     pub filter: Option<Filter>,
 }

@@ -45,11 +45,9 @@ impl Attempt {
             return None;
         }
         let stats = cluster.stats.local();
-        stats.upstream_rq_total.inc();
         stats.upstream_rq_active.inc();
         pool.endpoint.active.fetch_add(1, Relaxed);
         let host = pool.endpoint.stats.local();
-        host.rq_total.inc();
         host.rq_active.inc();
         Some(Box::new(Self {
             cluster: cluster.clone(),
@@ -74,6 +72,11 @@ impl Attempt {
         &mut self,
         connection: Acquired<RequestBody>,
     ) -> &mut Acquired<RequestBody> {
+        if self.connection.is_none() && self.lost.is_none() {
+            // A request counts once it has a connection, as in Envoy: what could not be connected was never sent.
+            self.cluster.stats.local().upstream_rq_total.inc();
+            self.pool.endpoint.stats.local().rq_total.inc();
+        }
         self.used = connection.was_used();
         self.cluster.report(&self.pool.endpoint, Outcome::ConnectSuccess);
         self.connection.insert(connection)

@@ -148,6 +148,8 @@ async fn route(
         body = filters::pass(&manager.filters, &mut passage, body).await?;
     }
 
+    // What no filter has answered, whatever becomes of it.
+    connection.stats().rq_total.inc();
     let Some(matched) = matched else {
         connection.stats().no_route.inc();
         return Err(LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found")
@@ -164,7 +166,8 @@ async fn route(
             forward(forwarding, exchange, request, body, &accepted).await
         }
         RouteAction::Redirect(redirect) => {
-            connection.stats().rq_redirect.inc();
+            // A redirect is a direct response too; Envoy has a counter of redirects, and never counts there.
+            connection.stats().rq_direct_response.inc();
             let mut reply =
                 rewrite::redirect(redirect, &matched.route.config.matches, request, &accepted);
             add_to_local(&matched, exchange, request, &mut reply);
@@ -368,7 +371,6 @@ async fn forward(
 ) -> Result<Answer, Refusal> {
     let Forwarding { connection, view, matched, action } = forwarding;
     let manager = &connection.manager;
-    connection.stats().rq_total.inc();
     let Some(cluster) = matched.target.and_then(|(id, _)| ClusterRef::new(view, id)) else {
         connection.stats().no_cluster.inc();
         return Err(LocalReply::new(action.cluster_not_found_status, "", "cluster_not_found")

@@ -49,7 +49,6 @@ pub(crate) async fn handshake<B: RequestBody>(
         .handshake(TokioIo::new(transport))
         .await
         .map_err(|error| Failure::Connect(error.to_string()))?;
-    cluster.stats.local().upstream_cx_http1_total.inc();
     let now = Instant::now();
     let connection_state = Connection { sender, facts, requests: 0, opened: now, idle_since: now };
     Ok((connection_state, connection.with_upgrades()))

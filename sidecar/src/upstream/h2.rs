@@ -99,7 +99,6 @@ pub(crate) async fn handshake<B: RequestBody>(
         .handshake(TokioIo::new(transport))
         .await
         .map_err(|error| Failure::Connect(error.to_string()))?;
-    cluster.stats.local().upstream_cx_http2_total.inc();
     let now = Instant::now();
     let connection = Rc::new(Connection {
         sender: RefCell::new(sender),

@@ -267,6 +267,12 @@ impl<B: RequestBody> Pool<B> {
         priority: RoutingPriority,
         host: &str,
     ) {
+        match protocol {
+            Protocol::Http1 => cluster.stats.local().upstream_cx_http1_total.inc(),
+            Protocol::Http2 => cluster.stats.local().upstream_cx_http2_total.inc(),
+            // Counted when ALPN has chosen.
+            Protocol::Either => {}
+        }
         self.connecting.set(self.connecting.get() + 1);
         self.connections.set(self.connections.get() + 1);
         let (pool, cluster, host) = (Rc::clone(self), Arc::clone(cluster), Box::<str>::from(host));
@@ -300,6 +306,14 @@ impl<B: RequestBody> Pool<B> {
                 transport.tls_state().and_then(|tls| tls.alpn_protocol()) == Some(b"h2".as_slice())
             }
         };
+        if protocol == Protocol::Either {
+            let stats = cluster.stats.local();
+            if http2 {
+                stats.upstream_cx_http2_total.inc();
+            } else {
+                stats.upstream_cx_http1_total.inc();
+            }
+        }
         let pool = Rc::clone(self);
         if http2 {
             let (connection, drive) = h2::handshake(transport, cluster).await?;

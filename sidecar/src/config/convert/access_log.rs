@@ -53,30 +53,26 @@ fn logger(problems: &mut Problems, config: &Any) -> Option<AccessLog> {
         let FileAccessLog { path, access_log_format } = unpack(problems, config)?;
         let sink = sink(text(problems, "path", path));
         let format = file_format(problems, access_log_format)?;
-        return Some(AccessLog { sink, format, filter: None });
+        return Some(log(sink, format));
     }
     if any::holds::<stream::StdoutAccessLog>(config) {
         let stream::StdoutAccessLog { access_log_format } = unpack(problems, config)?;
         let format = access_log_format
             .map(|stream::stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Some(AccessLog {
-            sink: Sink::Stdout,
-            format: line_format(problems, format)?,
-            filter: None,
-        });
+        return Some(log(Sink::Stdout, line_format(problems, format)?));
     }
     if any::holds::<stream::StderrAccessLog>(config) {
         let stream::StderrAccessLog { access_log_format } = unpack(problems, config)?;
         let format = access_log_format
             .map(|stream::stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Some(AccessLog {
-            sink: Sink::Stderr,
-            format: line_format(problems, format)?,
-            filter: None,
-        });
+        return Some(log(Sink::Stderr, line_format(problems, format)?));
     }
     unknown_type(problems, config, &["FileAccessLog", "StdoutAccessLog", "StderrAccessLog"]);
     None
+}
+
+fn log(sink: Sink, (format, omit_empty_values): (LineFormat, bool)) -> AccessLog {
+    AccessLog { sink, format, omit_empty_values, filter: None }
 }
 
 fn sink(path: String) -> Sink {
@@ -87,16 +83,23 @@ fn sink(path: String) -> Sink {
     }
 }
 
-fn file_format(problems: &mut Problems, proto: Option<AccessLogFormat>) -> Option<LineFormat> {
+/// The format, and whether what has no value is left out.
+fn file_format(
+    problems: &mut Problems,
+    proto: Option<AccessLogFormat>,
+) -> Option<(LineFormat, bool)> {
+    let whole = |format: Option<LineFormat>| format.map(|format| (format, false));
     match proto {
         None => line_format(problems, None),
         Some(AccessLogFormat::LogFormat(format)) => line_format(problems, Some(format)),
         // Deprecated; an empty one means the default, as in Envoy.
         Some(AccessLogFormat::Format(text)) if text.is_empty() => line_format(problems, None),
-        Some(AccessLogFormat::Format(text)) => text_format(problems, "format", &text),
-        Some(AccessLogFormat::JsonFormat(json)) => json_format(problems, "json_format", json),
+        Some(AccessLogFormat::Format(text)) => whole(text_format(problems, "format", &text)),
+        Some(AccessLogFormat::JsonFormat(json)) => {
+            whole(json_format(problems, "json_format", json))
+        }
         Some(AccessLogFormat::TypedJsonFormat(json)) => {
-            json_format(problems, "typed_json_format", json)
+            whole(json_format(problems, "typed_json_format", json))
         }
     }
 }
@@ -105,11 +108,13 @@ fn file_format(problems: &mut Problems, proto: Option<AccessLogFormat>) -> Optio
 fn line_format(
     problems: &mut Problems,
     proto: Option<core::SubstitutionFormatString>,
-) -> Option<LineFormat> {
+) -> Option<(LineFormat, bool)> {
     let Some(proto) = proto else {
-        return text_format(problems, "log_format", DEFAULT_FORMAT);
+        return Some((text_format(problems, "log_format", DEFAULT_FORMAT)?, false));
     };
-    problems.field("log_format", |problems| substitution(problems, proto))
+    let omit_empty_values = proto.omit_empty_values;
+    let format = problems.field("log_format", |problems| substitution(problems, proto))?;
+    Some((format, omit_empty_values))
 }
 
 fn substitution(
@@ -118,13 +123,13 @@ fn substitution(
 ) -> Option<LineFormat> {
     use core::substitution_format_string::Format as Proto;
     let core::SubstitutionFormatString {
-        omit_empty_values,
-        content_type: _, // of local replies; a log line has none
+        omit_empty_values: _, // read above
+        content_type: _,      // of local replies; a log line has none
         formatters,
         json_format_options: _, // sorts properties, which we always do
         format,
     } = proto;
-    unsupported!(problems; omit_empty_values, formatters);
+    unsupported!(problems; formatters);
     match format {
         None => {
             problems.reject("one of text_format_source, json_format, text_format is required");

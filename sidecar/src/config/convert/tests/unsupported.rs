@@ -177,7 +177,6 @@ fn fields_of_the_http_connection_manager() {
             ("access_log[0].filter.metadata_filter", json!({})),
             ("access_log[0].filter.extension_filter", json!({"name": "a"})),
             ("access_log[0].typed_config", any("envoy.extensions.filters.http.router.v3.Router")),
-            ("access_log[1].typed_config.log_format.omit_empty_values", json!(true)),
             ("access_log[1].typed_config.log_format.formatters", json!([extension()])),
             ("http_filters[0].typed_config", any("envoy.extensions.filters.http.lua.v3.Lua")),
         ],
