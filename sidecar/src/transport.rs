@@ -54,16 +54,27 @@ impl Socket {
         &self.tcp
     }
 
-    /// Reads more in front of what was read ahead: see [`read_ahead`].
+    /// Reads ahead until `enough` says so, `limit` bytes are there, or the peer is done (`None`). What was read is read
+    /// again, also when this future is dropped on its way: a time that is over loses no byte.
     pub(crate) async fn read_ahead<T>(
         &mut self,
         limit: usize,
-        enough: impl FnMut(&[u8]) -> Option<T>,
+        mut enough: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        let mut ahead = std::mem::take(&mut self.ahead);
-        let found = read_ahead(self, &mut ahead, limit, enough).await;
-        self.ahead = ahead;
-        found
+        loop {
+            if let Some(found) = enough(&self.ahead) {
+                return Ok(Some(found));
+            }
+            if self.ahead.len() >= limit {
+                return Ok(None);
+            }
+            let mut buffer = bytes::BytesMut::with_capacity(self.ahead.len() + 2048);
+            buffer.extend_from_slice(&self.ahead);
+            if tokio::io::AsyncReadExt::read_buf(&mut self.tcp, &mut buffer).await? == 0 {
+                return Ok(None);
+            }
+            self.ahead = buffer.freeze();
+        }
     }
 }
 

@@ -32,6 +32,24 @@ pub(crate) fn group() -> Group {
         filter("cluster: server"),
         filter("cluster: other"),
     );
+    let by_place = format!(
+        "- name: LISTEN_PLACE
+  address: ${{LISTEN_PLACE}}
+  filter_chains:
+  - {{filter_chain_match: {{prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}], source_type: EXTERNAL}}, filters: [{closed}]}}
+  - {{filter_chain_match: {{prefix_ranges: [{{address_prefix: 127.0.0.1, prefix_len: 32}}], source_type: SAME_IP_OR_LOOPBACK, source_prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}]}}, filters: [{echo}]}}
+  - {{filter_chain_match: {{source_type: SAME_IP_OR_LOOPBACK}}, filters: [{closed}]}}
+- name: LISTEN_NO_WAY_BACK
+  address: ${{LISTEN_NO_WAY_BACK}}
+  default_filter_chain: {{filters: [{echo}]}}
+  filter_chains:
+  - {{filter_chain_match: {{source_prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}], source_ports: [1]}}, filters: [{closed}]}}
+  - {{filter_chain_match: {{source_type: EXTERNAL}}, filters: [{closed}]}}
+  - {{filters: [{closed}]}}
+",
+        closed = filter("cluster: closed"),
+        echo = filter("cluster: echo"),
+    );
     Group {
         name: "tcp",
         bootstrap: bootstrap(
@@ -45,6 +63,7 @@ pub(crate) fn group() -> Group {
                 ),
                 listener("LISTEN_IDLE", "cluster: echo, idle_timeout: 0.2s"),
                 by_name,
+                by_place,
             ],
             &[
                 cluster("echo", &["echo"], ""),
@@ -78,6 +97,12 @@ pub(crate) fn group() -> Group {
             }),
             Case::custom("weighted_clusters_split", |world| Box::pin(weighted(world))),
             Case::custom("an_idle_connection_is_closed", |world| Box::pin(idle(world))),
+            Case::custom("addresses_choose_the_chain", |world| {
+                Box::pin(talk(world, "LISTEN_PLACE", b"here"))
+            }),
+            Case::custom("a_source_that_no_port_fits_is_left_to_the_default_chain", |world| {
+                Box::pin(talk(world, "LISTEN_NO_WAY_BACK", b"here"))
+            }),
             Case::custom("tls_passes_by_server_name", |world| Box::pin(by_server_name(world))),
         ],
     }

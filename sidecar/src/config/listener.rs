@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::access_log::AccessLog;
 use super::http_connection_manager::HttpConnectionManager;
 use super::tcp_proxy::TcpProxy;
@@ -71,17 +73,96 @@ pub struct FilterChain {
     pub fingerprint: u64,
 }
 
-/// A validated `FilterChainMatch`: the criteria we support, each of which must hold if it is not empty.
+/// A validated `FilterChainMatch`: criteria, each of which must hold if it is not empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FilterChainMatch {
     /// Port the client connected to.
     pub destination_port: Option<u16>,
+    /// Addresses, one of which has the one the client connected to.
+    pub prefix_ranges: Vec<IpNet>,
     /// Server names of TLS, lower case.
     pub server_names: Vec<ServerNamePattern>,
     /// `raw_buffer` or `tls`, as the tls_inspector found it.
     pub transport_protocol: Option<TransportProtocol>,
     /// ALPN protocols, any of which the client must offer.
     pub application_protocols: Vec<Box<[u8]>>,
+    /// Addresses, one of which has the peer of the connection itself, whatever it says of where it comes from.
+    pub direct_source_prefix_ranges: Vec<IpNet>,
+    /// Whether the client is on this machine.
+    pub source_type: SourceType,
+    /// Addresses, one of which has the client.
+    pub source_prefix_ranges: Vec<IpNet>,
+    /// Ports, one of which the client has.
+    pub source_ports: Vec<u16>,
+}
+
+/// Envoy's `ConnectionSourceType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SourceType {
+    /// From anywhere.
+    #[default]
+    Any,
+    /// From a loopback address, or from the address that it connects to.
+    SameIpOrLoopback,
+    /// From anywhere else.
+    External,
+}
+
+/// One value of each criterion of a [`FilterChainMatch`], in the order in which they are decided; `None` is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[allow(missing_docs)] // each is one value of the criterion whose name it has
+pub struct Combination<'m> {
+    pub destination_port: Option<u16>,
+    pub prefix_range: Option<IpNet>,
+    pub server_name: Option<&'m ServerNamePattern>,
+    pub transport_protocol: Option<TransportProtocol>,
+    pub application_protocol: Option<&'m [u8]>,
+    pub direct_source_prefix_range: Option<IpNet>,
+    pub source_type: SourceType,
+    pub source_prefix_range: Option<IpNet>,
+    pub source_port: Option<u16>,
+}
+
+impl FilterChainMatch {
+    /// Everything that the chain takes: each value of each criterion with each of all others.
+    #[must_use]
+    pub fn combinations(&self) -> Vec<Combination<'_>> {
+        let all = vec![Combination {
+            destination_port: self.destination_port,
+            transport_protocol: self.transport_protocol,
+            source_type: self.source_type,
+            ..Combination::default()
+        }];
+        let all = with_each(all, &self.prefix_ranges, |one, it| one.prefix_range = Some(*it));
+        let all = with_each(all, &self.server_names, |one, it| one.server_name = Some(it));
+        let all = with_each(all, &self.application_protocols, |one, it| {
+            one.application_protocol = Some(it);
+        });
+        let all = with_each(all, &self.direct_source_prefix_ranges, |one, it| {
+            one.direct_source_prefix_range = Some(*it);
+        });
+        let all = with_each(all, &self.source_prefix_ranges, |one, it| {
+            one.source_prefix_range = Some(*it);
+        });
+        with_each(all, &self.source_ports, |one, it| one.source_port = Some(*it))
+    }
+}
+
+/// Each of `all` with each of `values`; as they are where there are none.
+fn with_each<'m, T>(
+    all: Vec<Combination<'m>>,
+    values: &'m [T],
+    set: impl Fn(&mut Combination<'m>, &'m T),
+) -> Vec<Combination<'m>> {
+    if values.is_empty() {
+        return all;
+    }
+    let with = |one: &Combination<'m>, value: &'m T| {
+        let mut one = *one;
+        set(&mut one, value);
+        one
+    };
+    all.iter().flat_map(|one| values.iter().map(move |value| with(one, value))).collect()
 }
 
 /// A server name of a [`FilterChainMatch`].

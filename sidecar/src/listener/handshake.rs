@@ -74,10 +74,12 @@ pub(crate) async fn run(
         Inspected::raw_buffer()
     };
     let criteria = Criteria {
-        destination_port: local_address.port(),
+        destination: local_address,
         server_name: inspected.server_name.as_deref().unwrap_or_default(),
         transport_protocol: inspected.transport_protocol,
         application_protocols: &inspected.application_protocols,
+        direct_source: peer,
+        source: peer,
     };
     let Some(chain) = listener.chain_for(&criteria).cloned() else {
         listener.stats.local().no_filter_chain_match.inc();

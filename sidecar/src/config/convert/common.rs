@@ -337,22 +337,24 @@ pub(super) fn ip_and_port(problems: &mut Problems, address: core::Address) -> Op
     }
 }
 
-/// A range of addresses. As in Envoy a missing length is 0, which is every address.
+/// A range of addresses in a field. As in Envoy a missing length is 0, which is every address.
 pub(super) fn cidr(problems: &mut Problems, name: &str, proto: core::CidrRange) -> Option<IpNet> {
+    problems.field(name, |problems| cidr_range(problems, proto))
+}
+
+/// A range of addresses, as [`cidr`].
+pub(super) fn cidr_range(problems: &mut Problems, proto: core::CidrRange) -> Option<IpNet> {
     let core::CidrRange { address_prefix, prefix_len } = proto;
-    problems.field(name, |problems| {
-        let Ok(address) = address_prefix.parse::<IpAddr>() else {
-            problems
-                .reject_field("address_prefix", format!("{address_prefix:?} is not an IP address"));
-            return None;
-        };
-        let length = number(prefix_len).unwrap_or(0);
-        let range = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
-        if range.is_none() {
-            problems.reject_field("prefix_len", format!("{length} is too long for {address}"));
-        }
-        range.map(|range| range.trunc())
-    })
+    let Ok(address) = address_prefix.parse::<IpAddr>() else {
+        problems.reject_field("address_prefix", format!("{address_prefix:?} is not an IP address"));
+        return None;
+    };
+    let length = number(prefix_len).unwrap_or(0);
+    let range = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
+    if range.is_none() {
+        problems.reject_field("prefix_len", format!("{length} is too long for {address}"));
+    }
+    range.map(|range| range.trunc())
 }
 
 /// A `google.protobuf.Struct` as JSON.

@@ -1,6 +1,5 @@
 //! Listeners and filter chains.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3::{self as core, TrafficDirection as DirectionProto};
 use outrigger_proto::envoy::config::listener::v3 as proto;
 use outrigger_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfigType;
-use outrigger_proto::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use outrigger_proto::envoy::config::listener::v3::listener_filter::ConfigType as ListenerFilterConfigType;
 use outrigger_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
@@ -17,16 +15,17 @@ use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
 use crate::config::listener::{
-    FilterChain, FilterChainMatch, Listener, ServerNamePattern, TerminalFilter, TrafficDirection,
-    TransportProtocol,
+    FilterChain, Listener, TerminalFilter, TrafficDirection, TransportProtocol,
 };
 use crate::config::tls::DownstreamTls;
 
 use super::common::{
-    boolean, enumeration, fingerprint, ip_and_port, limit, number, number_in, optional, required,
-    text, unknown_type, unpack, unsupported, unsupported_if_true,
+    boolean, enumeration, fingerprint, ip_and_port, limit, number, optional, required, text,
+    unknown_type, unpack, unsupported, unsupported_if_true,
 };
-use super::{access_log, buffer_limit, http_connection_manager, tcp_proxy, tls};
+use super::{
+    access_log, buffer_limit, filter_chain_match, http_connection_manager, tcp_proxy, tls,
+};
 
 /// Listener filters may take so long where nothing is set.
 const DEFAULT_LISTENER_FILTERS: Duration = Duration::from_secs(15);
@@ -108,16 +107,19 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
                 .map(|chain| (index, chain))
         })
         .collect();
-    unique_matches(problems, &chains);
+    filter_chain_match::unique(problems, &chains);
     let filter_chains: Vec<FilterChain> = chains.into_iter().map(|(_, chain)| chain).collect();
     let default_filter_chain = default_filter_chain.and_then(|proto| {
         problems.field("default_filter_chain", |problems| filter_chain(problems, proto))
     });
     // As Envoy adds it where a match cannot be decided without.
     tls_inspector |= filter_chains.iter().any(|chain| {
-        !chain.matches.server_names.is_empty()
-            || !chain.matches.application_protocols.is_empty()
-            || chain.matches.transport_protocol == Some(TransportProtocol::Tls)
+        let matches = &chain.matches;
+        match matches.transport_protocol {
+            Some(TransportProtocol::Tls) => true,
+            Some(TransportProtocol::RawBuffer) => false,
+            None => !matches.server_names.is_empty() || !matches.application_protocols.is_empty(),
+        }
     });
     let traffic_direction = match enumeration(problems, "traffic_direction", traffic_direction) {
         Some(DirectionProto::Inbound) => TrafficDirection::Inbound,
@@ -202,7 +204,11 @@ fn filter_chain(problems: &mut Problems, proto: proto::FilterChain) -> Option<Fi
     } = proto;
     unsupported_if_true!(problems; use_proxy_proto);
     let matches = filter_chain_match
-        .map(|proto| problems.field("filter_chain_match", |problems| chain_match(problems, proto)))
+        .map(|proto| {
+            problems.field("filter_chain_match", |problems| {
+                filter_chain_match::convert(problems, proto)
+            })
+        })
         .unwrap_or_default();
     let tls = transport_socket.and_then(|proto| {
         problems.field("transport_socket", |problems| downstream_transport(problems, proto))
@@ -278,120 +284,4 @@ fn network_filter(problems: &mut Problems, proto: proto::Filter) -> Option<Termi
         unknown_type(problems, &config, &["HttpConnectionManager", "TcpProxy"]);
         None
     })
-}
-
-fn chain_match(problems: &mut Problems, proto: proto::FilterChainMatch) -> FilterChainMatch {
-    let proto::FilterChainMatch {
-        destination_port,
-        prefix_ranges,
-        address_suffix,
-        suffix_len,
-        direct_source_prefix_ranges,
-        source_type,
-        source_prefix_ranges,
-        source_ports,
-        server_names,
-        transport_protocol,
-        application_protocols,
-    } = proto;
-    unsupported!(problems;
-        prefix_ranges, address_suffix, suffix_len, direct_source_prefix_ranges,
-        source_prefix_ranges, source_ports);
-    if enumeration(problems, "source_type", source_type)
-        .is_some_and(|source: ConnectionSourceType| source != ConnectionSourceType::Any)
-    {
-        problems.unsupported("source_type", true);
-    }
-    let destination_port = number_in(problems, "destination_port", destination_port, 1..=65_535)
-        .and_then(|port| u16::try_from(port).ok());
-    let server_names = server_names
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, name)| {
-            problems.element("server_names", index, |problems| server_name(problems, &name))
-        })
-        .collect();
-    let transport_protocol = match transport_protocol.as_str() {
-        "" => None,
-        "raw_buffer" => Some(TransportProtocol::RawBuffer),
-        "tls" => Some(TransportProtocol::Tls),
-        other => {
-            problems.reject_field(
-                "transport_protocol",
-                format!("{other:?} is not supported by this version of Outrigger: raw_buffer, tls"),
-            );
-            None
-        }
-    };
-    let application_protocols = application_protocols
-        .into_iter()
-        .map(|protocol| protocol.into_bytes().into_boxed_slice())
-        .collect();
-    FilterChainMatch { destination_port, server_names, transport_protocol, application_protocols }
-}
-
-fn server_name(problems: &mut Problems, name: &str) -> Option<ServerNamePattern> {
-    let name = name.to_ascii_lowercase();
-    let (rest, is_suffix) = match name.strip_prefix('*') {
-        Some(rest) if rest.starts_with('.') => (rest, true),
-        _ => (name.as_str(), false),
-    };
-    if rest.contains('*') {
-        problems.reject(format!("{name:?}: a star may only stand in front, as *.example.com"));
-        return None;
-    }
-    if rest.is_empty() || rest == "." {
-        problems.reject(format!("{name:?} is not a server name"));
-        return None;
-    }
-    Some(if is_suffix {
-        ServerNamePattern::Suffix(rest.into())
-    } else {
-        ServerNamePattern::Exact(rest.into())
-    })
-}
-
-/// No connection may fit two chains equally well: each combination of criteria stands in one chain only.
-fn unique_matches(problems: &mut Problems, chains: &[(usize, FilterChain)]) {
-    let mut seen = HashMap::new();
-    for (index, chain) in chains {
-        for combination in combinations(&chain.matches) {
-            if let Some(first) = seen.insert(combination, *index) {
-                problems.element("filter_chains", index, |problems| {
-                    problems.reject_field(
-                        "filter_chain_match",
-                        if first == *index {
-                            "names one criterion twice".to_owned()
-                        } else {
-                            format!("matches the same connections as filter_chains[{first}]")
-                        },
-                    );
-                });
-                // One report for a chain, however many of its combinations are taken.
-                break;
-            }
-        }
-    }
-}
-
-type Combination<'a> =
-    (Option<u16>, Option<&'a ServerNamePattern>, Option<TransportProtocol>, Option<&'a [u8]>);
-
-fn combinations(matches: &FilterChainMatch) -> Vec<Combination<'_>> {
-    let names = or_none(matches.server_names.iter());
-    let protocols = or_none(matches.application_protocols.iter().map(AsRef::as_ref));
-    names
-        .iter()
-        .flat_map(|name| {
-            protocols.iter().map(|protocol| {
-                (matches.destination_port, *name, matches.transport_protocol, *protocol)
-            })
-        })
-        .collect()
-}
-
-/// The items, or one "any".
-fn or_none<T>(items: impl Iterator<Item = T>) -> Vec<Option<T>> {
-    let items: Vec<Option<T>> = items.map(Some).collect();
-    if items.is_empty() { vec![None] } else { items }
 }

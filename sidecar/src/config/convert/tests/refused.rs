@@ -309,6 +309,18 @@ fn no_two_chains_match_the_same_connections() {
         &format!("{listener}.filter_chains[1].filter_chain_match"),
         "names one criterion twice",
     );
+    refused_at(
+        &[("CHAIN.filter_chain_match.source_ports", json!([0]))],
+        "CHAIN.filter_chain_match.source_ports[0]",
+        "is not a port",
+    );
+    let ranges = json!({"prefix_ranges": [
+        {"address_prefix": "10.0.0.1", "prefix_len": 8}, {"address_prefix": "10.9.0.0", "prefix_len": 8}]});
+    refused_at(
+        &[(&format!("{listener}.filter_chains[1]"), chain(ranges))],
+        &format!("{listener}.filter_chains[1].filter_chain_match"),
+        "names one criterion twice",
+    );
 }
 
 #[test]

@@ -119,16 +119,8 @@ fn fields_of_a_listener() {
         "CHAIN",
         &[
             ("use_proxy_proto", json!(true)),
-            ("filter_chain_match.prefix_ranges", json!([{"address_prefix": "10.0.0.0"}])),
             ("filter_chain_match.address_suffix", json!("a")),
             ("filter_chain_match.suffix_len", json!(1)),
-            (
-                "filter_chain_match.direct_source_prefix_ranges",
-                json!([{"address_prefix": "10.0.0.0"}]),
-            ),
-            ("filter_chain_match.source_type", json!("EXTERNAL")),
-            ("filter_chain_match.source_prefix_ranges", json!([{"address_prefix": "10.0.0.0"}])),
-            ("filter_chain_match.source_ports", json!([1])),
             ("filter_chain_match.transport_protocol", json!("quic")),
             ("filters[0].typed_config", any("envoy.extensions.filters.network.rbac.v3.RBAC")),
         ],
