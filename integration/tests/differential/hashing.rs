@@ -16,7 +16,7 @@ use crate::parts::{bootstrap, http_listener};
 const UPSTREAMS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// By the header `x-key`, to the cluster of the path.
-const BY_KEY: [&str; 10] = [
+const BY_KEY: [&str; 11] = [
     "ring",
     "ring_weighted",
     "ring_murmur",
@@ -27,6 +27,7 @@ const BY_KEY: [&str; 10] = [
     "priorities",
     "panic",
     "draining",
+    "bounded",
 ];
 
 const ROUTES: &str = r#"
@@ -207,6 +208,12 @@ fn clusters() -> Vec<String> {
             &typed("maglev.v3.Maglev", &format!("consistent_hashing_lb_config: {{{by_header}}}")),
         ),
         cluster("of_cluster", &all, &of_cluster),
+        cluster(
+            "bounded",
+            &all,
+            "lb_policy: MAGLEV
+  common_lb_config: {consistent_hashing_lb_config: {hash_balance_factor: 120}}",
+        ),
     ]
 }
 
@@ -324,6 +331,7 @@ fn cases() -> Vec<Case> {
         Case::custom("without_a_predicate_a_retry_goes_to_the_same_endpoint", |world| {
             Box::pin(retries(world, "/plain-retry"))
         }),
+        Case::custom("what_is_too_much_for_one_goes_to_others", |world| Box::pin(bounded(world))),
         Case::custom("addresses_lie_on_a_ring", |world| Box::pin(closed(world, "/addresses"))),
         Case::custom("addresses_fill_a_maglev_table", |world| {
             Box::pin(closed(world, "/table-addresses"))
@@ -410,6 +418,43 @@ async fn retries(world: &World, path: &str) -> Result<Observation> {
         tried.sort_unstable();
         let names: String = tried.iter().map(|(_, name)| *name).collect();
         seen.fact(&format!("key {n}"), "tried", names);
+    }
+    Ok(seen)
+}
+
+/// Which endpoints requests of the same key go to, one after the other, while none of them is answered.
+async fn bounded(world: &World) -> Result<Observation> {
+    let mut seen = Observation::default();
+    for key in 0..3 {
+        for name in UPSTREAMS {
+            let late = Reply::status(200).after(Duration::from_secs(3));
+            world.upstream(name)?.default_reply(Some(late));
+        }
+        let address = world.address("LISTEN")?;
+        let mut names = String::new();
+        let mut open = Vec::new();
+        for _ in 0..15 {
+            let request = keyed("/by-key/bounded", key);
+            open.push(tokio::spawn(async move { request.send(address).await }));
+            let deadline = Instant::now() + Duration::from_secs(2);
+            let name = loop {
+                let mut reached = UPSTREAMS.iter().filter_map(|name| {
+                    let got = world.upstream(name).ok()?.take();
+                    (!got.is_empty()).then_some(*name)
+                });
+                if let Some(name) = reached.next() {
+                    break name;
+                }
+                ensure!(Instant::now() < deadline, "no endpoint was reached");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            };
+            names.push_str(name);
+        }
+        for task in open {
+            let outcome = task.await?;
+            ensure!(outcome.status() == 200, "{outcome:?}");
+        }
+        seen.fact(&format!("key {key}"), "endpoints", names);
     }
     Ok(seen)
 }

@@ -16,6 +16,14 @@ const ROUTES: &str = r#"
 - {match: {prefix: /weighted}, route: {cluster: weighted}}
 - {match: {prefix: /random}, route: {cluster: random}}
 - {match: {prefix: /least}, route: {cluster: least}}
+- {match: {prefix: /scan}, route: {cluster: scan}}
+- {match: {prefix: /localities}, route: {cluster: localities}}
+- {match: {prefix: /half-locality}, route: {cluster: half_locality}}
+- {match: {prefix: /priorities}, route: {cluster: priorities}}
+- {match: {prefix: /health-by-weight}, route: {cluster: weighted_health}}
+- {match: {prefix: /degraded}, route: {cluster: degraded}}
+- {match: {prefix: /panic}, route: {cluster: panic}}
+- {match: {prefix: /total-panic}, route: {cluster: total_panic}}
 "#;
 
 pub(crate) fn group() -> Group {
@@ -28,6 +36,20 @@ pub(crate) fn group() -> Group {
       - {endpoint: {address: ${a}}, load_balancing_weight: 3}
       - {endpoint: {address: ${b}}, load_balancing_weight: 1}
 ";
+    let located = |name: &str, groups: &[&str], more: &str| {
+        let policy = "lb_policy: ROUND_ROBIN";
+        let groups = groups.join("}, {");
+        format!(
+            "- {{name: {name}, type: STATIC, {policy}, {more}, load_assignment: {{cluster_name: {name}, endpoints: [{{{groups}}}]}}}}\n"
+        )
+    };
+    let by_locality = "common_lb_config: {locality_weighted_lb_config: {}}";
+    let all = "lb_endpoints: [{endpoint: {address: ${a}}}, {endpoint: {address: ${b}}, health_status: UNHEALTHY}]";
+    let b_only = "lb_endpoints: [{endpoint: {address: ${b}}}]";
+    let a_and_down = "lb_endpoints: [{endpoint: {address: ${a}}}, {endpoint: {address: ${closed}}, health_status: UNHEALTHY}]";
+    let scan = "load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {'@type': \
+                type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest, \
+                selection_method: FULL_SCAN}}}]}";
     Group {
         name: "weights",
         bootstrap: bootstrap(
@@ -39,9 +61,54 @@ pub(crate) fn group() -> Group {
                 cluster("random", &["a", "b"], "lb_policy: RANDOM"),
                 cluster("least", &["a", "b"], "lb_policy: LEAST_REQUEST"),
                 weighted.to_owned(),
+                cluster("scan", &["a", "b"], scan),
+                located(
+                    "localities",
+                    &[
+                        "locality: {zone: east}, load_balancing_weight: 3, lb_endpoints: [{endpoint: {address: ${a}}}]",
+                        "locality: {zone: west}, load_balancing_weight: 1, lb_endpoints: [{endpoint: {address: ${b}}}]",
+                    ],
+                    by_locality,
+                ),
+                located(
+                    "half_locality",
+                    &[
+                        &format!("locality: {{zone: east}}, load_balancing_weight: 1, {a_and_down}"),
+                        &format!("locality: {{zone: west}}, load_balancing_weight: 1, {b_only}"),
+                    ],
+                    by_locality,
+                ),
+                located("priorities", &[a_and_down, &format!("priority: 1, {b_only}")], "alt_stat_name: p"),
+                located(
+                    "weighted_health",
+                    &[
+                        "lb_endpoints: [{endpoint: {address: ${a}}}, {endpoint: {address: ${closed}}, health_status: UNHEALTHY, load_balancing_weight: 9}]",
+                        &format!("priority: 1, {b_only}"),
+                    ],
+                    "alt_stat_name: w",
+                )
+                .replace("load_assignment: {", "load_assignment: {policy: {weighted_priority_health: true}, "),
+                located(
+                    "degraded",
+                    &["lb_endpoints: [{endpoint: {address: ${a}}, health_status: DEGRADED}, {endpoint: {address: ${b}}}]"],
+                    "alt_stat_name: d",
+                ),
+                located("panic", &[all], "common_lb_config: {healthy_panic_threshold: {value: 60}}"),
+                located(
+                    "total_panic",
+                    &[
+                        "lb_endpoints: [{endpoint: {address: ${a}}, health_status: UNHEALTHY}]",
+                        "priority: 1, lb_endpoints: [{endpoint: {address: ${b}}, health_status: TIMEOUT}]",
+                    ],
+                    "alt_stat_name: t",
+                ),
             ],
         ),
-        upstreams: vec![("a", UpstreamKind::Plain), ("b", UpstreamKind::Plain)],
+        upstreams: vec![
+            ("a", UpstreamKind::Plain),
+            ("b", UpstreamKind::Plain),
+            ("closed", UpstreamKind::Closed),
+        ],
         unsupported: None,
         cases: vec![
             // Bounds are six standard deviations wide: 500 draws at 0.8 have one of 9.
@@ -65,6 +132,31 @@ pub(crate) fn group() -> Group {
             }),
             Case::custom("random_spreads_evenly", |world| {
                 Box::pin(share(world, "/random", 400, 140..=260))
+            }),
+            Case::custom("least_request_of_all_spreads_evenly_when_idle", |world| {
+                Box::pin(share(world, "/scan", 400, 140..=260))
+            }),
+            Case::custom("localities_get_traffic_by_their_weights", |world| {
+                Box::pin(share(world, "/localities", 40, 29..=31))
+            }),
+            // 70 to 100 after overprovisioning.
+            Case::custom("a_locality_that_lacks_health_gets_less", |world| {
+                Box::pin(share(world, "/half-locality", 170, 69..=71))
+            }),
+            Case::custom("a_priority_that_lacks_health_spills_over", |world| {
+                Box::pin(share(world, "/priorities", 400, 225..=335))
+            }),
+            Case::custom("health_may_be_counted_by_weight", |world| {
+                Box::pin(share(world, "/health-by-weight", 400, 14..=98))
+            }),
+            Case::custom("degraded_endpoints_get_what_is_left", |world| {
+                Box::pin(share(world, "/degraded", 400, 65..=175))
+            }),
+            Case::custom("in_a_panic_everyone_gets_traffic", |world| {
+                Box::pin(share(world, "/panic", 40, 20..=20))
+            }),
+            Case::custom("in_a_total_panic_priorities_share_by_their_numbers", |world| {
+                Box::pin(share(world, "/total-panic", 400, 140..=260))
             }),
             Case::custom("least_request_spreads_evenly_when_idle", |world| {
                 Box::pin(share(world, "/least", 400, 140..=260))
