@@ -18,7 +18,7 @@ use crate::config::Problems;
 use crate::config::http_filters::{FilterKind, HttpFilter};
 
 use super::common::{text, unknown_type, unpack, unsupported};
-use super::rbac;
+use super::{extensions, rbac};
 
 /// The filters of a connection manager.
 #[derive(Default)]
@@ -72,6 +72,9 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
             return false;
         }
     };
+    if extensions::is_harmless_http(&config) {
+        return false;
+    }
     if any::holds::<Router>(&config) {
         unsupported!(problems; disabled);
         let suppress = problems.field("typed_config", |problems| router(problems, &config));

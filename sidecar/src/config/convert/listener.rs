@@ -24,7 +24,7 @@ use super::common::{
     unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::{
-    access_log, buffer_limit, filter_chain_match, http_connection_manager, tcp_proxy, tls,
+    access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager, tcp_proxy, tls,
 };
 
 /// Listener filters may take so long where nothing is set.
@@ -239,20 +239,27 @@ fn downstream_transport(
 
 /// Both kinds of filter take the connection for themselves: a chain has exactly one.
 fn terminal_filter(problems: &mut Problems, protos: Vec<proto::Filter>) -> Option<TerminalFilter> {
-    if protos.is_empty() {
-        problems.reject_field("filters", "must have at least one entry");
-    }
     let mut terminal = None;
+    let mut is_over = false;
     for (index, proto) in protos.into_iter().enumerate() {
+        if let Some(FilterConfigType::TypedConfig(config)) = &proto.config_type
+            && extensions::is_harmless_network(config)
+        {
+            continue;
+        }
         problems.element("filters", index, |problems| {
-            if index > 0 {
+            if is_over {
                 problems.reject("stands behind a filter that ends the chain");
             }
             let filter = network_filter(problems, proto);
-            if index == 0 {
+            if !is_over {
                 terminal = filter;
             }
+            is_over = true;
         });
+    }
+    if !is_over {
+        problems.reject_field("filters", "must have at least one entry that ends the chain");
     }
     terminal
 }

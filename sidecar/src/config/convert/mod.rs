@@ -25,6 +25,7 @@ mod consistent_hashing;
 mod data_source;
 mod discovery;
 mod endpoint;
+mod extensions;
 mod filter_chain_match;
 mod filter_overrides;
 pub(in crate::config) mod format;

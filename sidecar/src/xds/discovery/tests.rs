@@ -3,6 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use outrigger_proto::envoy::config::listener::v3::Filter;
+use outrigger_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
+use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType as HttpFilterConfig;
+use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter,
+};
 use outrigger_proto::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
 
 use super::super::testing::{
@@ -452,4 +458,43 @@ fn a_source_with_nothing_usable_in_it_does_not_hold_the_start_up() {
     let opened = discovery.take_opened().remove(0);
     discovery.on_event(opened.id, Event::Unusable, &mut recorder, now);
     assert_eq!(discovery.phase(), Phase::Ready);
+}
+
+#[test]
+fn extensions_of_istio_that_change_no_request_are_accepted_and_others_refused() {
+    let with = |type_url: &str| {
+        let mut listener = rds_listener("web", 1, "r");
+        let filter = &mut listener.filter_chains[0].filters[0];
+        let Some(FilterConfig::TypedConfig(config)) = &mut filter.config_type else {
+            panic!("no configuration");
+        };
+        let mut manager: HttpConnectionManager = any::unpack(config).unwrap();
+        let extension = Any { type_url: format!("type.googleapis.com/{type_url}"), value: vec![] };
+        let extension = HttpFilter {
+            name: "extension".to_owned(),
+            config_type: Some(HttpFilterConfig::TypedConfig(extension)),
+            ..HttpFilter::default()
+        };
+        manager.http_filters.insert(0, extension);
+        *config = pack(&manager);
+        let metadata_exchange = Filter {
+            name: "istio.metadata_exchange".to_owned(),
+            config_type: Some(FilterConfig::TypedConfig(Any {
+                type_url: "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange"
+                    .to_owned(),
+                value: vec![],
+            })),
+        };
+        listener.filter_chains[0].filters.insert(0, metadata_exchange);
+        pack(&listener)
+    };
+    let mut world = World::new();
+    world.answer(Kind::Cluster, "1", vec![]);
+    world.sent();
+    world.answer(Kind::Listener, "1", vec![with("stats.PluginConfig")]);
+    assert_eq!(world.sent()[0].3, None);
+    world.answer(Kind::Listener, "2", vec![with("io.istio.http.authn.Config")]);
+    let error = world.sent()[0].3.clone().unwrap();
+    assert!(error.contains("io.istio.http.authn.Config is not supported"), "{error}");
+    assert!(error.contains("filters[1].typed_config.http_filters[0]"), "{error}");
 }

@@ -1,0 +1,97 @@
+//! Extensions that are not Envoy's own. `TypedStruct` carries the configuration of those whose messages the sender does
+//! not have; and some of Istio's can be left out without changing what happens to a request. This is their list: a
+//! listener that has them is accepted, and they do nothing.
+
+use outrigger_proto::any;
+use outrigger_proto::google::protobuf::{Any, Struct};
+use prost::Message;
+
+/// HTTP filters.
+const HARMLESS_HTTP: &[&str] = &[
+    // Chooses the ALPN by which Istio's sidecars know each other upstream; without it they speak as to strangers.
+    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+    // Fetches labels of the peer, for metrics.
+    "io.istio.http.peer_metadata.Config",
+    // Counts requests (`istio_requests_total`).
+    "stats.PluginConfig",
+];
+
+/// Network filters that stand before the one that ends the chain.
+const HARMLESS_NETWORK: &[&str] = &[
+    // Exchanges labels with a peer that offers `istio-peer-exchange` by ALPN, which we do not.
+    "envoy.tcp.metadataexchange.config.MetadataExchange",
+    // The same, from the workload's own discovery.
+    "io.istio.workload.Config",
+    // Counts connections.
+    "stats.PluginConfig",
+];
+
+/// Whether an HTTP filter of this configuration can be left out.
+pub(super) fn is_harmless_http(config: &Any) -> bool {
+    HARMLESS_HTTP.contains(&&*message_name(config))
+}
+
+/// Whether a network filter of this configuration can be left out.
+pub(super) fn is_harmless_network(config: &Any) -> bool {
+    HARMLESS_NETWORK.contains(&&*message_name(config))
+}
+
+/// `xds.type.v3.TypedStruct`, and `udpa.type.v1.TypedStruct` before it.
+#[derive(Clone, PartialEq, Message)]
+struct TypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<Struct>,
+}
+
+/// The name of the message that a configuration is, or would be.
+fn message_name(config: &Any) -> String {
+    let name = any::message_name(&config.type_url);
+    if matches!(name, "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct")
+        && let Ok(inner) = TypedStruct::decode(config.value.as_slice())
+    {
+        return any::message_name(&inner.type_url).to_owned();
+    }
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(type_url: &str, value: Vec<u8>) -> Any {
+        Any { type_url: format!("type.googleapis.com/{type_url}"), value }
+    }
+
+    #[test]
+    fn an_extension_is_known_by_its_own_message_and_by_a_typed_struct() {
+        let inner = TypedStruct {
+            type_url: "type.googleapis.com/stats.PluginConfig".to_owned(),
+            value: Some(Struct::default()),
+        };
+        for config in [
+            config("stats.PluginConfig", vec![]),
+            config("udpa.type.v1.TypedStruct", inner.encode_to_vec()),
+            config("xds.type.v3.TypedStruct", inner.encode_to_vec()),
+        ] {
+            assert!(is_harmless_http(&config) && is_harmless_network(&config), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn what_decides_on_requests_is_not_harmless() {
+        let inner = TypedStruct {
+            type_url: "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC".to_owned(),
+            value: None,
+        };
+        for config in [
+            config("xds.type.v3.TypedStruct", inner.encode_to_vec()),
+            config("xds.type.v3.TypedStruct", vec![0xff]),
+            config("io.istio.network.authn.Config", vec![]),
+            config("", vec![]),
+        ] {
+            assert!(!is_harmless_http(&config) && !is_harmless_network(&config), "{config:?}");
+        }
+    }
+}
