@@ -24,11 +24,14 @@ pub struct AssignmentPolicy {
     pub overprovisioning_factor: u32,
     /// A priority is as healthy as the share of its weights, and not of its endpoints.
     pub weighted_priority_health: bool,
+    /// Of so many requests in a million none is sent to any endpoint (`drop_overloads`). Of several categories each takes
+    /// its share of what the ones before have left.
+    pub drop_overload: u32,
 }
 
 impl Default for AssignmentPolicy {
     fn default() -> Self {
-        Self { overprovisioning_factor: 140, weighted_priority_health: false }
+        Self { overprovisioning_factor: 140, weighted_priority_health: false, drop_overload: 0 }
     }
 }
 

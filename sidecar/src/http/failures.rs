@@ -1,6 +1,6 @@
 //! What a request that gets no response is answered with, in Envoy's words, and what it counts as.
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::attempt::Attempt;
 use super::exchange::Exchange;
@@ -43,6 +43,32 @@ pub(crate) fn unavailable() -> Refusal {
         .because(Reason::NoHealthyUpstream)
         .flagged(ResponseFlags::NO_HEALTHY_UPSTREAM)
         .into()
+}
+
+/// Of so many requests in a million, a cluster whose endpoints are overloaded takes none (`drop_overloads`). Whether this
+/// is one of them, and then its reply, as Envoy's.
+pub(crate) fn drop_overload(per_million: u32, envoy_headers: bool) -> Option<Refusal> {
+    if per_million == 0 || fastrand::u32(..1_000_000) >= per_million {
+        return None;
+    }
+    let (body, details, flag, name) = if per_million == 1_000_000 {
+        (
+            "unconditional drop overload",
+            "unconditional_drop_overload",
+            ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD,
+            "x-envoy-unconditional-drop-overload",
+        )
+    } else {
+        ("drop overload", "drop_overload", ResponseFlags::DROP_OVERLOAD, "x-envoy-drop-overload")
+    };
+    let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, details)
+        .because(Reason::DropOverload)
+        .flagged(flag);
+    if envoy_headers {
+        let name = HeaderName::from_static(name);
+        reply.headers.insert(name, HeaderValue::from_static("true"));
+    }
+    Some(reply.into())
 }
 
 /// The client's own request broke off.

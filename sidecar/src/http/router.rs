@@ -21,7 +21,9 @@ use super::attempt::Attempt;
 use super::body::{ClientBody, Progress, RequestBody, ResponseBody, Whole};
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
-use super::failures::{broken_request, count_failure, failed, outcome_of, timed_out, unavailable};
+use super::failures::{
+    broken_request, count_failure, drop_overload, failed, outcome_of, timed_out, unavailable,
+};
 use super::filters::{self, Passage, Steps};
 use super::hash_policy::{RequestHash, Sender};
 use super::headers::{self, Accepted, Peer, host_of};
@@ -385,6 +387,11 @@ async fn forward(
         config::route::RoutingPriority::Default => RoutingPriority::Default,
         config::route::RoutingPriority::High => RoutingPriority::High,
     };
+
+    let dropped = cluster.hosts.load().drop_overload;
+    if let Some(reply) = drop_overload(dropped, !manager.config.suppress_envoy_headers) {
+        return Err(reply);
+    }
 
     // What a retry needs of the request is taken before it is changed.
     let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());

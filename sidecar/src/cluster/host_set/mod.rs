@@ -31,6 +31,8 @@ pub(crate) struct HostSet {
     pub(crate) priorities: Box<[Priority]>,
     /// Some endpoint starts slowly until then.
     pub(crate) slow_until: Option<Instant>,
+    /// So many requests in a million are dropped before an endpoint is chosen.
+    pub(crate) drop_overload: u32,
 }
 
 /// The endpoints of one priority.
@@ -106,7 +108,12 @@ fn next_generation() -> u64 {
 impl HostSet {
     /// Without a single priority.
     pub(super) fn empty() -> Self {
-        Self { generation: next_generation(), priorities: Box::default(), slow_until: None }
+        Self {
+            generation: next_generation(),
+            priorities: Box::default(),
+            slow_until: None,
+            drop_overload: 0,
+        }
     }
 
     /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
@@ -125,7 +132,8 @@ impl HostSet {
             }
         }
         let slow_until = config.slow_start.and_then(|slow| slow_until(&priorities, slow.window));
-        Self { generation: next_generation(), priorities, slow_until }
+        let drop_overload = policy.drop_overload;
+        Self { generation: next_generation(), priorities, slow_until, drop_overload }
     }
 
     /// The members, to make the next host set from.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::endpoint::v3 as proto;
 use outrigger_proto::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
+use outrigger_proto::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use outrigger_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use crate::config::Problems;
@@ -19,6 +20,7 @@ use crate::config::endpoint::{
 use super::common::{
     enumeration, host_and_port, json_object, number_in, required, sorted, text, unsupported,
 };
+use super::percent;
 
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
@@ -49,9 +51,11 @@ pub(super) fn convert(
         endpoint_stale_after,
         weighted_priority_health,
     } = policy.unwrap_or_default();
-    let overprovisioning_factor = problems.field("policy", |problems| {
-        unsupported!(problems; drop_overloads, endpoint_stale_after);
-        number_in(problems, "overprovisioning_factor", overprovisioning_factor, 1..=u32::MAX)
+    let (overprovisioning_factor, drop_overload) = problems.field("policy", |problems| {
+        unsupported!(problems; endpoint_stale_after);
+        let factor =
+            number_in(problems, "overprovisioning_factor", overprovisioning_factor, 1..=u32::MAX);
+        (factor, drop_overload(problems, drop_overloads))
     });
     let mut seen = HashSet::new();
     let mut localities: Vec<LocalityEndpoints> = endpoints
@@ -71,8 +75,26 @@ pub(super) fn convert(
             overprovisioning_factor: overprovisioning_factor
                 .unwrap_or(AssignmentPolicy::default().overprovisioning_factor),
             weighted_priority_health,
+            drop_overload,
         },
     }
+}
+
+/// The share of requests that some category drops, in a million.
+fn drop_overload(problems: &mut Problems, protos: Vec<DropOverload>) -> u32 {
+    const MILLION: u64 = 1_000_000;
+    let mut passed = MILLION;
+    for (index, DropOverload { category, drop_percentage }) in protos.into_iter().enumerate() {
+        problems.element("drop_overloads", index, |problems| {
+            text(problems, "category", category);
+            let fraction = drop_percentage
+                .and_then(|proto| percent::plain(problems, "drop_percentage", proto));
+            let (numerator, denominator) = fraction.unwrap_or((0, 100));
+            let dropped = (u64::from(numerator) * MILLION / u64::from(denominator)).min(MILLION);
+            passed = passed * (MILLION - dropped) / MILLION;
+        });
+    }
+    (MILLION - passed) as u32
 }
 
 /// Load balancers add weights up in 32 bits, in Envoy and so here.

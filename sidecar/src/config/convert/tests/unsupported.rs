@@ -452,7 +452,6 @@ fn fields_of_a_cluster() {
             ),
             ("upstream_connection_options.happy_eyeballs_config", json!({})),
             ("load_assignment.named_endpoints", json!({"a": {}})),
-            ("load_assignment.policy.drop_overloads", json!([{"category": "a"}])),
             ("load_assignment.policy.endpoint_stale_after", json!("1s")),
             ("load_assignment.endpoints[0].leds_cluster_locality_config", json!({})),
         ],
