@@ -2,11 +2,13 @@
 //! everything that clients send is there to be looked at.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::address;
 use crate::peers::{Peers, fixture};
@@ -38,10 +40,11 @@ impl Variant {
 pub struct AdsServer {
     process: Process,
     address: SocketAddr,
+    folder: TempDir,
 }
 
 impl AdsServer {
-    /// Starts it on a loopback address of its own.
+    /// Starts it on a loopback address of its own, and on a Unix socket.
     ///
     /// # Errors
     /// It does not listen in time.
@@ -49,14 +52,21 @@ impl AdsServer {
         let address = address::free()?;
         let mut command = Command::new(&peers.python);
         command.arg("-u").arg(fixture("ads_server.py")).arg(address.to_string());
+        let folder = tempfile::tempdir()?;
+        command.arg(format!("unix:{}", folder.path().join("socket").display()));
         let mut process = Process::spawn("ads_server.py", command)?;
         process.wait_for_line("\"listening\"", LIMIT)?;
-        Ok(AdsServer { process, address })
+        Ok(AdsServer { process, address, folder })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The Unix socket on which it listens as well.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
     }
 
     /// Replaces all resources of a type (`cds`, `eds`, `lds`, `rds`, `sds`) and pushes.

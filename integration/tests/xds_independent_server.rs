@@ -45,6 +45,8 @@ with_each_variant! {
     a_server_that_is_away_does_not_disturb
     secrets_change_without_dropping_a_connection
     a_cluster_of_the_bootstrap_cannot_be_replaced
+    each_type_may_have_a_stream_of_its_own
+    overload_is_dropped_without_a_request_to_an_endpoint
 }
 
 async fn play(kind: Kind, story: impl Future<Output = Result<()>>) -> Result<()> {
@@ -182,6 +184,188 @@ async fn a_cluster_of_the_bootstrap_cannot_be_replaced(kind: Kind, variant: Vari
     let mark = scene.server.mark();
     scene.server.wait_since(mark, "new stream", |event| event["event"] == "stream").await?;
     scene.stays("a").await
+}
+
+/// No ADS: each type comes from a service of its own, the certificate over a Unix socket.
+async fn each_type_may_have_a_stream_of_its_own(kind: Kind, variant: Variant) -> Result<()> {
+    let mut server = AdsServer::start(peers().context("peers")?)?;
+    let (a, b) = (Upstream::start("a").await?, Upstream::start("b").await?);
+    let source = |cluster: &str| {
+        json!({"resource_api_version": "V3", "initial_fetch_timeout": "0s", "api_config_source": {
+            "api_type": variant.api_type(),
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": cluster}}],
+        }})
+    };
+    let address = address::free()?;
+    let mut one = cluster("one");
+    one["eds_cluster_config"]["eds_config"] = source("xds");
+    let mut main = listener("main", address);
+    let chain = &mut main["filter_chains"][0];
+    chain["filters"][0]["typed_config"]["rds"]["config_source"] = source("xds");
+    chain["transport_socket"] = json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [{
+            "name": "server", "sds_config": source("sds-grpc"),
+        }]},
+    }});
+    let authority = Authority::new("test")?;
+    let leaf = authority.leaf(&["server.example"])?;
+    let secret = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": "server",
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": leaf.certificate},
+            "private_key": {"inline_string": leaf.key},
+        },
+    });
+    server.set("cds", "1", &[one])?;
+    server.set("eds", "1", &[endpoints("one", &[a.address()])])?;
+    server.set("lds", "1", &[main])?;
+    server.set(
+        "rds",
+        "1",
+        &[routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]))],
+    )?;
+    server.set("sds", "1", &[secret])?;
+    let grpc_cluster = |name: &str, address: Value| {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            },
+            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": address}},
+            ]}]},
+        })
+    };
+    let clusters = json!([
+        grpc_cluster("xds", socket_address(server.address())),
+        grpc_cluster("sds-grpc", json!({"pipe": {"path": server.socket()}})),
+    ]);
+    let (cds, lds) = (source("xds"), source("xds"));
+    let bootstrap = format!(
+        "
+node: {{id: node-1, cluster: test}}
+dynamic_resources: {{cds_config: {cds}, lds_config: {lds}}}
+static_resources: {{clusters: {clusters}}}
+"
+    );
+    let _proxy = Proxy::start(kind, &bootstrap).await?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(authority.roots()?)
+        .with_no_client_auth();
+    let tls = Tls { config: config.into(), server_name: "server.example".to_owned() };
+    let mut connection = connected(address, &tls).await?;
+    ensure!(connection.send(&Request::get("/")).await?.body == "a");
+
+    let mark = server.mark();
+    server.set("eds", "2", &[endpoints("one", &[b.address()])])?;
+    server.acknowledged(mark, "eds").await?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while connected(address, &tls).await?.send(&Request::get("/")).await?.body != "b" {
+        ensure!(Instant::now() < deadline, "the new endpoints are not used");
+    }
+    for service in ["cds", "eds", "lds", "rds", "sds"] {
+        let is_stream = |event: &Value| event["event"] == "stream" && event["service"] == service;
+        server.wait_since(0, &format!("stream of {service}"), is_stream).await?;
+    }
+    Ok(())
+}
+
+/// `drop_overloads` of a load assignment. Envoy takes a change of it only together with one of the endpoints.
+async fn overload_is_dropped_without_a_request_to_an_endpoint(
+    kind: Kind,
+    variant: Variant,
+) -> Result<()> {
+    let mut scene = Scene::start(kind, variant).await?;
+    scene.until_body("/", "a").await?;
+    let dropping = |address: SocketAddr, percent: u32| {
+        let mut endpoints = endpoints("one", &[address]);
+        endpoints["policy"] = json!({"drop_overloads": [
+            {"category": "load", "drop_percentage": {"numerator": percent, "denominator": "HUNDRED"}},
+        ]});
+        endpoints
+    };
+    let other = if kind == Kind::Outrigger { scene.a.address() } else { scene.b.address() };
+    scene.server.set("eds", "2", &[dropping(other, 100)])?;
+    until(scene.listener, "/", |outcome| outcome.status() == 503).await?;
+    let outcome = Request::get("/").send(scene.listener).await;
+    ensure!(outcome.body() == "unconditional drop overload", "{outcome:?}");
+    let header = outcome.header("x-envoy-unconditional-drop-overload").unwrap_or_default();
+    ensure!(header == "true", "{outcome:?}");
+    scene.server.set("eds", "3", &[dropping(scene.a.address(), 0)])?;
+    scene.until_body("/", "a").await?;
+    scene.stays("a").await
+}
+
+/// Everything comes from files. One is replaced by a rename; a bad one changes nothing, and the log says where it is bad.
+#[tokio::test]
+async fn files_are_followed_and_a_bad_one_changes_nothing() -> Result<()> {
+    for kind in [Kind::Outrigger, Kind::Envoy] {
+        if kind.is_runnable() {
+            follow_files(kind).await.with_context(|| kind.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+async fn follow_files(kind: Kind) -> Result<()> {
+    let (a, b) = (Upstream::start("a").await?, Upstream::start("b").await?);
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(format!("{name}.yaml"));
+    let source = |name: &str| json!({"resource_api_version": "V3", "path_config_source": {"path": path(name)}});
+    let write = |name: &str, version: &str, resource: &Value| -> Result<()> {
+        let beside = folder.path().join("beside");
+        let response = json!({"version_info": version, "resources": [resource]});
+        std::fs::write(&beside, serde_json::to_string_pretty(&response)?)?;
+        std::fs::rename(&beside, path(name))?;
+        Ok(())
+    };
+    let address = address::free()?;
+    let mut one = cluster("one");
+    one["eds_cluster_config"]["eds_config"] = source("eds");
+    let mut main = listener("main", address);
+    let manager = &mut main["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["rds"]["config_source"] = source("rds");
+    let to_one = json!([{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]);
+    write("cds", "1", &one)?;
+    write("eds", "1", &endpoints("one", &[a.address()]))?;
+    write("lds", "1", &main)?;
+    write("rds", "1", &routes(&to_one))?;
+    let (cds, lds) = (source("cds"), source("lds"));
+    let bootstrap = format!(
+        "
+node: {{id: node-1, cluster: test}}
+dynamic_resources: {{cds_config: {cds}, lds_config: {lds}}}
+"
+    );
+    let mut proxy = Proxy::start(kind, &bootstrap).await?;
+    until(address, "/", |outcome| outcome.body() == "a").await?;
+    write("eds", "2", &endpoints("one", &[b.address()]))?;
+    until(address, "/", |outcome| outcome.body() == "b").await?;
+    let bad = json!([{"match": {"safe_regex": {"regex": "("}}, "route": {"cluster": "one"}}]);
+    write("rds", "2", &routes(&bad))?;
+    if kind == Kind::Outrigger {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let field = "resources[0].virtual_hosts[0].routes[0].match.safe_regex.regex";
+        let is_named = |line: &String| line.contains("rds.yaml:") && line.contains(field);
+        while !proxy.process().log().iter().any(is_named) {
+            ensure!(Instant::now() < deadline, "not named: {:?}", proxy.process().log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    until(address, "/", |outcome| outcome.body() == "b").await?;
+    let direct = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "direct"}}}]);
+    write("rds", "3", &routes(&direct))?;
+    until(address, "/", |outcome| outcome.body() == "direct").await
 }
 
 /// The stream breaks; the next one says what is there already, and traffic does not notice.

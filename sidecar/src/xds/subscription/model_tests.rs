@@ -254,6 +254,10 @@ struct World {
     good: BTreeMap<&'static str, u64>,
     to_server: VecDeque<Request>,
     to_client: VecDeque<Response>,
+    /// Nonces that the client has read and not answered yet.
+    unanswered: Vec<String>,
+    /// What the client has asked for on this stream; `None`: nothing was sent.
+    asked: Option<BTreeSet<String>>,
 }
 
 impl World {
@@ -281,7 +285,12 @@ impl World {
                 };
                 self.client.want(wanted);
             }
-            Step::Send => self.to_server.extend(self.client.next_request()),
+            Step::Send => {
+                if let Some(request) = self.client.next_request() {
+                    self.check_reason(&request);
+                    self.to_server.push_back(request);
+                }
+            }
             Step::Serve => {
                 if let Some(request) = self.to_server.pop_front() {
                     let response = self.server.request(self.kind, &request);
@@ -298,6 +307,8 @@ impl World {
                 self.to_client.clear();
                 self.server.stream = Stream::default();
                 self.client.connected();
+                self.unanswered.clear();
+                self.asked = None;
             }
         }
         for name in self.client.take_forgotten() {
@@ -305,7 +316,38 @@ impl World {
         }
     }
 
+    /// Every request answers a response, each once, or says something new.
+    fn check_reason(&mut self, request: &Request) {
+        let before = self.asked.clone();
+        let (nonce, now) = match request {
+            Request::StateOfTheWorld(request) => {
+                (&request.response_nonce, request.resource_names.iter().cloned().collect())
+            }
+            Request::Delta(request) => {
+                let mut now = before.clone().unwrap_or_default();
+                for name in &request.resource_names_subscribe {
+                    assert!(now.insert(name.clone()), "{name} is subscribed already");
+                }
+                for name in &request.resource_names_unsubscribe {
+                    assert!(now.remove(name), "{name} is not subscribed");
+                }
+                (&request.response_nonce, now)
+            }
+        };
+        let open = self.unanswered.iter().position(|other| other == nonce);
+        let is_new = before.as_ref() != Some(&now);
+        assert!(open.is_some() || is_new, "a request for nothing: {request:?}");
+        if let Some(open) = open {
+            self.unanswered.remove(open);
+        }
+        self.asked = Some(now);
+    }
+
     fn read(&mut self, response: Response) {
+        self.unanswered.push(match &response {
+            Response::StateOfTheWorld(response) => response.nonce.clone(),
+            Response::Delta(response) => response.nonce.clone(),
+        });
         let update = self.client.receive(response);
         assert_eq!(update.malformed, None);
         let mut refused = update.refused.clone();
@@ -337,6 +379,7 @@ impl World {
             self.step(&Step::Read);
         }
         assert!(self.to_server.is_empty() && self.to_client.is_empty(), "it never comes to rest");
+        assert!(self.unanswered.is_empty(), "not answered: {:?}", self.unanswered);
     }
 }
 
@@ -350,6 +393,8 @@ fn run(kind: Kind, variant: Variant, steps: &[Step]) {
         good: BTreeMap::new(),
         to_server: VecDeque::new(),
         to_client: VecDeque::new(),
+        unanswered: Vec::new(),
+        asked: None,
     };
     world.step(&Step::Want { names: 0b0011 });
     for step in steps {
