@@ -24,7 +24,8 @@ use super::common::{
     unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::{
-    access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager, tcp_proxy, tls,
+    access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager, tcp_proxy,
+    tls,
 };
 
 /// Listener filters may take so long where nothing is set.
