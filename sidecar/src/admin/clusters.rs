@@ -64,7 +64,7 @@ pub(super) fn text(clusters: &[ClusterStatus]) -> Reply {
         let mut line = |what: &str| out.push_str(&format!("{name}::{what}\n"));
         line(&format!("observability_name::{observability}"));
         if config.outlier_detection.is_some() {
-            // Success rates are not looked at, which Envoy prints as -1.
+            // Success rates are not shown; -1 is what Envoy prints of an interval with too few requests.
             for figure in [
                 "success_rate_average",
                 "success_rate_ejection_threshold",

@@ -1,8 +1,8 @@
 //! Outlier detection: endpoints that fail are ejected for a while.
 //!
 //! Workers count consecutive failures ([`Monitor`], [`Detector::report`]); when a count reaches its threshold, they tell
-//! the control thread, which alone decides and ejects ([`super::manager`]). Semantics: Envoy's "outlier detection", the
-//! consecutive types.
+//! the control thread, which alone decides and ejects ([`super::manager`]). They count requests and successes as well, which
+//! the control thread takes once an interval and compares. Semantics: Envoy's "outlier detection".
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +42,14 @@ pub(crate) enum EjectionReason {
     ConsecutiveGatewayFailure = 2,
     /// Consecutive failures to connect, resets and timeouts.
     ConsecutiveLocalOriginFailure = 3,
+    /// Its answers succeed less often than the others'.
+    SuccessRate = 4,
+    /// It is reached less often than the others.
+    LocalOriginSuccessRate = 5,
+    /// Too large a share of its answers are failures.
+    FailurePercentage = 6,
+    /// Too large a share of the attempts to reach it fail.
+    LocalOriginFailurePercentage = 7,
 }
 
 impl EjectionReason {
@@ -51,6 +59,10 @@ impl EjectionReason {
             Self::Consecutive5xx => "consecutive_5xx",
             Self::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
             Self::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
+            Self::SuccessRate => "success_rate",
+            Self::LocalOriginSuccessRate => "local_origin_success_rate",
+            Self::FailurePercentage => "failure_percentage",
+            Self::LocalOriginFailurePercentage => "local_origin_failure_percentage",
         }
     }
 }
@@ -76,6 +88,8 @@ pub(crate) struct Monitor {
     consecutive_5xx: AtomicU32,
     consecutive_gateway_failure: AtomicU32,
     consecutive_local_origin_failure: AtomicU32,
+    external: Volume,
+    local_origin: Volume,
     reason: AtomicU8,
     until: AtomicU64,
 }
@@ -87,6 +101,10 @@ impl Monitor {
             1 => EjectionReason::Consecutive5xx,
             2 => EjectionReason::ConsecutiveGatewayFailure,
             3 => EjectionReason::ConsecutiveLocalOriginFailure,
+            4 => EjectionReason::SuccessRate,
+            5 => EjectionReason::LocalOriginSuccessRate,
+            6 => EjectionReason::FailurePercentage,
+            7 => EjectionReason::LocalOriginFailurePercentage,
             _ => return None,
         };
         Some(Ejection { until: self.until.load(Relaxed), reason })
@@ -99,7 +117,14 @@ impl Monitor {
 
     /// Makes one count start again.
     pub(super) fn reset(&self, reason: EjectionReason) {
-        self.counter(reason).store(0, Relaxed);
+        if let Some(counter) = self.counter(reason) {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// What was counted since the last call: answers, and attempts to reach it where these are counted apart.
+    pub(super) fn take_volumes(&self) -> Origins<(u32, u32)> {
+        Origins { external: self.external.take(), local: self.local_origin.take() }
     }
 
     /// Makes all counts start again.
@@ -109,12 +134,41 @@ impl Monitor {
         clear(&self.consecutive_local_origin_failure);
     }
 
-    fn counter(&self, reason: EjectionReason) -> &AtomicU32 {
+    fn counter(&self, reason: EjectionReason) -> Option<&AtomicU32> {
         match reason {
-            EjectionReason::Consecutive5xx => &self.consecutive_5xx,
-            EjectionReason::ConsecutiveGatewayFailure => &self.consecutive_gateway_failure,
-            EjectionReason::ConsecutiveLocalOriginFailure => &self.consecutive_local_origin_failure,
+            EjectionReason::Consecutive5xx => Some(&self.consecutive_5xx),
+            EjectionReason::ConsecutiveGatewayFailure => Some(&self.consecutive_gateway_failure),
+            EjectionReason::ConsecutiveLocalOriginFailure => {
+                Some(&self.consecutive_local_origin_failure)
+            }
+            EjectionReason::SuccessRate
+            | EjectionReason::LocalOriginSuccessRate
+            | EjectionReason::FailurePercentage
+            | EjectionReason::LocalOriginFailurePercentage => None,
         }
+    }
+}
+
+/// Something of both kinds of outcomes: what an endpoint answers, and whether it can be reached.
+pub(super) struct Origins<T> {
+    pub(super) external: T,
+    pub(super) local: T,
+}
+
+/// Requests (upper half) and successes among them (lower half) since they were last taken. One word, so that a request
+/// costs one addition and both are taken at the same moment.
+#[derive(Debug, Default)]
+struct Volume(AtomicU64);
+
+impl Volume {
+    fn count(&self, success: bool) {
+        self.0.fetch_add((1 << 32) | u64::from(success), Relaxed);
+    }
+
+    /// Requests and successes.
+    fn take(&self) -> (u32, u32) {
+        let both = self.0.swap(0, Relaxed);
+        ((both >> 32) as u32, both as u32)
     }
 }
 
@@ -140,9 +194,11 @@ impl Detector {
             match outcome {
                 Outcome::Status(status) => self.status(endpoint, status),
                 Outcome::ConnectSuccess | Outcome::ConnectSuccessFinal => {
+                    endpoint.outlier.local_origin.count(true);
                     clear(&endpoint.outlier.consecutive_local_origin_failure);
                 }
                 Outcome::ConnectFailure | Outcome::Reset | Outcome::Timeout => {
+                    endpoint.outlier.local_origin.count(false);
                     let threshold = self.config.consecutive_local_origin_failure;
                     self.failure(
                         endpoint,
@@ -164,7 +220,9 @@ impl Detector {
 
     fn status(&self, endpoint: &Arc<Endpoint>, status: u16) {
         let monitor = &endpoint.outlier;
-        if !(500..600).contains(&status) {
+        let success = !(500..600).contains(&status);
+        monitor.external.count(success);
+        if success {
             clear(&monitor.consecutive_5xx);
             clear(&monitor.consecutive_gateway_failure);
             return;
@@ -179,7 +237,8 @@ impl Detector {
     }
 
     fn failure(&self, endpoint: &Arc<Endpoint>, reason: EjectionReason, threshold: u32) {
-        let before = endpoint.outlier.counter(reason).fetch_add(1, Relaxed);
+        let Some(counter) = endpoint.outlier.counter(reason) else { return };
+        let before = counter.fetch_add(1, Relaxed);
         // Only the failure that reaches the threshold tells; those after it would say the same.
         if before + 1 == threshold {
             let endpoint = Arc::clone(endpoint);

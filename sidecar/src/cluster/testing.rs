@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, EndpointId};
 use super::host_set::{LocalityHosts, Members};
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, Discovery, OutlierDetection, UpstreamProtocol,
+    CircuitBreakers, Cluster, Discovery, FailurePercentage, OutlierDetection, SuccessRate,
+    UpstreamProtocol,
 };
 use crate::config::endpoint::{
     self, AssignmentPolicy, EndpointAddress, HealthStatus, LoadAssignment, Locality,
@@ -70,6 +71,20 @@ pub(crate) fn outlier_detection() -> OutlierDetection {
         split_external_local_origin_errors: false,
         consecutive_local_origin_failure: 5,
         enforcing_consecutive_local_origin_failure: 100,
+        success_rate: SuccessRate {
+            minimum_hosts: 5,
+            request_volume: 100,
+            stdev_factor: 1900,
+            enforcing: 100,
+            enforcing_local_origin: 100,
+        },
+        failure_percentage: FailurePercentage {
+            threshold: 85,
+            minimum_hosts: 5,
+            request_volume: 50,
+            enforcing: 0,
+            enforcing_local_origin: 0,
+        },
         interval: Duration::from_secs(10),
         base_ejection_time: Duration::from_secs(30),
         max_ejection_time: Duration::from_secs(300),

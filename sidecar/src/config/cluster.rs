@@ -144,7 +144,7 @@ pub struct CircuitBreakers {
     pub track_remaining: bool,
 }
 
-/// A validated `OutlierDetection`: the consecutive variants. Defaults: reference of Envoy's proto.
+/// A validated `OutlierDetection`. Defaults: reference of Envoy's proto.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutlierDetection {
     /// Default 5; `None`: off.
@@ -161,7 +161,11 @@ pub struct OutlierDetection {
     pub consecutive_local_origin_failure: u32,
     /// Default 100.
     pub enforcing_consecutive_local_origin_failure: u32,
-    /// Between two looks at ejections. Default 10 s.
+    /// Ejection of those that succeed less often than the others.
+    pub success_rate: SuccessRate,
+    /// Ejection of those that fail too often.
+    pub failure_percentage: FailurePercentage,
+    /// Between two looks at ejections and at rates. Default 10 s.
     pub interval: Duration,
     /// Default 30 s.
     pub base_ejection_time: Duration,
@@ -173,6 +177,36 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// Default false.
     pub always_eject_one_host: bool,
+}
+
+/// Outlier detection by success rate. Envoy runs it unless `enforcing_success_rate` is 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// As many endpoints must have the volume. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in one interval from which on an endpoint counts. Default 100.
+    pub request_volume: u32,
+    /// How many standard deviations below the mean is too low, in thousandths. Default 1900.
+    pub stdev_factor: u32,
+    /// Share of detections that eject, in percent. Default 100.
+    pub enforcing: u32,
+    /// The same for local failures that are counted apart. Default 100.
+    pub enforcing_local_origin: u32,
+}
+
+/// Outlier detection by share of failures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// Failures in percent of the requests, from which on an endpoint fails too often. Default 85.
+    pub threshold: u32,
+    /// As many endpoints must have the volume. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in one interval from which on an endpoint counts. Default 50.
+    pub request_volume: u32,
+    /// Share of detections that eject, in percent. Default 0.
+    pub enforcing: u32,
+    /// The same for local failures that are counted apart. Default 0.
+    pub enforcing_local_origin: u32,
 }
 
 /// TCP keep-alive.

@@ -166,6 +166,15 @@ cells! {
             ejections_enforced_consecutive_gateway_failure = "outlier_detection.ejections_enforced_consecutive_gateway_failure",
             ejections_detected_consecutive_local_origin_failure = "outlier_detection.ejections_detected_consecutive_local_origin_failure",
             ejections_enforced_consecutive_local_origin_failure = "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+            ejections_detected_success_rate = "outlier_detection.ejections_detected_success_rate",
+            ejections_enforced_success_rate = "outlier_detection.ejections_enforced_success_rate",
+            ejections_detected_local_origin_success_rate = "outlier_detection.ejections_detected_local_origin_success_rate",
+            ejections_enforced_local_origin_success_rate = "outlier_detection.ejections_enforced_local_origin_success_rate",
+            ejections_detected_failure_percentage = "outlier_detection.ejections_detected_failure_percentage",
+            ejections_enforced_failure_percentage = "outlier_detection.ejections_enforced_failure_percentage",
+            ejections_detected_local_origin_failure_percentage = "outlier_detection.ejections_detected_local_origin_failure_percentage",
+            ejections_enforced_local_origin_failure_percentage = "outlier_detection.ejections_enforced_local_origin_failure_percentage",
+            ejections_success_rate = "outlier_detection.ejections_success_rate",
         }
         gauges: {}
         histograms: {}

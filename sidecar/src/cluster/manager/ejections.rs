@@ -1,7 +1,7 @@
 //! The decisions of outlier detection: who is ejected, for how long, and when it returns.
 //!
-//! Envoy looks at every cluster once an interval. So do we, but only while there is something to look at: an endpoint
-//! that is ejected, or one that was and whose next ejection would be longer for it.
+//! A cluster with outlier detection is looked at once an interval, as in Envoy: endpoints return whose time is over, and
+//! the rates of the interval are compared ([`super::rates`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,6 +58,7 @@ impl Ejections {
             }
             endpoint.outlier.set_ejection(None);
             endpoint.outlier.reset_all();
+            endpoint.outlier.take_volumes();
         }
     }
 
@@ -103,7 +104,7 @@ impl Manager {
         self.reschedule(*cluster);
     }
 
-    /// The end of an interval: endpoints return whose time is over.
+    /// The end of an interval: endpoints return whose time is over, and those are ejected whose rates are bad.
     pub(super) fn look(&mut self, id: ClusterId, now: Instant) {
         let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let Some(config) = entry.outlier_config().cloned() else { return };
@@ -132,15 +133,15 @@ impl Manager {
         if returned {
             entry.swap_hosts(hosts.members());
         }
+        entry.compare_rates(&config);
         self.reschedule(id);
     }
 
-    /// Plans the next look at a cluster, if there is something to look at.
+    /// Plans the next look at a cluster, if it has outlier detection.
     pub(super) fn reschedule(&mut self, id: ClusterId) {
         let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let next = entry
             .outlier_config()
-            .filter(|_| !entry.ejections.records.is_empty())
             .map(|config| entry.ejections.next_tick(Instant::now(), config.interval));
         if let Some(at) = std::mem::replace(&mut entry.due, next) {
             self.due.remove(&(at, id));
@@ -153,7 +154,7 @@ impl Manager {
 
 impl Entry {
     /// Ejects an endpoint, unless too many are ejected or the draw is against it.
-    fn eject(
+    pub(super) fn eject(
         &mut self,
         endpoint: &Arc<Endpoint>,
         reason: EjectionReason,
@@ -178,7 +179,7 @@ impl Entry {
             );
             return;
         }
-        if reason == EjectionReason::Consecutive5xx
+        if matches!(reason, EjectionReason::Consecutive5xx | EjectionReason::SuccessRate)
             && let Some(cells) = cells
         {
             cells.ejections_total.inc();
@@ -226,10 +227,16 @@ fn enforcing(config: &OutlierDetection, reason: EjectionReason) -> u32 {
         EjectionReason::ConsecutiveLocalOriginFailure => {
             config.enforcing_consecutive_local_origin_failure
         }
+        EjectionReason::SuccessRate => config.success_rate.enforcing,
+        EjectionReason::LocalOriginSuccessRate => config.success_rate.enforcing_local_origin,
+        EjectionReason::FailurePercentage => config.failure_percentage.enforcing,
+        EjectionReason::LocalOriginFailurePercentage => {
+            config.failure_percentage.enforcing_local_origin
+        }
     }
 }
 
-fn count_detected(cells: &OutlierCells, reason: EjectionReason) {
+pub(super) fn count_detected(cells: &OutlierCells, reason: EjectionReason) {
     match reason {
         EjectionReason::Consecutive5xx => {
             cells.ejections_detected_consecutive_5xx.inc();
@@ -240,6 +247,18 @@ fn count_detected(cells: &OutlierCells, reason: EjectionReason) {
         }
         EjectionReason::ConsecutiveLocalOriginFailure => {
             cells.ejections_detected_consecutive_local_origin_failure.inc();
+        }
+        EjectionReason::SuccessRate => {
+            cells.ejections_detected_success_rate.inc();
+            cells.ejections_success_rate.inc();
+        }
+        EjectionReason::LocalOriginSuccessRate => {
+            cells.ejections_detected_local_origin_success_rate.inc();
+            cells.ejections_success_rate.inc();
+        }
+        EjectionReason::FailurePercentage => cells.ejections_detected_failure_percentage.inc(),
+        EjectionReason::LocalOriginFailurePercentage => {
+            cells.ejections_detected_local_origin_failure_percentage.inc();
         }
     }
 }
@@ -253,6 +272,14 @@ fn count_enforced(cells: &OutlierCells, reason: EjectionReason) {
         }
         EjectionReason::ConsecutiveLocalOriginFailure => {
             cells.ejections_enforced_consecutive_local_origin_failure.inc();
+        }
+        EjectionReason::SuccessRate => cells.ejections_enforced_success_rate.inc(),
+        EjectionReason::LocalOriginSuccessRate => {
+            cells.ejections_enforced_local_origin_success_rate.inc();
+        }
+        EjectionReason::FailurePercentage => cells.ejections_enforced_failure_percentage.inc(),
+        EjectionReason::LocalOriginFailurePercentage => {
+            cells.ejections_enforced_local_origin_failure_percentage.inc();
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! - [`assign`]: from a load assignment to endpoints, the same objects where they stay the same;
 //! - [`ejections`]: the decisions of outlier detection;
+//! - [`rates`]: those that compare the endpoints of a cluster;
 //! - here: clusters by name, and what comes in from discovery, from DNS and from workers.
 
 mod assign;
 mod ejections;
+mod rates;
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +55,7 @@ pub(crate) struct Manager {
     changed: BTreeSet<ClusterId>,
     /// Endpoints that are gone and have not been told of.
     gone: Vec<Arc<Endpoint>>,
-    /// When outlier detection looks at a cluster next. Only clusters with something to look at are in here.
+    /// When outlier detection looks at a cluster next. Only clusters that have it are in here.
     due: BTreeSet<(Instant, ClusterId)>,
     resolver: dns::Resolver,
     detected: (mpsc::UnboundedSender<Detected>, mpsc::UnboundedReceiver<Detected>),

@@ -20,6 +20,7 @@ use crate::stats::Registry;
 use crate::tls;
 
 mod ejections;
+mod rates;
 mod resolution;
 
 fn manager() -> Manager {

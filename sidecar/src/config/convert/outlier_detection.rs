@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use outrigger_proto::envoy::config::cluster::v3 as proto;
-use outrigger_proto::google::protobuf::UInt32Value;
 
 use crate::config::Problems;
-use crate::config::cluster::OutlierDetection;
+use crate::config::cluster::{FailurePercentage, OutlierDetection, SuccessRate};
 
 use super::common::{
     boolean, duration, number, number_in, positive_duration, unsupported, unsupported_if_true,
@@ -16,7 +15,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const DEFAULT_BASE_EJECTION: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_EJECTION: Duration = Duration::from_secs(300);
 
-/// Outlier detection: the consecutive variants.
+/// Outlier detection, with Envoy's defaults.
 pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -> OutlierDetection {
     let proto::OutlierDetection {
         consecutive_5xx,
@@ -34,11 +33,11 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         consecutive_local_origin_failure,
         enforcing_consecutive_local_origin_failure,
         enforcing_local_origin_success_rate,
-        failure_percentage_threshold: _, // of an algorithm that only its enforcing_ fields turn on
+        failure_percentage_threshold,
         enforcing_failure_percentage,
         enforcing_failure_percentage_local_origin,
-        failure_percentage_minimum_hosts: _,  // the same
-        failure_percentage_request_volume: _, // the same
+        failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
         max_ejection_time,
         max_ejection_time_jitter,
         successful_active_health_check_uneject_host: _, // of active health checks, which are refused
@@ -48,24 +47,6 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
     } = proto;
     unsupported!(problems; monitors);
     unsupported_if_true!(problems; detect_degraded_hosts);
-    // The statistical algorithms are not there: turned off they are fine, asked for they are refused.
-    let success_rate_is_off = number(enforcing_success_rate) == Some(0);
-    not_enforced(problems, "enforcing_success_rate", enforcing_success_rate);
-    not_enforced(
-        problems,
-        "enforcing_local_origin_success_rate",
-        enforcing_local_origin_success_rate,
-    );
-    not_enforced(problems, "enforcing_failure_percentage", enforcing_failure_percentage);
-    not_enforced(
-        problems,
-        "enforcing_failure_percentage_local_origin",
-        enforcing_failure_percentage_local_origin,
-    );
-    if !success_rate_is_off {
-        unsupported!(problems;
-            success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor);
-    }
     let mut percent =
         |name: &str, value, default| number_in(problems, name, value, 0..=100).unwrap_or(default);
     let enforcing_consecutive_5xx =
@@ -78,6 +59,28 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         100,
     );
     let max_ejection_percent = percent("max_ejection_percent", max_ejection_percent, 10);
+    let success_rate = SuccessRate {
+        minimum_hosts: number(success_rate_minimum_hosts).unwrap_or(5),
+        request_volume: number(success_rate_request_volume).unwrap_or(100),
+        stdev_factor: number(success_rate_stdev_factor).unwrap_or(1900),
+        enforcing: percent("enforcing_success_rate", enforcing_success_rate, 100),
+        enforcing_local_origin: percent(
+            "enforcing_local_origin_success_rate",
+            enforcing_local_origin_success_rate,
+            100,
+        ),
+    };
+    let failure_percentage = FailurePercentage {
+        threshold: percent("failure_percentage_threshold", failure_percentage_threshold, 85),
+        minimum_hosts: number(failure_percentage_minimum_hosts).unwrap_or(5),
+        request_volume: number(failure_percentage_request_volume).unwrap_or(50),
+        enforcing: percent("enforcing_failure_percentage", enforcing_failure_percentage, 0),
+        enforcing_local_origin: percent(
+            "enforcing_failure_percentage_local_origin",
+            enforcing_failure_percentage_local_origin,
+            0,
+        ),
+    };
     let interval = positive_duration(problems, "interval", interval).unwrap_or(DEFAULT_INTERVAL);
     let base_is_set = base_ejection_time.is_some();
     let base = positive_duration(problems, "base_ejection_time", base_ejection_time);
@@ -96,6 +99,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         split_external_local_origin_errors,
         consecutive_local_origin_failure: number(consecutive_local_origin_failure).unwrap_or(5),
         enforcing_consecutive_local_origin_failure,
+        success_rate,
+        failure_percentage,
         interval,
         base_ejection_time,
         max_ejection_time: max_ejection_time
@@ -109,8 +114,4 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         max_ejection_percent,
         always_eject_one_host: boolean(always_eject_one_host, false),
     }
-}
-
-fn not_enforced(problems: &mut Problems, name: &str, value: Option<UInt32Value>) {
-    problems.unsupported(name, number(value).unwrap_or(0) != 0);
 }

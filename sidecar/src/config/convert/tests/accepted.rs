@@ -196,6 +196,12 @@ fn clusters_arrive_with_their_settings() {
     let outlier = cluster.outlier_detection.as_ref().expect("outlier detection");
     assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (7, 50));
     assert_eq!(outlier.enforcing_consecutive_gateway_failure, 0);
+    let rate = &outlier.success_rate;
+    assert_eq!((rate.enforcing, rate.enforcing_local_origin), (0, 100));
+    assert_eq!((rate.minimum_hosts, rate.request_volume, rate.stdev_factor), (5, 100, 1900));
+    let share = &outlier.failure_percentage;
+    assert_eq!((share.threshold, share.minimum_hosts, share.request_volume), (85, 5, 50));
+    assert_eq!((share.enforcing, share.enforcing_local_origin), (0, 0));
     let Discovery::Static(assignment) = &cluster.discovery else { panic!("static") };
     let locality = &assignment.localities[0];
     assert_eq!((&*locality.locality.region, assignment.policy.overprovisioning_factor), ("r", 200));

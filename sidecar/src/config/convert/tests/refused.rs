@@ -109,6 +109,8 @@ fn numbers_have_their_ranges() {
         ),
         ("CLUSTER.outlier_detection.max_ejection_percent", json!(101), "0 to 100"),
         ("CLUSTER.outlier_detection.enforcing_consecutive_5xx", json!(101), "0 to 100"),
+        ("CLUSTER.outlier_detection.enforcing_success_rate", json!(101), "0 to 100"),
+        ("CLUSTER.outlier_detection.failure_percentage_threshold", json!(101), "0 to 100"),
         ("CLUSTER.load_assignment.policy.overprovisioning_factor", json!(0), "at least 1"),
         ("CLUSTER.load_assignment.endpoints[0].priority", json!(129), "0 to 128"),
         ("CLUSTER.load_assignment.endpoints[0].load_balancing_weight", json!(0), "at least 1"),

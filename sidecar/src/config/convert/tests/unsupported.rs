@@ -442,10 +442,6 @@ fn fields_of_a_cluster() {
             ("circuit_breakers.thresholds[1].retry_budget.budget_interval", json!("1s")),
             ("outlier_detection.monitors", json!([extension()])),
             ("outlier_detection.detect_degraded_hosts", json!(true)),
-            ("outlier_detection.enforcing_success_rate", json!(100)),
-            ("outlier_detection.enforcing_local_origin_success_rate", json!(1)),
-            ("outlier_detection.enforcing_failure_percentage", json!(1)),
-            ("outlier_detection.enforcing_failure_percentage_local_origin", json!(1)),
             (
                 "upstream_connection_options.set_local_interface_name_on_upstream_connections",
                 json!(true),
@@ -462,14 +458,6 @@ fn fields_of_a_cluster() {
             ("CLUSTER.cluster_type", json!({"name": "envoy.clusters.aggregate"})),
         ],
         "CLUSTER.cluster_type",
-        UNSUPPORTED,
-    );
-    refused_at(
-        &[
-            ("CLUSTER.outlier_detection.enforcing_success_rate", json!(null)),
-            ("CLUSTER.outlier_detection.success_rate_stdev_factor", json!(1000)),
-        ],
-        "CLUSTER.outlier_detection.success_rate_stdev_factor",
         UNSUPPORTED,
     );
     all(
