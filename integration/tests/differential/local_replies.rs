@@ -15,16 +15,39 @@ const ROUTES: &str = r#"
 - {match: {prefix: /a}, route: {cluster: a}}
 "#;
 
+const MAPPED: &str = r#"
+local_reply_config:
+  mappers:
+  - filter:
+      and_filter:
+        filters:
+        - response_flag_filter: {flags: [NC]}
+        - status_code_filter: {comparison: {op: EQ, value: {default_value: 503, runtime_key: x}}}
+    status_code: 510
+    body: {inline_string: "not here"}
+    headers_to_add: [{header: {key: x-mapped, value: "%RESPONSE_CODE% %REQ(:path)%"}}]
+  - filter: {response_flag_filter: {flags: [UH, UF]}}
+    body_format_override: {text_format: "<%LOCAL_REPLY_BODY%> %RESPONSE_CODE%", content_type: text/html}
+  - filter: {header_filter: {header: {name: x-kind, string_match: {exact: json}}}}
+    body_format_override: {json_format: {status: "%RESPONSE_CODE%", path: "%REQ(:path)%", kind: "%REQ(x-kind)%", body: "%LOCAL_REPLY_BODY%"}}
+  body_format: {text_format: "%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:path=%REQ(:path)%"}
+"#;
+
 pub(crate) fn group() -> Group {
     let unchecked = format!("{}\n  validate_clusters: false\n", routes(ROUTES));
     let small = format!(
         "max_request_headers_kb: 2\n{}",
         routes("- {match: {prefix: /}, route: {cluster: a}}")
     );
+    let mapped = format!("{unchecked}{MAPPED}");
     Group {
         name: "local_replies",
         bootstrap: bootstrap(
-            &[http_listener("LISTEN", &unchecked), http_listener("LISTEN_SMALL", &small)],
+            &[
+                http_listener("LISTEN", &unchecked),
+                http_listener("LISTEN_SMALL", &small),
+                http_listener("LISTEN_MAPPED", &mapped),
+            ],
             &[
                 cluster("a", &["a"], ""),
                 cluster("closed", &["closed"], ""),
@@ -33,7 +56,7 @@ pub(crate) fn group() -> Group {
         ),
         upstreams: vec![("a", UpstreamKind::Plain), ("closed", UpstreamKind::Closed)],
         unsupported: None,
-        cases: [replies(), refusals()].into_iter().flatten().collect(),
+        cases: [replies(), mapped_replies(), refusals()].into_iter().flatten().collect(),
     }
 }
 
@@ -68,6 +91,23 @@ fn replies() -> Vec<Case> {
         Case::new("request_headers_just_fit")
             .send(Request::get("/a").header("x-big", &"x".repeat(50_000)), "200 a")
             .send(Request::get("/a").header("x-big", &"x".repeat(50_000)).http2(), "200 a"),
+    ]
+}
+
+fn mapped_replies() -> Vec<Case> {
+    let grpc = Request::post("/missing", "").http2().header("content-type", "application/grpc");
+    let get = |path: &str| Request::get(path);
+    vec![
+        Case::new("our_answers_are_changed_by_the_first_mapper_that_takes_them")
+            .send_to("LISTEN_MAPPED", get("/missing"), "510 -")
+            .send_to("LISTEN_MAPPED", get("/empty"), "503 -")
+            .send_to("LISTEN_MAPPED", get("/not-found").header("x-kind", "json"), "404 -")
+            .send_to("LISTEN_MAPPED", get("/nowhere?q=1"), "404 -")
+            .send_to("LISTEN_MAPPED", get("/nowhere").http2(), "404 -")
+            .send_to("LISTEN_MAPPED", grpc, "200 -"),
+        Case::new("an_answer_of_an_endpoint_is_not_changed")
+            .script("a", [Reply::status(503).body("theirs")])
+            .send_to("LISTEN_MAPPED", get("/a"), "503 a"),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::config::access_log::{Command, Format, FormatPart, JsonFormat};
 
 /// A compiled format.
 #[derive(Debug, Clone)]
-pub(super) struct Compiled(Vec<Piece>);
+pub(crate) struct Compiled(Vec<Piece>);
 
 #[derive(Debug, Clone)]
 enum Piece {

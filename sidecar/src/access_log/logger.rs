@@ -17,12 +17,35 @@ pub(crate) struct Logger {
     line: Line,
 }
 
-enum Line {
+/// A format, compiled: of a line in a log, or of the body of an answer.
+pub(crate) enum Line {
     /// With what stands for a missing value.
     Text(Format, &'static [u8]),
+    /// JSON, with a line break at its end.
     Json(Compiled),
     /// Without what is missing, so its shape is known only when it is written.
     SparseJson(JsonFormat),
+}
+
+impl Line {
+    /// `omit_empty_values`: what is missing leaves no trace.
+    pub(crate) fn new(format: &LineFormat, omit_empty_values: bool) -> Self {
+        match format {
+            LineFormat::Text(format) if omit_empty_values => Self::Text(format.clone(), b""),
+            LineFormat::Text(format) => Self::Text(format.clone(), b"-"),
+            LineFormat::Json(format) if omit_empty_values => Self::SparseJson(format.clone()),
+            LineFormat::Json(format) => Self::Json(Compiled::new(format)),
+        }
+    }
+
+    /// Appends the line.
+    pub(crate) fn render(&self, record: &LogRecord<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(format, missing) => text::render(format, record, missing, out),
+            Self::SparseJson(format) => json::sparse(format, record, out),
+            Self::Json(compiled) => compiled.render(record, out),
+        }
+    }
 }
 
 impl Logger {
@@ -31,14 +54,7 @@ impl Logger {
     /// # Errors
     /// If its file cannot be opened.
     pub(crate) fn new(config: &AccessLog, writer: &Writer) -> io::Result<Self> {
-        let line = match &config.format {
-            LineFormat::Text(format) if config.omit_empty_values => Line::Text(format.clone(), b""),
-            LineFormat::Text(format) => Line::Text(format.clone(), b"-"),
-            LineFormat::Json(format) if config.omit_empty_values => {
-                Line::SparseJson(format.clone())
-            }
-            LineFormat::Json(format) => Line::Json(Compiled::new(format)),
-        };
+        let line = Line::new(&config.format, config.omit_empty_values);
         let filter = config.filter.as_ref().map(Filter::new);
         Ok(Self { output: writer.output(&config.sink)?, filter, line })
     }
@@ -48,11 +64,7 @@ impl Logger {
         if self.filter.as_ref().is_some_and(|filter| !filter.takes(record)) {
             return;
         }
-        self.output.append(|buffer| match &self.line {
-            Line::Text(format, missing) => text::render(format, record, missing, buffer),
-            Line::SparseJson(format) => json::sparse(format, record, buffer),
-            Line::Json(compiled) => compiled.render(record, buffer),
-        });
+        self.output.append(|buffer| self.line.render(record, buffer));
     }
 }
 

@@ -22,7 +22,7 @@ mod writer;
 
 pub(crate) use certificate::url_encoded_pem;
 pub(crate) use flags::ResponseFlags;
-pub(crate) use logger::Loggers;
+pub(crate) use logger::{Line, Loggers};
 pub(crate) use record::{
     Captured, Certificate, Headers, LogRecord, LogType, Needs, UpstreamConnection,
 };

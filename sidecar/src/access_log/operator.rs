@@ -96,6 +96,7 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::UpstreamTlsCipher => text(record.upstream.and_then(|it| it.tls_cipher)),
         Operator::UpstreamTransportFailureReason => text(record.upstream_transport_failure_reason),
         Operator::UpstreamRequestAttemptCount => Value::Number(record.attempt_count.into()),
+        Operator::LocalReplyBody => Value::Text(record.local_reply_body),
         Operator::ConnectionTerminationDetails => text(record.connection_termination_details),
         Operator::DownstreamRemoteAddress => address(record.downstream_remote),
         Operator::DownstreamRemoteAddressWithoutPort => ip(record.downstream_remote),

@@ -70,6 +70,8 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) upstream_transport_failure_reason: Option<&'a str>,
     /// How often it was tried; 0 if never.
     pub(crate) attempt_count: u32,
+    /// The body of an answer of our own, while it is being written.
+    pub(crate) local_reply_body: &'a [u8],
     /// Why we ended the connection.
     pub(crate) connection_termination_details: Option<&'a str>,
     /// The client: the connection's peer, or what trusted forwarding headers say.
@@ -169,6 +171,7 @@ impl LogRecord<'_> {
             upstream_cluster: None,
             upstream_transport_failure_reason: None,
             attempt_count: 0,
+            local_reply_body: &[],
             connection_termination_details: None,
             downstream_remote: None,
             downstream_direct_remote: None,

@@ -192,6 +192,7 @@ pub enum Operator {
     UpstreamTransportFailureReason,
     UpstreamRequestAttemptCount,
     ConnectionTerminationDetails,
+    LocalReplyBody,
     DownstreamRemoteAddress,
     DownstreamRemoteAddressWithoutPort,
     DownstreamDirectRemoteAddress,

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use super::access_log::AccessLog;
 use super::config_source::ConfigSource;
 use super::http_filters::HttpFilter;
+use super::local_reply::LocalReplies;
 use super::route::RouteConfiguration;
 
 /// A validated `HttpConnectionManager`.
@@ -85,6 +86,8 @@ pub struct HttpConnectionManager {
     pub upgrades: Vec<Upgrade>,
     /// Logs of requests.
     pub access_logs: Vec<AccessLog>,
+    /// How our own answers are changed.
+    pub local_replies: Option<Arc<LocalReplies>>,
 }
 
 /// An allowed upgrade.

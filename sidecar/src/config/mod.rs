@@ -24,6 +24,7 @@ pub mod http_connection_manager;
 pub mod http_filters;
 pub mod listener;
 pub mod load_balancer;
+pub mod local_reply;
 pub mod matcher;
 pub mod problem;
 pub mod rbac;

@@ -25,6 +25,7 @@ use super::filters::Filter;
 use super::head_tap::HeadTap;
 use super::headers;
 use super::path::PathRules;
+use super::reply_mapper::ReplyRules;
 use super::router;
 use super::timeout::{Timer, earlier};
 use crate::access_log::Loggers;
@@ -65,6 +66,8 @@ pub(crate) struct ConnectionManager {
     /// Most bytes of a request body that are kept for another attempt, where no route says so.
     pub(crate) buffer_limit: usize,
     pub(crate) loggers: Loggers,
+    /// How our own answers are changed.
+    pub(crate) replies: Option<ReplyRules>,
 }
 
 impl std::fmt::Debug for ConnectionManager {

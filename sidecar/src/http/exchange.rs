@@ -46,6 +46,8 @@ pub(crate) struct Exchange {
     pub(crate) tried: bool,
     /// The fault that the request is under.
     pub(crate) fault: Option<Box<Active>>,
+    /// Headers of the request as it came, where our own answers may depend on them.
+    pub(crate) request_headers: Option<Box<HeaderMap>>,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
     ended: bool,
@@ -104,6 +106,7 @@ impl Exchange {
             facts: None,
             tried: false,
             fault: None,
+            request_headers: None,
             request_id: None,
             ended: false,
         };
@@ -233,6 +236,7 @@ impl Exchange {
             facts: self.facts.take(),
             tried: false,
             fault: self.fault.take(),
+            request_headers: None,
             request_id: None,
             ended,
         }

@@ -21,6 +21,7 @@
 //! | `request_timeout` | the request did not arrive in time, or the stream was idle for too long |
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -139,13 +140,18 @@ impl LocalReply {
 
     /// The response. A gRPC client gets it as trailers alone, with the status that stands for ours.
     pub(crate) fn into_response(
-        self,
+        mut self,
         mut exchange: Exchange,
         grpc: bool,
         head: bool,
         steps: Steps,
     ) -> Response<ResponseBody> {
-        exchange.fail(self.flags, self.details);
+        exchange.fail(self.flags, std::mem::take(&mut self.details));
+        exchange.status = self.status.as_u16();
+        let connection = Rc::clone(&exchange.connection);
+        if let Some(rules) = &connection.manager.replies {
+            rules.rewrite(&mut self, &mut exchange);
+        }
         let mut headers = self.headers;
         if let Some(reason) = self.reason {
             headers.insert(X_OUTRIGGER_REASON, HeaderValue::from_static(reason.as_str()));

@@ -10,7 +10,7 @@
 //! - [`rewrite`], [`mutations`]: what its route changes;
 //! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`];
 //! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
-//! - [`local_reply`], [`failures`]: every response that we make ourselves;
+//! - [`local_reply`] with [`reply_mapper`], [`failures`]: every response that we make ourselves;
 //! - [`exchange`]: what is counted and logged of all this.
 
 mod attempt;
@@ -28,6 +28,7 @@ mod matching;
 mod mutations;
 mod path;
 mod replay;
+pub(crate) mod reply_mapper;
 mod retry;
 mod rewrite;
 mod route_table;

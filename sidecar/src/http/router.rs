@@ -205,6 +205,10 @@ fn accept(
         head: connection.head.get().map(|head| &**head),
     };
     let accepted = headers::accept(request, &manager.config, &peer, internal_only);
+    if manager.replies.is_some() {
+        exchange.collect(request);
+        exchange.request_headers = Some(Box::new(request.headers.clone()));
+    }
     exchange.capture_request(request);
     let accepted = accepted.map_err(|refused| {
         let body = refused.status.canonical_reason().unwrap_or_default();

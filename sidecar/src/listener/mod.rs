@@ -21,6 +21,7 @@ use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
 use crate::http::connection_manager::ConnectionManager;
 use crate::http::filters::Filter;
+use crate::http::reply_mapper::ReplyRules;
 use crate::snapshot::{ListenerId, RouteConfigId};
 use crate::stats::{
     ListenerCells, ListenerWorkerCells, Registry, Scope, Sharded, TlsCells, TlsInspectorCells,
@@ -236,6 +237,7 @@ impl Chain {
                         .collect(),
                     buffer_limit: listener.per_connection_buffer_limit,
                     loggers,
+                    replies: http.local_replies.as_ref().map(ReplyRules::new),
                 }))
             }
             TerminalFilter::Tcp(tcp) => {

@@ -117,7 +117,8 @@ fn line_format(
     Some((format, omit_empty_values))
 }
 
-fn substitution(
+/// A `SubstitutionFormatString`. Its content type is for its user.
+pub(super) fn substitution(
     problems: &mut Problems,
     proto: core::SubstitutionFormatString,
 ) -> Option<LineFormat> {

@@ -162,6 +162,7 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
+        "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
         "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
         "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress,
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddressWithoutPort,

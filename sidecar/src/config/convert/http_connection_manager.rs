@@ -20,7 +20,7 @@ use super::common::{
     required, text, unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::http_filter::{self, Filters};
-use super::{access_log, config_source, http_options, route, route_action};
+use super::{access_log, config_source, http_options, local_reply, route, route_action};
 
 /// A stream may be silent for so long where nothing is set.
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -104,7 +104,7 @@ pub(super) fn convert(
         stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options, original_ip_detection_extensions,
         early_header_mutation_extensions, forward_client_cert_matcher, proxy_100_continue,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config,
         append_x_forwarded_port, append_local_overload, forward_proto_config);
     unsupported_if_true!(problems; add_user_agent, stream_error_on_invalid_http_message);
@@ -151,6 +151,7 @@ pub(super) fn convert(
     let upgrades = upgrades(problems, upgrade_configs);
     let escaped_slashes = escaped_slashes(problems, path_with_escaped_slashes_action);
     let strip_port = strip_port(problems, strip_matching_host_port, strip_port_mode);
+    let local_replies = local_reply::convert(problems, local_reply_config);
     let routes = route_source(problems, route_specifier);
     Some(HttpConnectionManager {
         stat_prefix: stat_prefix.into(),
@@ -189,6 +190,7 @@ pub(super) fn convert(
         strip_trailing_host_dot,
         upgrades,
         access_logs,
+        local_replies: local_replies.map(Arc::new),
     })
 }
 

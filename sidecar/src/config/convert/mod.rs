@@ -38,6 +38,7 @@ mod http_filters;
 mod http_options;
 mod listener;
 mod load_balancer;
+mod local_reply;
 mod matcher;
 mod outlier_detection;
 mod percent;

@@ -147,7 +147,6 @@ fn fields_of_the_http_connection_manager() {
             ("forward_client_cert_matcher", matcher()),
             ("proxy_100_continue", json!(true)),
             ("represent_ipv4_remote_address_as_ipv4_mapped_ipv6", json!(true)),
-            ("local_reply_config", json!({})),
             ("stream_error_on_invalid_http_message", json!(true)),
             ("path_normalization_options", json!({})),
             ("proxy_status_config", json!({})),
@@ -217,6 +216,18 @@ fn fields_of_the_http_connection_manager() {
             ("upstream_http_filters", json!([{"name": "a"}])),
         ],
     );
+}
+
+#[test]
+fn filters_of_local_replies() {
+    for filter in ["duration_filter", "not_health_check_filter", "grpc_status_filter"] {
+        let config = json!({"mappers": [{"filter": {filter: {}}}]});
+        refused_at(
+            &[("HCM.local_reply_config", config)],
+            &format!("HCM.local_reply_config.mappers[0].filter.{filter}"),
+            UNSUPPORTED,
+        );
+    }
 }
 
 #[test]
