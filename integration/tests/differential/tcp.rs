@@ -37,7 +37,7 @@ pub(crate) fn group() -> Group {
   address: ${{LISTEN_PLACE}}
   filter_chains:
   - {{filter_chain_match: {{prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}], source_type: EXTERNAL}}, filters: [{closed}]}}
-  - {{filter_chain_match: {{prefix_ranges: [{{address_prefix: 127.0.0.1, prefix_len: 32}}], source_type: SAME_IP_OR_LOOPBACK, source_prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}]}}, filters: [{echo}]}}
+  - {{filter_chain_match: {{prefix_ranges: [{{address_prefix: ${{LISTEN_PLACE.host}}, prefix_len: 32}}], source_type: SAME_IP_OR_LOOPBACK, source_prefix_ranges: [{{address_prefix: 127.0.0.0, prefix_len: 8}}]}}, filters: [{echo}]}}
   - {{filter_chain_match: {{source_type: SAME_IP_OR_LOOPBACK}}, filters: [{closed}]}}
 - name: LISTEN_NO_WAY_BACK
   address: ${{LISTEN_NO_WAY_BACK}}
