@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use outrigger_proto::envoy::config::core::v3::Node;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -12,7 +11,7 @@ use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
 use crate::tls;
-use crate::xds::{Client, ControlPlane, Event, FileSource, Opened, StreamId};
+use crate::xds::{Client, ControlPlane, Event, FileSource, Node, Opened, StreamId};
 
 /// Every stream that is open, or tried to be.
 pub(super) struct Streams {

@@ -37,6 +37,8 @@ pub(crate) use discovery::{Discovery, Phase};
 pub(crate) use disk::Disk;
 pub(crate) use file::FileSource;
 pub(crate) use kind::Kind;
+/// Who the sidecar is to a discovery server; to others a value to hand on.
+pub(crate) use outrigger_proto::envoy::config::core::v3::Node;
 pub(crate) use publish::{Changes, Publish, Refusal};
 pub(crate) use resources::Resources;
 pub(crate) use streams::{Opened, StreamId};
