@@ -56,7 +56,6 @@ pub(crate) fn config(name: &str) -> Cluster {
         outlier_detection: None,
         tcp_keepalive: None,
         auto_sni: false,
-        close_connections_on_host_health_failure: false,
         fingerprint: 0,
     }
 }

@@ -59,8 +59,6 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Set the server name of TLS from the `Host` of the request that opens the connection.
     pub auto_sni: bool,
-    /// Close connections when their endpoint becomes unhealthy.
-    pub close_connections_on_host_health_failure: bool,
     /// Hash of the encoded proto: a cluster that comes again unchanged is left alone.
     pub fingerprint: u64,
 }

@@ -101,6 +101,10 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     if !boolean(wait_for_warm_on_init, true) {
         problems.unsupported("wait_for_warm_on_init", true);
     }
+    problems.unsupported(
+        "close_connections_on_host_health_failure",
+        close_connections_on_host_health_failure,
+    );
     let name = text(problems, "name", name);
     let dns = Dns {
         refresh_rate: dns_refresh_rate,
@@ -208,7 +212,6 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         outlier_detection,
         tcp_keepalive,
         auto_sni: http.auto_sni,
-        close_connections_on_host_health_failure,
         fingerprint: 0,
     };
     cluster.fingerprint = fingerprint(&cluster);

@@ -86,8 +86,9 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
     if !boolean(bind_to_port, true) || !boolean(old_bind, true) {
         problems.unsupported("bind_to_port", true);
     }
-    // Tells when to drain on /healthcheck/fail; on removal and change both kinds drain.
-    let _: Option<proto::listener::DrainType> = enumeration(problems, "drain_type", drain_type);
+    // MODIFY_ONLY would keep the listener from draining on /healthcheck/fail.
+    let drain_type = enumeration(problems, "drain_type", drain_type);
+    problems.unsupported("drain_type", drain_type == Some(proto::listener::DrainType::ModifyOnly));
 
     let address = required(problems, "address", address)
         .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));

@@ -118,7 +118,6 @@ fn settings_of_what_is_not_there_and_so_cannot_be_set_wrongly() {
         ("CLUSTER.load_assignment.endpoints[0].proximity", json!(1)),
         ("LISTENER.ignore_global_conn_limit", json!(true)),
         ("LISTENER.bypass_overload_manager", json!(true)),
-        ("LISTENER.drain_type", json!("MODIFY_ONLY")),
         ("admin.ignore_global_conn_limit", json!(true)),
         ("admin.profile_path", json!("/profile")),
     ]);

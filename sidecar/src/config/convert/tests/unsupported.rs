@@ -86,6 +86,7 @@ fn fields_of_a_listener() {
     all(
         "LISTENER",
         &[
+            ("drain_type", json!("MODIFY_ONLY")),
             ("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}])),
             ("fcds_config", json!({})),
             ("filter_chain_matcher", matcher()),
@@ -441,6 +442,7 @@ fn fields_of_a_cluster() {
             ("lrs_report_endpoint_metrics", json!(["a"])),
             ("upstream_config", extension()),
             ("preconnect_policy", json!({})),
+            ("close_connections_on_host_health_failure", json!(true)),
             ("connection_pool_per_downstream_connection", json!(true)),
             ("queuing_policies", json!({})),
             ("type", json!("LOGICAL_DNS")),
