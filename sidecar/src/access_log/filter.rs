@@ -1,4 +1,4 @@
-//! Which requests and connections a log writes down.
+//! Which requests and connections a log writes down, and which of our own answers a rule changes.
 //!
 //! Reference: `AccessLogFilter` in Envoy's API. Where a rule asks for what is not known (no status, no gRPC status), the
 //! answer is Envoy's.
@@ -12,7 +12,7 @@ use crate::config::matcher::{HeaderMatcher, MatchedHeader};
 
 /// A filter, compiled.
 #[derive(Debug, Clone)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     StatusCode(Comparison),
     Duration(Comparison),
     NotHealthCheck,
@@ -39,7 +39,8 @@ pub(super) enum Filter {
 }
 
 impl Filter {
-    pub(super) fn new(config: &Config) -> Self {
+    /// Compiles a filter.
+    pub(crate) fn new(config: &Config) -> Self {
         let all = |filters: &[Config]| filters.iter().map(Self::new).collect();
         match config {
             Config::StatusCode(comparison) => Self::StatusCode(*comparison),
@@ -73,7 +74,7 @@ impl Filter {
     }
 
     /// Whether the log writes this record.
-    pub(super) fn takes(&self, record: &LogRecord<'_>) -> bool {
+    pub(crate) fn takes(&self, record: &LogRecord<'_>) -> bool {
         match self {
             Self::StatusCode(comparison) => {
                 comparison.holds(record.response_code.unwrap_or(0).into())

@@ -21,6 +21,7 @@ mod time_format;
 mod writer;
 
 pub(crate) use certificate::url_encoded_pem;
+pub(crate) use filter::Filter;
 pub(crate) use flags::ResponseFlags;
 pub(crate) use logger::{Line, Loggers};
 pub(crate) use record::{

@@ -10,6 +10,8 @@ use super::flags::ResponseFlags;
 use crate::config::access_log::{
     AccessLog, Filter, Format, FormatPart, HeaderOrPseudo, JsonFormat, LineFormat, Operator,
 };
+use crate::config::header::HeaderTemplate;
+use crate::config::local_reply::LocalReplies;
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
 
 /// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
@@ -289,10 +291,7 @@ impl Needs {
     pub(crate) fn of(logs: &[AccessLog]) -> Self {
         let mut found = Found::default();
         for log in logs {
-            match &log.format {
-                LineFormat::Text(format) => found.format(format),
-                LineFormat::Json(format) => found.json(format),
-            }
+            found.line(&log.format);
             if let Some(filter) = &log.filter {
                 found.filter(filter);
             }
@@ -304,6 +303,22 @@ impl Needs {
     pub(crate) fn of_formats<'f>(formats: impl IntoIterator<Item = &'f Format>) -> Self {
         let mut found = Found::default();
         formats.into_iter().for_each(|format| found.format(format));
+        found.into()
+    }
+
+    /// What the rules for our own answers read.
+    pub(crate) fn of_replies(replies: &LocalReplies) -> Self {
+        let mut found = Found::default();
+        let formats = replies.mappers.iter().map(|mapper| &mapper.format).chain([&replies.format]);
+        formats.flatten().for_each(|format| found.line(&format.line));
+        for mapper in &replies.mappers {
+            found.filter(&mapper.filter);
+            for addition in &mapper.headers.add {
+                if let HeaderTemplate::Format(format) = &addition.value {
+                    found.format(format);
+                }
+            }
+        }
         found.into()
     }
 
@@ -326,6 +341,13 @@ struct Found {
 }
 
 impl Found {
+    fn line(&mut self, format: &LineFormat) {
+        match format {
+            LineFormat::Text(format) => self.format(format),
+            LineFormat::Json(format) => self.json(format),
+        }
+    }
+
     fn json(&mut self, format: &JsonFormat) {
         match format {
             JsonFormat::Object(fields) => fields.iter().for_each(|(_, field)| self.json(field)),

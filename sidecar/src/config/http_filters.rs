@@ -152,7 +152,7 @@ pub enum FaultError {
     /// This status.
     Http(StatusCode),
     /// Status 200 and this `grpc-status`.
-    Grpc(u32),
+    Grpc(u8),
     /// What `x-envoy-fault-abort-request` or `x-envoy-fault-abort-grpc-request` says.
     Header,
 }

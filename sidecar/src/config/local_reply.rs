@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::access_log::LineFormat;
+use super::access_log::{Filter, LineFormat};
 use super::header::HeaderMutations;
-use super::matcher::HeaderMatcher;
 
 /// A validated `LocalReplyConfig`.
 #[derive(Debug, Clone)]
@@ -19,8 +18,8 @@ pub struct LocalReplies {
 /// A validated `ResponseMapper`.
 #[derive(Debug, Clone)]
 pub struct ReplyMapper {
-    /// Which answers it takes.
-    pub filter: ReplyFilter,
+    /// Which answers it takes: a filter of access logs, asked while the exchange is not over.
+    pub filter: Filter,
     /// Their new status.
     pub status: Option<StatusCode>,
     /// Their new body.
@@ -40,32 +39,4 @@ pub struct ReplyFormat {
     pub omit_empty_values: bool,
     /// Its type. Default `text/plain`, or `application/json`.
     pub content_type: HeaderValue,
-}
-
-/// Which answers a mapper takes: the filters of access logs that make sense here.
-#[derive(Debug, Clone)]
-pub enum ReplyFilter {
-    /// By status.
-    Status(Comparison, u32),
-    /// By a header of the request.
-    Header(HeaderMatcher),
-    /// With one of these response flags, by their short names; empty: with any.
-    Flags(Vec<Box<str>>),
-    /// If all of these do.
-    And(Vec<ReplyFilter>),
-    /// If any of these does.
-    Or(Vec<ReplyFilter>),
-}
-
-/// Envoy's `ComparisonFilter.Op`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
-    /// `EQ`
-    Equal,
-    /// `GE`
-    AtLeast,
-    /// `LE`
-    AtMost,
-    /// `NE`
-    NotEqual,
 }

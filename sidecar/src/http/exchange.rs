@@ -46,8 +46,8 @@ pub(crate) struct Exchange {
     pub(crate) tried: bool,
     /// The fault that the request is under.
     pub(crate) fault: Option<Box<Active>>,
-    /// Headers of the request as it came, where our own answers may depend on them.
-    pub(crate) request_headers: Option<Box<HeaderMap>>,
+    /// Headers of the request as it came, as far as our own answers depend on them.
+    pub(crate) for_replies: Option<Box<Captured>>,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
     ended: bool,
@@ -106,7 +106,7 @@ impl Exchange {
             facts: None,
             tried: false,
             fault: None,
-            request_headers: None,
+            for_replies: None,
             request_id: None,
             ended: false,
         };
@@ -236,7 +236,7 @@ impl Exchange {
             facts: self.facts.take(),
             tried: false,
             fault: self.fault.take(),
-            request_headers: None,
+            for_replies: None,
             request_id: None,
             ended,
         }

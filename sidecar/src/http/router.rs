@@ -205,9 +205,9 @@ fn accept(
         head: connection.head.get().map(|head| &**head),
     };
     let accepted = headers::accept(request, &manager.config, &peer, internal_only);
-    if manager.replies.is_some() {
+    if let Some(rules) = &manager.replies {
         exchange.collect(request);
-        exchange.request_headers = Some(Box::new(request.headers.clone()));
+        exchange.for_replies = rules.capture(&request.headers);
     }
     exchange.capture_request(request);
     let accepted = accepted.map_err(|refused| {

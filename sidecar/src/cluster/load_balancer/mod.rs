@@ -1,9 +1,9 @@
 //! How an endpoint is chosen.
 //!
-//! First a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its endpoints, by the cluster's policy: in [`hashing`] by a
-//! table that came with the host set, in the others by turns, loads and chance. What a policy has to
-//! remember (a position, a schedule) is kept by each worker for itself, so that choosing takes no lock and shares no
-//! cache line.
+//! First a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its
+//! endpoints, by the cluster's policy: in [`hashing`] by a table that came with the host set, in the others by turns,
+//! loads and chance. What a policy has to remember (a position, a schedule) is kept by each worker for itself, so that
+//! choosing takes no lock and shares no cache line.
 
 mod edf;
 pub(crate) mod hashing;

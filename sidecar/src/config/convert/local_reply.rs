@@ -3,18 +3,15 @@
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use outrigger_proto::envoy::config::accesslog::v3 as filters;
-use outrigger_proto::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
-use outrigger_proto::envoy::config::accesslog::v3::comparison_filter::Op;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 
 use crate::config::Problems;
-use crate::config::access_log::LineFormat;
-use crate::config::local_reply::{Comparison, LocalReplies, ReplyFilter, ReplyFormat, ReplyMapper};
-use crate::config::matcher::MatchedHeader;
+use crate::config::access_log::{Filter, LineFormat};
+use crate::config::local_reply::{LocalReplies, ReplyFormat, ReplyMapper};
 
-use super::common::{enumeration, number, optional_header_value, required};
-use super::{access_log, data_source, header, matcher};
+use super::common::{number, optional_header_value, required};
+use super::{access_log, access_log_filter, data_source, header};
 
 /// The field `local_reply_config`.
 pub(super) fn convert(
@@ -71,78 +68,19 @@ fn body_of(
     })
 }
 
-fn filter_of(problems: &mut Problems, proto: filters::AccessLogFilter) -> Option<ReplyFilter> {
-    let filters::AccessLogFilter { filter_specifier } = proto;
-    let refused = match filter_specifier {
-        None => {
-            problems.reject("one of status_code_filter, header_filter, response_flag_filter, and_filter, or_filter is required");
-            return None;
-        }
-        Some(FilterSpecifier::StatusCodeFilter(filters::StatusCodeFilter { comparison })) => {
-            return problems.field("status_code_filter", |problems| {
-                let comparison = required(problems, "comparison", comparison)?;
-                problems.field("comparison", |problems| status_filter(problems, comparison))
-            });
-        }
-        Some(FilterSpecifier::HeaderFilter(filters::HeaderFilter { header })) => {
-            return problems.field("header_filter", |problems| {
-                let proto = required(problems, "header", header)?;
-                problems.field("header", |problems| {
-                    let matcher = matcher::header(problems, proto)?;
-                    if !matches!(matcher.name, MatchedHeader::Header(_)) {
-                        problems.unsupported("name", true);
-                    }
-                    Some(ReplyFilter::Header(matcher))
-                })
-            });
-        }
-        Some(FilterSpecifier::ResponseFlagFilter(filters::ResponseFlagFilter { flags })) => {
-            return Some(ReplyFilter::Flags(flags.into_iter().map(Into::into).collect()));
-        }
-        Some(FilterSpecifier::AndFilter(filters::AndFilter { filters })) => {
-            return Some(ReplyFilter::And(list(problems, "and_filter", filters)));
-        }
-        Some(FilterSpecifier::OrFilter(filters::OrFilter { filters })) => {
-            return Some(ReplyFilter::Or(list(problems, "or_filter", filters)));
-        }
-        Some(FilterSpecifier::DurationFilter(_)) => "duration_filter",
-        Some(FilterSpecifier::NotHealthCheckFilter(_)) => "not_health_check_filter",
-        Some(FilterSpecifier::TraceableFilter(_)) => "traceable_filter",
-        Some(FilterSpecifier::RuntimeFilter(_)) => "runtime_filter",
-        Some(FilterSpecifier::GrpcStatusFilter(_)) => "grpc_status_filter",
-        Some(FilterSpecifier::ExtensionFilter(_)) => "extension_filter",
-        Some(FilterSpecifier::MetadataFilter(_)) => "metadata_filter",
-        Some(FilterSpecifier::LogTypeFilter(_)) => "log_type_filter",
-    };
-    problems.unsupported(refused, true);
-    None
+/// The filters of access logs, but the one for the kind of line: no line is written yet.
+fn filter_of(problems: &mut Problems, proto: filters::AccessLogFilter) -> Option<Filter> {
+    let filter = access_log_filter::convert(problems, proto)?;
+    if asks_log_type(&filter) {
+        problems.unsupported("log_type_filter", true);
+    }
+    Some(filter)
 }
 
-fn list(
-    problems: &mut Problems,
-    name: &str,
-    protos: Vec<filters::AccessLogFilter>,
-) -> Vec<ReplyFilter> {
-    problems.field(name, |problems| {
-        if protos.len() < 2 {
-            problems.reject_field("filters", "must have at least two entries");
-        }
-        let filters = protos.into_iter().enumerate().filter_map(|(index, proto)| {
-            problems.element("filters", index, |problems| filter_of(problems, proto))
-        });
-        filters.collect()
-    })
-}
-
-fn status_filter(problems: &mut Problems, proto: filters::ComparisonFilter) -> Option<ReplyFilter> {
-    let filters::ComparisonFilter { op, value } = proto;
-    let comparison = match enumeration(problems, "op", op)? {
-        Op::Eq => Comparison::Equal,
-        Op::Ge => Comparison::AtLeast,
-        Op::Le => Comparison::AtMost,
-        Op::Ne => Comparison::NotEqual,
-    };
-    // runtime_key: there is no runtime that could override the value.
-    let core::RuntimeUInt32 { default_value, runtime_key: _ } = required(problems, "value", value)?;
-    Some(ReplyFilter::Status(comparison, default_value))
+fn asks_log_type(filter: &Filter) -> bool {
+    match filter {
+        Filter::LogType { .. } => true,
+        Filter::And(filters) | Filter::Or(filters) => filters.iter().any(asks_log_type),
+        _ => false,
+    }
 }

@@ -128,7 +128,7 @@ fn delay_of(delay: FaultDelay, configured: Fraction, headers: &HeaderMap) -> Opt
 
 /// Status and `grpc-status` of an abort.
 fn error_of(abort: &FaultAbort, headers: &HeaderMap) -> Option<(StatusCode, Option<u8>)> {
-    let grpc = |status: u32| Some((StatusCode::OK, u8::try_from(status).ok()));
+    let grpc = |status: u8| Some((StatusCode::OK, Some(status)));
     let (error, configured) = match abort.error {
         FaultError::Http(status) => (Some((status, None)), abort.percentage),
         FaultError::Grpc(status) => (grpc(status), abort.percentage),

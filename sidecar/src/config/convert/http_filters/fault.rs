@@ -80,7 +80,13 @@ fn abort_of(problems: &mut Problems, proto: proto::FaultAbort) -> Option<FaultAb
             };
             FaultError::Http(code)
         }
-        Some(ErrorType::GrpcStatus(status)) => FaultError::Grpc(status),
+        Some(ErrorType::GrpcStatus(status)) => {
+            let Ok(status) = u8::try_from(status) else {
+                problems.reject_field("grpc_status", format!("{status} is out of range: 0 to 255"));
+                return None;
+            };
+            FaultError::Grpc(status)
+        }
         Some(ErrorType::HeaderAbort(proto::fault_abort::HeaderAbort {})) => FaultError::Header,
     };
     Some(FaultAbort { error, percentage, body: optional(response_body) })

@@ -15,6 +15,17 @@ fn all(cases: &[(&str, Value, &str)]) {
 }
 
 #[test]
+fn a_rule_for_local_replies_names_flags_that_exist() {
+    let config =
+        json!({"mappers": [{"filter": {"response_flag_filter": {"flags": ["UF", "XX"]}}}]});
+    refused_at(
+        &[("HCM.local_reply_config", config)],
+        "HCM.local_reply_config.mappers[0].filter.response_flag_filter.flags[1]",
+        "is not a response flag",
+    );
+}
+
+#[test]
 fn what_is_required_has_to_be_there() {
     for (removed, path) in [
         ("LISTENER.address", "LISTENER.address"),

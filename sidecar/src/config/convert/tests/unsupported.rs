@@ -221,7 +221,7 @@ fn fields_of_the_http_connection_manager() {
 
 #[test]
 fn filters_of_local_replies() {
-    for filter in ["duration_filter", "not_health_check_filter", "grpc_status_filter"] {
+    for filter in ["extension_filter", "metadata_filter", "log_type_filter"] {
         let config = json!({"mappers": [{"filter": {filter: {}}}]});
         refused_at(
             &[("HCM.local_reply_config", config)],
