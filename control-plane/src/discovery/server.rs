@@ -86,7 +86,7 @@ pub fn start(options: Options) -> Result<LiveSide, StartError> {
 
     let registry = Registry::new();
     let remembered = Remembered::load(store.clone()).map_err(CaError::from)?;
-    tokio::spawn(remembered.serve(registry.clone(), LEASE + ATTACH_GRACE, stopping.clone()));
+    drop(remembered.start(registry.clone(), LEASE + ATTACH_GRACE, stopping.clone()));
     let issued = Arc::new(DashMap::new());
     let hub = Hub::start(
         config.clone(),

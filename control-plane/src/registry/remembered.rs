@@ -11,6 +11,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Of the store: `SERVICE/INSTANCE` to its Hello.
@@ -38,12 +39,14 @@ impl Remembered {
 
     /// Takes those that are remembered for attached until `grace` has passed, and from now on remembers who is, until
     /// `stopping`. One that has come back by then stays, one that has not is gone.
-    pub(crate) async fn serve(
+    ///
+    /// To be called before the first sidecar can attach: its place must not be taken by the memory of it.
+    pub(crate) fn start(
         self,
         registry: Arc<Registry>,
         grace: Duration,
         stopping: CancellationToken,
-    ) {
+    ) -> JoinHandle<()> {
         let returning = self.attach(&registry);
         let until = stopping.clone();
         tokio::spawn(async move {
@@ -53,14 +56,14 @@ impl Remembered {
             }
             drop(returning);
         });
-        self.follow(&registry, &stopping).await;
+        tokio::spawn(async move { self.follow(&registry, &stopping).await })
     }
 
     fn attach(&self, registry: &Arc<Registry>) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         for (name, hello) in &self.kept {
             match instance(name, hello) {
-                // One that has a newer epoch is back already.
+                // Nobody is there yet whose place it could take.
                 Ok(instance) => attachments.extend(registry.attach(instance).ok()),
                 Err(reason) => {
                     tracing::warn!(name, reason, "a remembered instance cannot be read");
@@ -148,14 +151,14 @@ mod tests {
     struct Run {
         registry: Arc<Registry>,
         stopping: CancellationToken,
-        task: tokio::task::JoinHandle<()>,
+        task: JoinHandle<()>,
     }
 
     fn run(store: &Arc<dyn Store>) -> Run {
         let registry = Registry::new();
         let stopping = CancellationToken::new();
         let remembered = Remembered::load(store.clone()).unwrap();
-        let task = tokio::spawn(remembered.serve(registry.clone(), GRACE, stopping.clone()));
+        let task = remembered.start(registry.clone(), GRACE, stopping.clone());
         Run { registry, stopping, task }
     }
 
@@ -202,7 +205,6 @@ mod tests {
         first.stop().await;
 
         let second = run(&store);
-        tokio::task::yield_now().await;
         assert_eq!(second.names(), ["api/a", "api/b"]);
         let back = second.registry.attach(instance("api", "a", 1)).unwrap();
         tokio::time::sleep(GRACE - Duration::from_millis(100)).await;
@@ -241,7 +243,6 @@ mod tests {
         })
         .unwrap();
         let run = run(&store);
-        tokio::task::yield_now().await;
         assert_eq!(run.names(), ["api/b"]);
         run.stop().await;
     }
