@@ -1,0 +1,209 @@
+//! From a request to its response: the function that everything else in this folder serves.
+//!
+//! [`respond`] is read top-down: accept ([`mod@accept`]), find the route ([`matched`]), run the filters, do what the route
+//! says. [`fn@forward`] is what most routes say: choose a cluster, rewrite, and try until there is a response or a reason; it
+//! sends the request's body ([`payload`]) on a connection ([`send`]).
+
+mod accept;
+mod forward;
+mod matched;
+mod payload;
+mod send;
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::body::{ClientBody, Progress, ResponseBody};
+use super::connection_manager::Connection;
+use super::exchange::Exchange;
+use super::filters::{self, Passage, Steps};
+use super::headers;
+use super::local_reply::{LocalReply, Reason};
+use super::matching::is_grpc;
+use super::mutations::Side;
+use super::rewrite;
+use super::upstream_body::UpstreamBody;
+use crate::access_log::ResponseFlags;
+use crate::config::route::{RequireTls, RouteAction};
+
+use accept::accept;
+pub(crate) use accept::{set_path, view_of};
+use forward::{Forwarding, forward};
+use matched::Matched;
+
+/// A request that we answer ourselves. Boxed: it is the rare case, and large.
+pub(crate) type Refusal = Box<LocalReply>;
+
+/// Answers a request. Whatever goes wrong is a response.
+pub(crate) async fn respond(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (mut request, body) = request.into_parts();
+    let mut exchange = Exchange::begin(&connection, &request);
+    let grpc = is_grpc(&request.headers);
+    let head = request.method == Method::HEAD;
+    let version = request.version;
+    if !body.is_end_stream() {
+        exchange.progress = Some(Progress::new(exchange.start));
+    }
+    connection.ends_by_close.set(version == Version::HTTP_10);
+
+    let mut steps = Steps::default();
+    let answer = route(&connection, &mut exchange, &mut request, body, &mut steps).await;
+    let request_id = exchange.request_id.take();
+    let mut response = match answer {
+        Ok(Answer::Forwarded(mut response, body)) => {
+            steps.apply(response.headers_mut(), &exchange);
+            response.map(|()| ResponseBody::upstream(body, exchange))
+        }
+        Ok(Answer::Tunnel(mut response)) => {
+            steps.apply(response.headers_mut(), &exchange);
+            response.map(|()| ResponseBody::tunnel())
+        }
+        Err(mut reply) => {
+            if matches!(reply.reason, Some(Reason::BadRequest)) {
+                connection.stats().downstream_cx_protocol_error.inc();
+            }
+            if !exchange.tried && !exchange.request_is_complete() {
+                // Its body is not read any more.
+                reply.close = true;
+            }
+            reply.into_response(exchange, grpc, head, steps)
+        }
+    };
+
+    if connection.local.shared.failing.load(Relaxed) && !connection.is_closing() {
+        connection.stats().downstream_cx_drain_close.inc();
+        connection.close_after_response();
+    }
+    let config = &connection.manager.config;
+    headers::finish_response(response.headers_mut(), config, &connection.server_name);
+    if config.always_set_request_id_in_response
+        && let Some(id) = request_id
+    {
+        response.headers_mut().insert(headers::X_REQUEST_ID, id);
+    }
+    if connection.is_closing() && version != Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (head, mut body) = response.into_parts();
+    body.note_head(&head.headers);
+    Ok(Response::from_parts(head, body))
+}
+
+/// What becomes of a request that is not answered by ourselves.
+pub(crate) enum Answer {
+    /// The response of an endpoint.
+    Forwarded(Response<()>, UpstreamBody),
+    /// The connection or stream becomes a tunnel after this response.
+    Tunnel(Response<()>),
+}
+
+/// Finds out what is to be done with a request, and does it.
+async fn route(
+    connection: &Rc<Connection>,
+    exchange: &mut Exchange,
+    request: &mut Parts,
+    body: Incoming,
+    steps: &mut Steps,
+) -> Result<Answer, Refusal> {
+    let manager = &connection.manager;
+    // One request sees one snapshot, whatever changes meanwhile.
+    let view = connection.local.view();
+    let table = view.routes(manager.routes);
+
+    let internal_only = table.map_or(&[][..], |table| &table.config.internal_only_headers);
+    let accepted = accept(connection, exchange, request, internal_only)?;
+
+    let matched =
+        table.and_then(|table| Matched::find(connection, &view, table, request, &accepted));
+    if let Some(matched) = &matched
+        && let Some(facts) = &mut exchange.facts
+    {
+        facts.route = Some(Arc::clone(&matched.route.config.name));
+    }
+
+    let mut body = ClientBody::Incoming(body);
+    if !manager.filters.is_empty() {
+        let overrides = matched.as_ref().map(Matched::overrides).unwrap_or_default();
+        let cluster = matched.as_ref().and_then(|matched| matched.cluster_name());
+        let accepted = &accepted;
+        let mut passage =
+            Passage { connection, exchange, request, accepted, overrides, cluster, steps };
+        body = filters::pass(&manager.filters, &mut passage, body).await?;
+    }
+
+    // What no filter has answered, whatever becomes of it.
+    connection.stats().rq_total.inc();
+    let Some(matched) = matched else {
+        connection.stats().no_route.inc();
+        return Err(LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found")
+            .because(Reason::NoRoute)
+            .flagged(ResponseFlags::NO_ROUTE_FOUND)
+            .into());
+    };
+    if matched.host.require_tls != RequireTls::None && !accepted.https {
+        return Err(rewrite::redirect_to_tls(request, &accepted).into());
+    }
+    match &matched.route.config.action {
+        RouteAction::Forward(action) => {
+            let forwarding = Forwarding { connection, view: &view, matched: &matched, action };
+            forward(forwarding, exchange, request, body, &accepted).await
+        }
+        RouteAction::Redirect(redirect) => {
+            // A redirect is a direct response too; Envoy has a counter of redirects, and never counts there.
+            connection.stats().rq_direct_response.inc();
+            let mut reply =
+                rewrite::redirect(redirect, &matched.route.config.matches, request, &accepted);
+            add_to_local(&matched, exchange, request, &mut reply);
+            Err(reply.into())
+        }
+        RouteAction::DirectResponse { status, body } => {
+            connection.stats().rq_direct_response.inc();
+            let mut reply = LocalReply::new(*status, body.clone(), "direct_response");
+            add_to_local(&matched, exchange, request, &mut reply);
+            Err(reply.into())
+        }
+    }
+}
+
+/// The route's own additions, for what is not forwarded.
+fn add_to_local(
+    matched: &Matched<'_>,
+    exchange: &mut Exchange,
+    request: &Parts,
+    reply: &mut LocalReply,
+) {
+    let levels = matched.response_headers();
+    if levels.has_commands() {
+        exchange.collect(request);
+        exchange.capture_for_additions(request, &matched.table.needs);
+    }
+    exchange.status = reply.status.as_u16();
+    levels.apply(&mut reply.headers, Side::Response, &mut || exchange.record_for_additions());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        // One lives in every connection; what is rare is boxed.
+        let size = size_of_future(respond);
+        assert!(size <= 4096, "{size} bytes");
+    }
+}
