@@ -67,7 +67,13 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
     "envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality.proto",
     "envoy/extensions/request_id/uuid/v3/uuid.proto",
+    "envoy/extensions/filters/http/on_demand/v3/on_demand.proto",
+    "envoy/service/runtime/v3/rtds.proto",
 ];
+
+/// Messages that may stand in Envoy's, and that `envoy-types` does not carry.
+const OTHER_ROOTS: &[&str] =
+    &["xds/type/v3/typed_struct.proto", "udpa/type/v1/typed_struct.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -114,10 +120,11 @@ fn envoy_protos() -> Result<PathBuf, Box<dyn Error>> {
 /// Compiles each root by itself and merges the files by name. One compiler for all roots would resolve some relative
 /// names in the wrong package, because it looks at every loaded file and not only at a file's own imports.
 fn envoy_descriptors(protos: &Path) -> Result<FileDescriptorSet, Box<dyn Error>> {
-    let includes = include_folders(protos)?;
+    let mut includes = include_folders(protos)?;
+    includes.push("proto".into());
     let mut files: BTreeMap<String, FileDescriptorProto> = BTreeMap::new();
     let mut order = Vec::new();
-    for root in ENVOY_ROOTS {
+    for root in ENVOY_ROOTS.iter().chain(OTHER_ROOTS) {
         let mut compiler = protox::Compiler::new(&includes)?;
         compiler.include_imports(true).include_source_info(false);
         compiler.open_file(root)?;

@@ -7,6 +7,8 @@
 
 mod check;
 mod document;
+mod structs;
+mod typed_struct;
 mod unknown;
 
 use std::fmt;
@@ -15,6 +17,8 @@ use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
 pub use document::{Document, Position, Positions, parse_document};
+pub use structs::{json_object, json_value};
+pub use typed_struct::{TypedStruct, may_hold_typed_struct};
 
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
@@ -94,7 +98,17 @@ impl Schema {
         value: serde_json::Value,
         deny_unknown_fields: bool,
     ) -> Result<M, JsonError> {
-        let descriptor = self.descriptor(&M::full_name())?;
+        let message =
+            self.read_dynamic(self.descriptor(&M::full_name())?, value, deny_unknown_fields)?;
+        message.transcode_to::<M>().map_err(|error| mapping(&M::full_name(), &error.to_string()))
+    }
+
+    fn read_dynamic(
+        &self,
+        descriptor: MessageDescriptor,
+        value: serde_json::Value,
+        deny_unknown_fields: bool,
+    ) -> Result<DynamicMessage, JsonError> {
         let problems = check::check(&self.pool, &descriptor, &value, deny_unknown_fields);
         if !problems.is_empty() {
             return Err(JsonError::Mapping(problems));
@@ -104,9 +118,7 @@ impl Schema {
         let mut track = serde_path_to_error::Track::new();
         let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
         let message = DynamicMessage::deserialize_with_options(descriptor, deserializer, &options);
-        let message =
-            message.map_err(|error| mapping(&track.path().to_string(), &error.to_string()))?;
-        message.transcode_to::<M>().map_err(|error| mapping(&M::full_name(), &error.to_string()))
+        message.map_err(|error| mapping(&track.path().to_string(), &error.to_string()))
     }
 
     /// Prints an encoded message with proto field names, leaving out what has its default value, as Envoy's admin does.

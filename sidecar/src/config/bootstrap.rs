@@ -168,7 +168,11 @@ pub fn read(
         return Err(ConfigError::Rejected(problems));
     }
     override_node(&mut proto, options);
-    super::convert::bootstrap_of_file(proto).map_err(|rejected| {
+    let encoded = proto.encode_to_vec();
+    let deny_unknown_fields = !options.allow_unknown_static_fields;
+    let bootstrap = super::typed_struct::resolve_message(proto, deny_unknown_fields)
+        .and_then(super::convert::bootstrap_of_file);
+    bootstrap.map(|bootstrap| Bootstrap { encoded, ..bootstrap }).map_err(|rejected| {
         let located = |problem: Rejected| Located {
             origin: file.origin.clone(),
             position: file.position(&problem.path).filter(|_| overlay.is_none()),

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
-//! [`config_source`] with [`resource_file`].
+//! [`config_source`] with [`resource_file`]; [`typed_struct`], before any of them.
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
@@ -34,5 +34,6 @@ pub mod secret;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod token_bucket;
+pub mod typed_struct;
 
 pub use problem::{Problems, Rejected};

@@ -72,7 +72,7 @@ pub fn read(
     type_url.clone_into(&mut response.type_url);
     let mut problems = Vec::new();
     for (index, body) in response.resources.iter().enumerate() {
-        for Rejected { path, reason } in check(body, type_url).err().into_iter().flatten() {
+        for Rejected { path, reason } in check(body, type_url, deny_unknown_fields).err().into_iter().flatten() {
             let separator = if path.is_empty() { "" } else { "." };
             problems.push(located(
                 &document,
@@ -90,10 +90,10 @@ pub fn read(
 }
 
 /// Whether a resource is of this type and can be converted.
-fn check(body: &Any, type_url: &str) -> Result<(), Vec<Rejected>> {
+fn check(body: &Any, type_url: &str, deny_unknown_fields: bool) -> Result<(), Vec<Rejected>> {
     if any::holds::<Resource>(body) {
         let Resource { resource, .. } = unpack(body)?;
-        let inner = resource.map_or(Ok(()), |inner| check(&inner, type_url));
+        let inner = resource.map_or(Ok(()), |inner| check(&inner, type_url, deny_unknown_fields));
         return inner.map_err(|rejected| {
             let deeper = |Rejected { path, reason }| {
                 let separator = if path.is_empty() { "" } else { "." };
@@ -109,6 +109,7 @@ fn check(body: &Any, type_url: &str) -> Result<(), Vec<Rejected>> {
             reason: format!("is a {found}: this file is for {wanted}"),
         }]);
     }
+    let body = &*super::typed_struct::resolve(body, deny_unknown_fields)?;
     if any::holds::<Listener>(body) {
         super::listener::from_proto(unpack(body)?).map(drop)
     } else if any::holds::<RouteConfiguration>(body) {

@@ -435,27 +435,28 @@ impl Discovery {
         if let Some(schema) = &self.strict {
             check_known(schema, &body)?;
         }
+        let resolved = config::typed_struct::resolve(&body, self.strict.is_some())?;
         match kind {
             Kind::Cluster => {
-                let cluster = config::cluster::from_proto(unpack::<ClusterProto>(&body)?)?;
+                let cluster = config::cluster::from_proto(unpack::<ClusterProto>(&resolved)?)?;
                 self.check_sources((kind, name), &cluster)?;
                 self.note_eds(&cluster);
                 self.warming.set_cluster(Arc::new(cluster), now);
             }
             Kind::Endpoint => {
                 let assignment =
-                    config::endpoint::from_proto(unpack::<ClusterLoadAssignment>(&body)?)?;
+                    config::endpoint::from_proto(unpack::<ClusterLoadAssignment>(&resolved)?)?;
                 self.warming.set_endpoints(origin, Arc::new(assignment), now);
             }
             Kind::Listener => {
-                let listener = config::listener::from_proto(unpack::<ListenerProto>(&body)?)?;
+                let listener = config::listener::from_proto(unpack::<ListenerProto>(&resolved)?)?;
                 self.check_sources((kind, name), &listener)?;
                 self.check_clusters(&listener)?;
                 publish.reserve(&listener).map_err(|rejected| vec![rejected])?;
                 self.warming.set_listener(Arc::new(listener), now);
             }
             Kind::Route => {
-                let routes = config::route::from_proto(unpack::<RoutesProto>(&body)?)?;
+                let routes = config::route::from_proto(unpack::<RoutesProto>(&resolved)?)?;
                 let mut rejected = Vec::new();
                 self.check_routes(&routes, "", &mut rejected);
                 if !rejected.is_empty() {
@@ -464,10 +465,11 @@ impl Discovery {
                 self.warming.set_routes(origin, Arc::new(routes), now);
             }
             Kind::Secret => {
-                let secret = config::secret::from_proto(unpack::<SecretProto>(&body)?)?;
+                let secret = config::secret::from_proto(unpack::<SecretProto>(&resolved)?)?;
                 self.warming.set_secret(origin, secret, now);
             }
         }
+        drop(resolved);
         self.resources.accept(kind, name, version, body);
         Ok(())
     }

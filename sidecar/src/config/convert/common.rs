@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::google::protobuf::{
-    Any, BoolValue, Duration as DurationProto, Struct, UInt32Value, Value, value,
+    Any, BoolValue, Duration as DurationProto, UInt32Value,
 };
+use outrigger_proto::json::TypedStruct;
+pub(super) use outrigger_proto::json::json_object;
 use prost::Name;
 
 use crate::config::Problems;
@@ -207,7 +209,8 @@ pub(super) fn unpack<M: Name + Default>(problems: &mut Problems, any: &Any) -> O
 
 /// Refuses an extension of a type that we do not have, naming what we have.
 pub(super) fn unknown_type(problems: &mut Problems, any: &Any, supported: &[&str]) {
-    let name = any::message_name(&any.type_url);
+    let inner = TypedStruct::within(any).map(|inner| inner.type_url);
+    let name = any::message_name(inner.as_deref().unwrap_or(&any.type_url));
     let name = if name.is_empty() { "a message without a type" } else { name };
     problems.reject(format!(
         "{name} is not supported by this version of Outrigger, which has {}",
@@ -355,35 +358,6 @@ pub(super) fn cidr_range(problems: &mut Problems, proto: core::CidrRange) -> Opt
         problems.reject_field("prefix_len", format!("{length} is too long for {address}"));
     }
     range.map(|range| range.trunc())
-}
-
-/// A `google.protobuf.Struct` as JSON.
-pub(super) fn json_object(proto: Struct) -> serde_json::Map<String, serde_json::Value> {
-    let Struct { fields } = proto;
-    fields.into_iter().map(|(key, value)| (key, json_value(value))).collect()
-}
-
-/// A `google.protobuf.Value` as JSON. A whole number becomes an integer, so that it prints as one.
-pub(super) fn json_value(proto: Value) -> serde_json::Value {
-    let Value { kind } = proto;
-    match kind {
-        None | Some(value::Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(value::Kind::BoolValue(value)) => value.into(),
-        Some(value::Kind::StringValue(value)) => value.into(),
-        Some(value::Kind::NumberValue(value)) => json_number(value),
-        Some(value::Kind::ListValue(list)) => list.values.into_iter().map(json_value).collect(),
-        Some(value::Kind::StructValue(value)) => json_object(value).into(),
-    }
-}
-
-fn json_number(value: f64) -> serde_json::Value {
-    /// Up to here every whole number has an exact `f64`.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT {
-        #[allow(clippy::cast_possible_truncation)] // whole, and within 53 bits
-        return (value as i64).into();
-    }
-    value.into()
 }
 
 /// The entries of a map in the order of their keys, so that problems come out in the same order each time.

@@ -1,10 +1,10 @@
-//! Extensions that are not Envoy's own. `TypedStruct` carries the configuration of those whose messages the sender does
-//! not have; and some of Istio's can be left out without changing what happens to a request. This is their list: a
-//! listener that has them is accepted, and they do nothing.
+//! Extensions that are not Envoy's own, as themselves or as a `TypedStruct` of a message that is not known here. Some of
+//! Istio's can be left out without changing what happens to a request. This is their list: a listener that has them is
+//! accepted, and they do nothing.
 
 use outrigger_proto::any;
-use outrigger_proto::google::protobuf::{Any, Struct};
-use prost::Message;
+use outrigger_proto::google::protobuf::Any;
+use outrigger_proto::json::TypedStruct;
 
 /// HTTP filters.
 const HARMLESS_HTTP: &[&str] = &[
@@ -36,28 +36,17 @@ pub(super) fn is_harmless_network(config: &Any) -> bool {
     HARMLESS_NETWORK.contains(&&*message_name(config))
 }
 
-/// `xds.type.v3.TypedStruct`, and `udpa.type.v1.TypedStruct` before it.
-#[derive(Clone, PartialEq, Message)]
-struct TypedStruct {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(message, optional, tag = "2")]
-    value: Option<Struct>,
-}
-
 /// The name of the message that a configuration is, or would be.
 fn message_name(config: &Any) -> String {
-    let name = any::message_name(&config.type_url);
-    if matches!(name, "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct")
-        && let Ok(inner) = TypedStruct::decode(config.value.as_slice())
-    {
-        return any::message_name(&inner.type_url).to_owned();
-    }
-    name.to_owned()
+    let inner = TypedStruct::within(config).map(|inner| inner.type_url);
+    any::message_name(inner.as_deref().unwrap_or(&config.type_url)).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use outrigger_proto::google::protobuf::Struct;
+    use prost::Message;
+
     use super::*;
 
     fn config(type_url: &str, value: Vec<u8>) -> Any {
