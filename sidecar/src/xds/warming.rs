@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::needs::{Need, Needs};
-use super::subscription::Interest;
+use self::slot::{Slot, Waiting};
+use self::uses::Uses;
 use super::{Changes, Kind, Refusal};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
@@ -20,6 +20,12 @@ use crate::config::endpoint::LoadAssignment;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
 use crate::config::secret::Secret;
+
+mod check;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod uses;
 
 /// The state of everything that has taken effect or is about to.
 #[derive(Debug, Default)]
@@ -51,61 +57,6 @@ pub(crate) type Unready = ((Kind, Arc<str>), Vec<Need>);
 enum Waiter {
     Cluster(Arc<str>),
     Listener(Arc<str>),
-}
-
-/// One cluster or listener.
-#[derive(Debug)]
-struct Slot<T> {
-    active: Option<Arc<T>>,
-    warming: Option<Waiting<T>>,
-    /// What was active before, until it is known that the new one was taken.
-    previous: Option<Arc<T>>,
-}
-
-/// A version that waits.
-#[derive(Debug)]
-struct Waiting<T> {
-    config: Arc<T>,
-    since: Instant,
-    deadline: Option<Instant>,
-}
-
-impl<T> Slot<T> {
-    /// Every version that refers to something.
-    fn versions(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.active.iter().chain(self.warming.as_ref().map(|waiting| &waiting.config))
-    }
-}
-
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Self { active: None, warming: None, previous: None }
-    }
-}
-
-/// How many refer to each name of a type.
-#[derive(Debug, Default)]
-struct Uses {
-    counts: BTreeMap<Arc<str>, usize>,
-    changed: bool,
-}
-
-impl Uses {
-    fn add(&mut self, name: &Arc<str>) {
-        let count = self.counts.entry(Arc::clone(name)).or_insert(0);
-        *count += 1;
-        self.changed |= *count == 1;
-    }
-
-    fn remove(&mut self, name: &Arc<str>) {
-        if let Some(count) = self.counts.get_mut(name) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(name);
-                self.changed = true;
-            }
-        }
-    }
 }
 
 impl Warming {
@@ -311,51 +262,6 @@ impl Warming {
         std::mem::take(&mut self.timed_out)
     }
 
-    /// The names that are needed, of each type and source where they changed since this was last called.
-    pub(crate) fn take_interests(&mut self) -> Vec<(Feed, Interest)> {
-        let mut interests = Vec::new();
-        self.uses.retain(|feed, uses| {
-            if std::mem::take(&mut uses.changed) {
-                let names = uses.counts.keys().map(Arc::clone).collect();
-                interests.push((feed.clone(), Interest::Names(Arc::new(names))));
-            }
-            !uses.counts.is_empty()
-        });
-        interests
-    }
-
-    /// Another source than that of `need` from which this name is taken already, by another cluster or listener than
-    /// `user`. Names are known by type: one that comes from two sources would be one of two things.
-    pub(crate) fn rival(&self, need: &Need, user: (Kind, &str)) -> Option<&Origin> {
-        let own =
-            |origin: &Origin| {
-                let rival = Need { origin: origin.clone(), ..need.clone() };
-                let refers = |needs: Vec<(Need, Option<Duration>)>| {
-                    usize::from(needs.iter().any(|(need, _)| *need == rival))
-                };
-                match user {
-                    (Kind::Cluster, name) => self.clusters.get(name).map_or(0, |slot| {
-                        slot.versions().map(|version| refers(version.needs())).sum()
-                    }),
-                    (_, name) => self.listeners.get(name).map_or(0, |slot| {
-                        slot.versions().map(|version| refers(version.needs())).sum()
-                    }),
-                }
-            };
-        self.uses.iter().find_map(|((kind, origin), uses)| {
-            let is_other = *kind == need.kind && *origin != need.origin;
-            let count = uses.counts.get(&need.name).copied().unwrap_or(0);
-            (is_other && count > 0 && count > own(origin)).then_some(origin)
-        })
-    }
-
-    /// Who is asked for a name, if anybody needs it.
-    pub(crate) fn origin_of(&self, kind: Kind, name: &str) -> Option<Origin> {
-        let mut feeds = self.uses.iter().filter(|((other, _), _)| *other == kind);
-        let (feed, _) = feeds.find(|(_, uses)| uses.counts.contains_key(name))?;
-        Some(feed.1.clone())
-    }
-
     /// Clusters and listeners that wait, each with what it waits for.
     pub(crate) fn unready(&self) -> Vec<Unready> {
         let mut all: BTreeMap<&Waiter, Vec<Need>> = BTreeMap::new();
@@ -398,113 +304,4 @@ impl Warming {
         })
     }
 
-    /// Activates what waits, if it waits for nothing more; else notes what it waits for, and until when.
-    fn check(&mut self, waiter: &Waiter, now: Instant) {
-        match waiter {
-            Waiter::Cluster(name) => {
-                let Some(active) = self.check_slot(waiter, name, now, |all| &mut all.clusters)
-                else {
-                    return;
-                };
-                self.changes.clusters.push(active);
-            }
-            Waiter::Listener(name) => {
-                let Some(active) = self.check_slot(waiter, name, now, |all| &mut all.listeners)
-                else {
-                    return;
-                };
-                self.changes.listeners.push(active);
-            }
-        }
-    }
-
-    fn check_slot<T: Needs>(
-        &mut self,
-        waiter: &Waiter,
-        name: &Arc<str>,
-        now: Instant,
-        slots: fn(&mut Self) -> &mut HashMap<Arc<str>, Slot<T>>,
-    ) -> Option<Arc<T>> {
-        let waiting = slots(self).get_mut(name)?.warming.take()?;
-        let needs = waiting.config.needs();
-        self.stop_waiting(waiter, &needs, waiting.deadline);
-        let missing: Vec<&(Need, Option<Duration>)> =
-            needs.iter().filter(|(need, _)| !self.here.contains(need)).collect();
-        // It is over when the longest of the waits is over; one without an end has none.
-        let deadline = missing
-            .iter()
-            .map(|(_, timeout)| timeout.map(|timeout| waiting.since + timeout))
-            .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
-            .flatten();
-        let in_time = deadline.is_none_or(|deadline| deadline > now);
-        if !missing.is_empty() && in_time {
-            for (need, _) in &missing {
-                self.waiting.entry(need.clone()).or_default().insert(waiter.clone());
-            }
-            if let Some(deadline) = deadline {
-                self.deadlines.insert((deadline, waiter.clone()));
-            }
-            let slot = slots(self).get_mut(name)?;
-            slot.warming = Some(Waiting { deadline, ..waiting });
-            return None;
-        }
-        *self.warming_count(waiter) -= 1;
-        self.timed_out.extend(missing.into_iter().map(|(need, _)| need.clone()));
-        let slot = slots(self).get_mut(name)?;
-        slot.previous = slot.active.replace(Arc::clone(&waiting.config));
-        if let Some(previous) = slot.previous.clone() {
-            self.remove_uses(&previous.needs());
-        }
-        Some(waiting.config)
-    }
-
-    fn warming_count(&mut self, waiter: &Waiter) -> &mut usize {
-        match waiter {
-            Waiter::Cluster(_) => &mut self.warming_clusters,
-            Waiter::Listener(_) => &mut self.warming_listeners,
-        }
-    }
-
-    /// A version that waited is of no interest any more.
-    fn give_up<T: Needs>(&mut self, waiter: &Waiter, waiting: &Waiting<T>) {
-        let needs = waiting.config.needs();
-        self.stop_waiting(waiter, &needs, waiting.deadline);
-        self.remove_uses(&needs);
-    }
-
-    fn stop_waiting(
-        &mut self,
-        waiter: &Waiter,
-        needs: &[(Need, Option<Duration>)],
-        deadline: Option<Instant>,
-    ) {
-        for (need, _) in needs {
-            if let Some(waiters) = self.waiting.get_mut(need) {
-                waiters.remove(waiter);
-                if waiters.is_empty() {
-                    self.waiting.remove(need);
-                }
-            }
-        }
-        if let Some(deadline) = deadline {
-            self.deadlines.remove(&(deadline, waiter.clone()));
-        }
-    }
-
-    fn add_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
-        for (need, _) in needs {
-            self.uses.entry((need.kind, need.origin.clone())).or_default().add(&need.name);
-        }
-    }
-
-    fn remove_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
-        for (need, _) in needs {
-            if let Some(uses) = self.uses.get_mut(&(need.kind, need.origin.clone())) {
-                uses.remove(&need.name);
-            }
-        }
-    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -14,10 +14,15 @@ use outrigger_proto::envoy::service::discovery::v3::{DiscoveryResponse, Resource
 use super::super::testing::{
     self, assignment, eds_cluster, pack, rds_listener, routes, static_cluster,
 };
+use super::settle::names;
 use super::*;
+use crate::config;
 use crate::config::bootstrap::{DiscoveryService, Variant};
-use crate::config::config_source::ConfigFile;
-use crate::xds::subscription::Request;
+use crate::config::config_source::{ConfigFile, Origin};
+use crate::xds::Changes;
+use crate::xds::subscription::{Request, Response};
+use outrigger_proto::any;
+use outrigger_proto::google::protobuf::Any;
 use tokio::sync::mpsc;
 
 /// Keeps the names of what took effect, in order, and refuses what it is told to.

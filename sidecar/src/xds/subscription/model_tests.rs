@@ -2,12 +2,18 @@
 //!
 //! The other side is a small server written from the rules of the protocol, not from our client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_proto::envoy::config::cluster::v3::Cluster;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use outrigger_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+use outrigger_proto::any;
+use outrigger_proto::google::protobuf::Any;
 use proptest::prelude::*;
 
+use super::resource::rejected;
 use super::*;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

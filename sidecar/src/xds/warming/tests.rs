@@ -1,6 +1,9 @@
 //! Rules of warming.
 
+use std::time::Duration;
+
 use super::*;
+use crate::xds::subscription::Interest;
 use crate::config;
 use crate::xds::testing;
 
