@@ -124,6 +124,8 @@ impl Resolver<'_> {
             self.within(&any, path, depth)
         };
         if let Some(resolved) = resolved {
+            // It merges, and an empty value would leave the old one.
+            dynamic.clear();
             // Both are google.protobuf.Any.
             let _ = dynamic.transcode_from(&resolved);
         }

@@ -8,7 +8,7 @@
 //! 5. when every cluster is ready: static listeners, then discovery of listeners and routes;
 //! 6. live when every listener that was known by then is open.
 //!
-//! - [`control`]: the control thread's loop;
+//! - [`control`]: the control thread's loop; [`error`]: why it cannot begin;
 //! - [`data_plane`]: puts configuration into effect, with [`sockets`] and [`routes`];
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
@@ -16,6 +16,7 @@
 mod control;
 mod data_plane;
 mod dump;
+mod error;
 mod routes;
 mod sockets;
 mod streams;

@@ -2,33 +2,30 @@
 
 use std::collections::HashSet;
 use std::future::pending;
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use outrigger_proto::registry::v1::EndpointObservation;
-use prost::Message;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::data_plane::DataPlane;
-use super::dump::{self, Static};
+use super::dump::Static;
+use super::error::Error;
 use super::streams::Streams;
 use super::validate::options;
-use crate::admin::{self, Admin, Command, Info, Query, State, Status};
+use crate::admin::{Query, State, Status};
 use crate::cli::Args;
 use crate::config;
-use crate::config::Rejected;
 use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
-use crate::local::Shared;
 use crate::mesh;
 use crate::stats::Registry;
 use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
+
+mod admin;
+mod drain;
+mod observations;
 
 /// How often endpoints are reported, and leftovers collected.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,56 +37,6 @@ const GRACE: Duration = Duration::from_secs(30);
 const KEPT_AFTER: Duration = Duration::from_secs(1);
 /// Events of the stream that may wait. A server that is faster is held back.
 const EVENTS: usize = 4;
-
-/// Why the process cannot serve.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    /// The bootstrap cannot be used.
-    #[error("{0}")]
-    Config(#[from] ConfigError),
-    /// A part of it cannot be put into effect.
-    #[error("{what} {name:?}: {}", list(.rejected))]
-    Static {
-        /// `listener` and so on.
-        what: Kind,
-        /// Its name.
-        name: Arc<str>,
-        /// Why.
-        rejected: Vec<Rejected>,
-    },
-    /// The descriptors for `--reject-unknown-dynamic-fields` cannot be loaded.
-    #[error("descriptors: {0}")]
-    Descriptors(#[from] outrigger_proto::json::JsonError),
-    /// The discovery service cannot be spoken to.
-    #[error("the cluster of the discovery service: {0}")]
-    Discovery(Rejected),
-    /// The mesh does not take this sidecar.
-    #[error("{0}")]
-    Mesh(#[from] mesh::Error),
-    /// The admin interface cannot be opened.
-    #[error("admin interface at {address}: {source}")]
-    Admin {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file of the command line cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The system refuses something.
-    #[error("the system refuses: {0}")]
-    System(#[from] io::Error),
-}
-
-fn list(rejected: &[Rejected]) -> String {
-    rejected.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
 
 /// The bootstrap of the command line.
 ///
@@ -164,7 +111,7 @@ impl Control {
         };
         let registry = Registry::new(workers);
         let status = Status::new(&registry, workers);
-        let queries = open_admin(args, &bootstrap, &registry, &status)?;
+        let queries = admin::open(args, &bootstrap, &registry, &status)?;
         let mut data = DataPlane::start(&registry, workers)?;
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
@@ -360,124 +307,10 @@ impl Control {
             disk.save(self.discovery.resources_mut());
         }
         if let Some(membership) = &self.membership {
-            membership.registry.observe(observations(&mut self.data));
+            membership.registry.observe(observations::of(&mut self.data));
         }
     }
 
-    /// First nobody is sent here any more, then nobody is let in, then whoever is inside may finish.
-    async fn drain(&mut self) {
-        tracing::info!("draining");
-        self.status.set(State::Draining);
-        if let Some(membership) = &self.membership {
-            // Discovery goes on meanwhile: applications behind this sidecar still send.
-            let registry = membership.registry.clone();
-            let drained = registry.drain();
-            tokio::pin!(drained);
-            loop {
-                tokio::select! {
-                    () = &mut drained => break,
-                    Some((id, event)) = self.events.recv() => {
-                        self.discovery.on_event(id, event, &mut self.data, Instant::now());
-                        self.follow_streams();
-                    }
-                }
-            }
-        }
-        self.data.shared.draining_inbound.cancel();
-        self.data.shared.draining.cancel();
-        self.data.close();
-        let grace = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
-        let connections = Arc::clone(&self.data.shared.connections);
-        let finished = async {
-            while connections.load(Relaxed) > 0 {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(grace, finished).await.is_err() {
-            let open = connections.load(Relaxed);
-            tracing::warn!(open, "the grace period is over, connections are cut");
-        }
-        tracing::info!("drained");
-    }
-
-    /// Answers the admin interface. Returns whether it asked for the end.
-    fn answer(&mut self, query: Query) -> bool {
-        // Somebody who asked and went away does not need the answer.
-        match query {
-            Query::Listeners(answer) => {
-                let _ = answer.send(dump::listeners(&self.data));
-            }
-            Query::Clusters(answer) => {
-                let _ = answer.send(self.statics.clusters(&mut self.data));
-            }
-            Query::ConfigDump(answer) => {
-                let _ = answer.send(self.statics.config_dump(&self.discovery));
-            }
-            Query::Certificates(answer) => {
-                let _ = answer.send(self.data.contexts.in_use());
-            }
-            Query::Unready(answer) => {
-                let _ = answer.send(dump::unready(&self.discovery, &self.bootstrap, &self.data));
-            }
-            Query::Command(command, answer) => {
-                let _ = answer.send(Ok(()));
-                return self.obey(command);
-            }
-        }
-        false
-    }
-
-    fn obey(&mut self, command: Command) -> bool {
-        match command {
-            Command::Quit => return true,
-            Command::ReopenLogs => self.data.reopen_logs(),
-            Command::DrainListeners { graceful: false, inbound_only, .. } => {
-                self.data.stop_listening(inbound_only);
-            }
-            Command::DrainListeners { graceful: true, inbound_only, skip_exit } => {
-                let Shared { draining, draining_inbound, .. } = &self.data.shared;
-                draining_inbound.cancel();
-                if !inbound_only {
-                    draining.cancel();
-                }
-                let time = self.args.drain_time_s.map_or(GRACE, Duration::from_secs);
-                if !skip_exit {
-                    self.listeners_close = Some((Instant::now() + time, inbound_only));
-                }
-            }
-            // The state that /ready shows is changed already.
-            Command::FailHealthChecks(fail) => self.data.shared.failing.store(fail, Relaxed),
-        }
-        false
-    }
-}
-
-/// Opens the admin interface, or a channel on which nobody asks.
-fn open_admin(
-    args: &Args,
-    bootstrap: &Bootstrap,
-    registry: &Arc<Registry>,
-    status: &Arc<Status>,
-) -> Result<mpsc::UnboundedReceiver<Query>, Error> {
-    let node = bootstrap.node.encode_to_vec().into();
-    let info = Info::new(node, args);
-    let (admin, queries) = Admin::new(registry, status, info);
-    if let Some(address) = bootstrap.admin {
-        let failed = |source| Error::Admin { address, source };
-        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-        let bound = socket.local_addr().map_err(failed)?;
-        if let Some(path) = &args.admin_address_path {
-            std::fs::write(path, bound.to_string())
-                .map_err(|source| Error::File { path: path.clone(), source })?;
-        }
-        tracing::info!(address = %bound, "admin interface");
-        tokio::spawn(async move {
-            if let Err(error) = admin::serve(socket, admin).await {
-                tracing::error!(%error, "the admin interface ended");
-            }
-        });
-    }
-    Ok(queries)
 }
 
 async fn at(time: Option<Instant>) {
@@ -498,25 +331,3 @@ async fn next_secret(membership: &mut Option<Membership>) -> Secret {
     }
 }
 
-/// What there is to report of endpoints: requests under way, and ejections.
-fn observations(data: &mut DataPlane) -> Vec<EndpointObservation> {
-    let mut all = Vec::new();
-    for cluster in data.manager.table().iter() {
-        for endpoint in cluster.hosts.load().endpoints() {
-            let ejection = endpoint.outlier.ejection();
-            let active_requests = endpoint.active();
-            if ejection.is_none() && active_requests == 0 {
-                continue;
-            }
-            all.push(EndpointObservation {
-                cluster: cluster.name.to_string(),
-                address: endpoint.address.to_string(),
-                active_requests,
-                ejected_until: ejection.map_or(0, |ejection| ejection.until),
-                ejected_because: ejection
-                    .map_or_else(String::new, |ejection| ejection.reason.as_str().to_owned()),
-            });
-        }
-    }
-    all
-}

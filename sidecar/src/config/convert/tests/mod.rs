@@ -8,4 +8,5 @@ mod load_balancing;
 mod properties;
 mod refused;
 mod secrets;
+mod typed_struct;
 mod unsupported;
