@@ -72,8 +72,7 @@ const ENVOY_ROOTS: &[&str] = &[
 ];
 
 /// Messages that may stand in Envoy's, and that `envoy-types` does not carry.
-const OTHER_ROOTS: &[&str] =
-    &["xds/type/v3/typed_struct.proto", "udpa/type/v1/typed_struct.proto"];
+const OTHER_ROOTS: &[&str] = &["xds/type/v3/typed_struct.proto", "udpa/type/v1/typed_struct.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");

@@ -181,19 +181,18 @@ impl Resolver<'_> {
 mod tests {
     use super::*;
     use crate::envoy::config::listener::v3::{Listener, filter};
+    use crate::envoy::extensions::filters::http::router::v3::Router;
     use crate::envoy::extensions::filters::network::http_connection_manager::v3::{
         HttpConnectionManager, http_filter,
     };
     use crate::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-    use crate::envoy::extensions::filters::http::router::v3::Router;
 
     const XDS: &str = "type.googleapis.com/xds.type.v3.TypedStruct";
     const UDPA: &str = "type.googleapis.com/udpa.type.v1.TypedStruct";
 
     fn listener(filter: &str) -> Listener {
-        let text = format!(
-            "name: a\nfilter_chains: [{{filters: [{{name: f, typed_config: {filter}}}]}}]"
-        );
+        let text =
+            format!("name: a\nfilter_chains: [{{filters: [{{name: f, typed_config: {filter}}}]}}]");
         Schema::load().unwrap().read(&text, true).unwrap()
     }
 
@@ -255,9 +254,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named_and_an_unknown_key_where_it_matters() {
         let url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-        let with = |value: &str| {
-            listener(&format!("{{'@type': {XDS}, type_url: {url}, value: {value}}}"))
-        };
+        let with =
+            |value: &str| listener(&format!("{{'@type': {XDS}, type_url: {url}, value: {value}}}"));
         let error = resolve(&with("{cluster: 7}"), false).unwrap_err();
         let place = "filter_chains[0].filters[0].typed_config.value.cluster: ";
         assert!(error.starts_with(place), "{error}");

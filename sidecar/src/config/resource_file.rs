@@ -72,7 +72,9 @@ pub fn read(
     type_url.clone_into(&mut response.type_url);
     let mut problems = Vec::new();
     for (index, body) in response.resources.iter().enumerate() {
-        for Rejected { path, reason } in check(body, type_url, deny_unknown_fields).err().into_iter().flatten() {
+        for Rejected { path, reason } in
+            check(body, type_url, deny_unknown_fields).err().into_iter().flatten()
+        {
             let separator = if path.is_empty() { "" } else { "." };
             problems.push(located(
                 &document,

@@ -48,10 +48,9 @@ fn encoded(name: &str, bytes: &[u8], deny_unknown_fields: bool) -> Result<Vec<u8
         .as_ref()
         .map_err(|error| whole(error.clone()))?;
     schema.resolve_typed_structs(name, bytes, deny_unknown_fields).map_err(|error| match error {
-        JsonError::Mapping(problems) => problems
-            .into_iter()
-            .map(|Problem { path, reason }| Rejected { path, reason })
-            .collect(),
+        JsonError::Mapping(problems) => {
+            problems.into_iter().map(|Problem { path, reason }| Rejected { path, reason }).collect()
+        }
         other => whole(other.to_string()),
     })
 }

@@ -310,7 +310,6 @@ impl Control {
             membership.registry.observe(observations::of(&mut self.data));
         }
     }
-
 }
 
 async fn at(time: Option<Instant>) {
@@ -330,4 +329,3 @@ async fn next_secret(membership: &mut Option<Membership>) -> Secret {
         None => pending().await,
     }
 }
-

@@ -263,7 +263,6 @@ impl Discovery {
             Kind::Endpoint | Kind::Route | Kind::Secret => {}
         }
     }
-
 }
 
 impl First {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::needs::{Need, Needs};
 use self::slot::{Slot, Waiting};
 use self::uses::Uses;
+use super::needs::{Need, Needs};
 use super::{Changes, Kind, Refusal};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
@@ -303,5 +303,4 @@ impl Warming {
             slot.warming.as_ref().map(|waiting| &waiting.config).or(slot.active.as_ref())
         })
     }
-
 }

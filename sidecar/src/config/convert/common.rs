@@ -10,9 +10,7 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3 as core;
-use outrigger_proto::google::protobuf::{
-    Any, BoolValue, Duration as DurationProto, UInt32Value,
-};
+use outrigger_proto::google::protobuf::{Any, BoolValue, Duration as DurationProto, UInt32Value};
 use outrigger_proto::json::TypedStruct;
 pub(super) use outrigger_proto::json::json_object;
 use prost::Name;

@@ -13,7 +13,12 @@ use crate::xds::{Changes, Kind, Publish, Refusal};
 impl Discovery {
     /// Follows up until there is nothing left to do: the phases of the start, names that are needed now or no longer, and
     /// what is to be sent.
-    pub(super) fn settle(&mut self, publish: &mut dyn Publish, now: Instant, refused: &mut Vec<Refusal>) {
+    pub(super) fn settle(
+        &mut self,
+        publish: &mut dyn Publish,
+        now: Instant,
+        refused: &mut Vec<Refusal>,
+    ) {
         loop {
             self.advance(publish, now, refused);
             for ((kind, origin), interest) in self.warming.take_interests() {
@@ -122,7 +127,12 @@ impl Discovery {
     }
 
     /// Puts what is complete into effect. What is refused of `kind`, whose response this follows from, joins `refused`.
-    pub(super) fn publish(&mut self, publish: &mut dyn Publish, kind: Kind, refused: &mut Vec<Refusal>) {
+    pub(super) fn publish(
+        &mut self,
+        publish: &mut dyn Publish,
+        kind: Kind,
+        refused: &mut Vec<Refusal>,
+    ) {
         let mut all = Vec::new();
         self.publish_all(publish, &mut all);
         for refusal in all.into_iter().filter(|refusal| refusal.kind == kind) {

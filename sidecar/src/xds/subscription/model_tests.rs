@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3::Cluster;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
-use outrigger_proto::any;
 use outrigger_proto::google::protobuf::Any;
 use proptest::prelude::*;
 

@@ -14,7 +14,11 @@ use super::{Answer, Incoming, Interest, Subscription, Update};
 use crate::xds::Refusal;
 
 impl Subscription {
-    pub(super) fn sotw_request(&self, wanted: &Interest, answer: Option<Answer>) -> DiscoveryRequest {
+    pub(super) fn sotw_request(
+        &self,
+        wanted: &Interest,
+        answer: Option<Answer>,
+    ) -> DiscoveryRequest {
         let (version_info, response_nonce, error_detail) = match answer {
             Some(answer) => (answer.version, answer.nonce, answer.error),
             None => (self.version.clone(), self.nonce.clone(), None),

@@ -7,10 +7,10 @@ use outrigger_proto::envoy::config::listener::v3::Listener;
 use super::nack::{NACK_TEXT_LIMIT, describe};
 use super::*;
 use crate::config::Rejected;
+use outrigger_proto::any;
 use outrigger_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
-use outrigger_proto::any;
 use outrigger_proto::google::protobuf::Any;
 
 fn names(names: &[&str]) -> Interest {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::xds::subscription::Interest;
 use crate::config;
+use crate::xds::subscription::Interest;
 use crate::xds::testing;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);

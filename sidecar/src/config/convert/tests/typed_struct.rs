@@ -58,7 +58,8 @@ static_resources:
   clusters: [{name: b, type: STATIC}]
 "#;
     let error = read(None, Some(text), &Options::default()).unwrap_err().to_string();
-    let place = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.value.clustr";
+    let place =
+        "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.value.clustr";
     assert!(error.contains(place) && error.contains(":12:"), "{error}");
     let options = Options { allow_unknown_static_fields: true, ..Options::default() };
     assert!(read(None, Some(text), &options).is_ok());
