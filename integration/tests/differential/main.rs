@@ -14,6 +14,7 @@ mod internal;
 mod limits;
 mod local_replies;
 mod matching;
+mod metadata;
 mod protocols;
 mod rbac;
 mod redirects;
@@ -44,7 +45,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {
@@ -65,8 +66,27 @@ fn names_of_cases_are_unique_in_their_group() {
     }
 }
 
-/// Parts of a bootstrap that most groups need; what a group is about stays visible in its own text.
+/// Parts that most groups need; what a group is about stays visible in its own text.
 mod parts {
+    use anyhow::{Context, Result};
+    use outrigger_integration::differential::{Observation, World};
+
+    /// What was counted so far under these prefixes: a last case for a group.
+    pub(crate) async fn statistics(world: &World, prefixes: &[&str]) -> Result<Observation> {
+        let mut seen = Observation::default();
+        let text = world.proxy.admin("/stats").await?;
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(": ") else { continue };
+            if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+                let value: u64 = value.parse().with_context(|| line.to_owned())?;
+                if value != 0 {
+                    seen.fact("statistics", name, value);
+                }
+            }
+        }
+        Ok(seen)
+    }
+
     /// The whole: these listeners and clusters, as YAML list items.
     pub(crate) fn bootstrap(listeners: &[String], clusters: &[String]) -> String {
         format!(

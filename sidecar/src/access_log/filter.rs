@@ -9,6 +9,7 @@ use super::flags::ResponseFlags;
 use super::record::{Headers, LogRecord, LogType};
 use crate::config::access_log::{Comparison, Filter as Config, Op};
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
+use crate::config::metadata::MetadataMatcher;
 
 /// A filter, compiled.
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub(crate) enum Filter {
     GrpcStatus {
         statuses: Box<[u32]>,
         exclude: bool,
+    },
+    Metadata {
+        matcher: Option<MetadataMatcher>,
+        if_missing: bool,
     },
     LogType {
         types: Box<[LogType]>,
@@ -66,6 +71,9 @@ impl Filter {
             Config::GrpcStatus { statuses, exclude } => {
                 Self::GrpcStatus { statuses: statuses.clone(), exclude: *exclude }
             }
+            Config::Metadata { matcher, if_missing } => {
+                Self::Metadata { matcher: matcher.clone(), if_missing: *if_missing }
+            }
             Config::LogType { types, exclude } => Self::LogType {
                 types: types.iter().filter_map(|name| LogType::named(name)).collect(),
                 exclude: *exclude,
@@ -99,6 +107,12 @@ impl Filter {
             Self::GrpcStatus { statuses, exclude } => {
                 let status = record.grpc_status.unwrap_or_else(|| status_of(record));
                 statuses.contains(&status) != *exclude
+            }
+            Self::Metadata { matcher, if_missing } => {
+                let Some(matcher) = matcher else { return *if_missing };
+                let metadata = record.dynamic_metadata;
+                let value = metadata.and_then(|it| it.value(&matcher.filter, &matcher.path));
+                value.map_or(*if_missing, |value| matcher.value.matches(value) != matcher.invert)
             }
             Self::LogType { types, exclude } => types.contains(&record.log_type) != *exclude,
         }

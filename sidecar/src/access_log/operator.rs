@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use http::Version;
+use serde_json::Value as JsonValue;
 
 use super::certificate::of_certificate;
 use super::derived::{between, path, query_parameter, unique_id};
 use super::record::{Headers, LogRecord};
 use super::time_format;
-use crate::config::access_log::{HeaderOrPseudo, Operator, Whose};
+use crate::config::access_log::{HeaderOrPseudo, MetadataOf, Operator, Whose};
 
 /// What a command stands for.
 pub(super) enum Value<'a> {
@@ -22,6 +24,8 @@ pub(super) enum Value<'a> {
     Number(u64),
     /// Text that was made for this line.
     Owned(Vec<u8>),
+    /// A value with its own structure. In a line of text a string stands without quotes, unless `true`.
+    Json(JsonValue, bool),
 }
 
 /// Appends the value of an operator whose values are made of nothing but digits and punctuation (times and addresses), and
@@ -134,7 +138,14 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::TraceId => text(record.trace_id),
         Operator::SpanId => text(record.span_id),
         Operator::Zero => Value::Number(0),
-        Operator::Nothing => Value::Missing,
+        Operator::Metadata(whose, namespace, path) => metadata(*whose, namespace, path, record),
+        Operator::FilterState { key, quoted } => {
+            match record.filter_state.and_then(|state| state.get(key)) {
+                None => Value::Missing,
+                Some(text) if *quoted => Value::Json(JsonValue::String(text.to_owned()), true),
+                Some(text) => Value::Text(text.as_bytes()),
+            }
+        }
         Operator::CustomFlags => Value::Text(b""),
         Operator::GrpcStatusNumber => {
             record.grpc_status.map_or(Value::Missing, |status| Value::Number(status.into()))
@@ -149,6 +160,29 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
             record.response_trailers.get(name).map(|value| Value::Text(value.as_bytes()))
         }),
     }
+}
+
+/// A null is no value, as in Envoy.
+fn metadata<'a>(
+    whose: MetadataOf,
+    namespace: &str,
+    path: &[Box<str>],
+    record: &LogRecord<'a>,
+) -> Value<'a> {
+    let found = match whose {
+        MetadataOf::Request => record.dynamic_metadata.and_then(|it| it.value(namespace, path)),
+        MetadataOf::Cluster => record.cluster_metadata.and_then(|it| it.value(namespace, path)),
+        MetadataOf::Endpoint => {
+            let metadata = record.upstream_metadata.map(ArcSwap::load);
+            let found = metadata.as_ref().and_then(|it| it.value(namespace, path));
+            return found
+                .filter(|value| !value.is_null())
+                .map_or(Value::Missing, |value| Value::Json(value.clone(), false));
+        }
+    };
+    found
+        .filter(|value| !value.is_null())
+        .map_or(Value::Missing, |value| Value::Json(value.clone(), false))
 }
 
 fn either<'a, N>(

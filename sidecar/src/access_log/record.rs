@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
@@ -13,6 +14,7 @@ use crate::config::access_log::{
 use crate::config::header::HeaderTemplate;
 use crate::config::local_reply::LocalReplies;
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
+use crate::config::metadata::{FilterState, Metadata};
 
 /// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
 /// not known is `None` and prints as `-`.
@@ -94,6 +96,14 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) downstream_tls_group: Option<&'a str>,
     /// Server name the client asked for.
     pub(crate) requested_server_name: Option<&'a str>,
+    /// What filters noted.
+    pub(crate) dynamic_metadata: Option<&'a Metadata>,
+    /// What filters noted.
+    pub(crate) filter_state: Option<&'a FilterState>,
+    /// Of the cluster.
+    pub(crate) cluster_metadata: Option<&'a Metadata>,
+    /// Of the endpoint that was tried last.
+    pub(crate) upstream_metadata: Option<&'a ArcSwap<Metadata>>,
     /// Name of the route.
     pub(crate) route_name: Option<&'a str>,
     /// Name of the virtual cluster.
@@ -184,6 +194,10 @@ impl LogRecord<'_> {
             downstream_tls_cipher: None,
             downstream_tls_group: None,
             requested_server_name: None,
+            dynamic_metadata: None,
+            filter_state: None,
+            cluster_metadata: None,
+            upstream_metadata: None,
             route_name: None,
             virtual_cluster_name: None,
             filter_chain_name: None,

@@ -23,6 +23,10 @@ fn push(command: &Command, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec
             Value::Text(text) => out.extend_from_slice(text),
             Value::Number(number) => push_number(out, number),
             Value::Owned(text) => out.extend_from_slice(&text),
+            Value::Json(serde_json::Value::String(text), false) => {
+                out.extend_from_slice(text.as_bytes());
+            }
+            Value::Json(value, _) => out.extend_from_slice(value.to_string().as_bytes()),
         }
     }
     if let Some(length) = command.max_length {

@@ -120,6 +120,11 @@ impl Endpoint {
         }
     }
 
+    /// Where its metadata stand.
+    pub(crate) fn metadata_cell(&self) -> &ArcSwap<Metadata> {
+        &self.metadata
+    }
+
     /// Its metadata.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
         self.metadata.load_full()

@@ -56,6 +56,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         outlier_detection: None,
         tcp_keepalive: None,
         auto_sni: false,
+        metadata: Arc::default(),
         fingerprint: 0,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use http::HeaderName;
 
 use super::matcher::HeaderMatcher;
+use super::metadata::MetadataMatcher;
 
 /// One access logger.
 #[derive(Debug, Clone)]
@@ -51,6 +52,13 @@ pub enum Filter {
         statuses: Box<[u32]>,
         /// None of these.
         exclude: bool,
+    },
+    /// A value of the request's metadata.
+    Metadata {
+        /// What it must be; `None`: no value is looked at.
+        matcher: Option<MetadataMatcher>,
+        /// The line is written if the value is not there.
+        if_missing: bool,
     },
     /// What ends, in the names that `%ACCESS_LOG_TYPE%` prints.
     LogType {
@@ -238,9 +246,15 @@ pub enum Operator {
     SpanId,
     /// A number that is always 0 here, as it is in Envoy for anything but QUIC.
     Zero,
-    /// What nothing in this proxy can set: `DYNAMIC_METADATA` and `FILTER_STATE` hold what filters write there, and no
-    /// filter that we have does.
-    Nothing,
+    /// `DYNAMIC_METADATA(NAMESPACE:KEY:...)` and the like
+    Metadata(MetadataOf, Box<str>, Box<[Box<str>]>),
+    /// `FILTER_STATE(KEY:PLAIN)`; `quoted`: as `FILTER_STATE(KEY:TYPED)` prints a text
+    FilterState {
+        /// Which text.
+        key: Box<str>,
+        /// In quotes, as JSON.
+        quoted: bool,
+    },
     /// `CUSTOM_FLAGS`, which filters set as well: with none Envoy prints nothing at all.
     CustomFlags,
     /// `REQ(X?Y)`: the first header, or else the second. `:method` and the like are kept with their colon.
@@ -261,6 +275,15 @@ pub enum HeaderOrPseudo {
     Authority,
     Scheme,
     Status,
+}
+
+/// Whose metadata a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // each is named as its operator
+pub enum MetadataOf {
+    Request,
+    Cluster,
+    Endpoint,
 }
 
 /// Whose certificate a command reads.

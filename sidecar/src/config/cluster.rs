@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config_source::ConfigSource;
-use super::endpoint::{LoadAssignment, Locality, MetadataMatch};
+use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::http_connection_manager::Http2Options;
 use super::load_balancer::{LoadBalancer, SlowStart};
 use super::tls::UpstreamTls;
@@ -59,6 +59,8 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Set the server name of TLS from the `Host` of the request that opens the connection.
     pub auto_sni: bool,
+    /// Its metadata.
+    pub metadata: Arc<Metadata>,
     /// Hash of the encoded proto: a cluster that comes again unchanged is left alone.
     pub fingerprint: u64,
 }

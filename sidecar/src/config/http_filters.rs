@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::header::HeaderMutations;
 use super::matcher::{HeaderMatcher, StringMatcher};
+use super::metadata::{SetFilterState, SetMetadata};
 use super::rbac::Rbac;
 use super::token_bucket::TokenBucket;
 use crate::stats::{RateLimitCells, Sharded};
@@ -42,6 +43,10 @@ pub enum FilterKind {
     HeaderMutation(Arc<HeaderMutation>),
     /// `envoy.filters.http.buffer`: most bytes of a request's body.
     Buffer(u32),
+    /// `envoy.filters.http.set_metadata`
+    SetMetadata(Arc<SetMetadata>),
+    /// `envoy.filters.http.set_filter_state`
+    SetFilterState(Arc<SetFilterState>),
 }
 
 /// What one level of the routes (weighted cluster, route, virtual host, route configuration) says about filters, by the
@@ -82,6 +87,8 @@ pub enum RouteFilter {
     HeaderMutation(Arc<HeaderMutation>),
     /// `BufferPerRoute`: most bytes of a request's body; `None`: no buffering here.
     Buffer(Option<u32>),
+    /// `set_filter_state.v3.Config`
+    SetFilterState(Arc<SetFilterState>),
 }
 
 /// A validated `CorsPolicy`. What is not set here may be set by a less specific level.

@@ -26,6 +26,7 @@ pub mod listener;
 pub mod load_balancer;
 pub mod local_reply;
 pub mod matcher;
+pub mod metadata;
 pub mod problem;
 pub mod rbac;
 pub mod resource_file;

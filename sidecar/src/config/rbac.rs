@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::matcher::{HeaderMatcher, PathMatcher, StringMatcher};
+use super::metadata::{FilterStateMatcher, MetadataMatcher};
 
 /// A validated `envoy.extensions.filters.http.rbac.v3.RBAC`.
 #[derive(Debug, Clone)]
@@ -13,6 +14,10 @@ pub struct Rbac {
     pub rules: Option<Rules>,
     /// Rules that are only counted and logged.
     pub shadow_rules: Option<Rules>,
+    /// Goes before the keys under which the decision of the rules is noted in the metadata.
+    pub rules_prefix: Arc<str>,
+    /// The same for the rules that are only counted.
+    pub shadow_prefix: Arc<str>,
 }
 
 /// A list of policies with their action.
@@ -61,6 +66,16 @@ pub enum Permission {
     /// `[start, end)`
     DestinationPortRange(u16, u16),
     RequestedServerName(StringMatcher),
+    Metadata(MetadataSource, MetadataMatcher),
+}
+
+/// Envoy's `MetadataSource`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataSource {
+    /// What filters noted of the request.
+    Dynamic,
+    /// What stands in the route.
+    Route,
 }
 
 /// Who does it.
@@ -78,4 +93,6 @@ pub enum Principal {
     RemoteIp(IpNet),
     Header(HeaderMatcher),
     UrlPath(PathMatcher),
+    Metadata(MetadataSource, MetadataMatcher),
+    FilterState(FilterStateMatcher),
 }

@@ -14,6 +14,7 @@ use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http_filters::FilterOverrides;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
+use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
 
 /// A validated `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone)]
@@ -109,6 +110,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What it does.
     pub action: RouteAction,
+    /// Its metadata.
+    pub metadata: Metadata,
     /// Mutations.
     pub request_headers: HeaderMutations,
     /// Mutations.
@@ -134,6 +137,10 @@ pub struct RouteMatch {
     pub grpc: bool,
     /// The share of requests that match, as a numerator over a denominator; `None`: all.
     pub runtime_fraction: Option<(u32, u32)>,
+    /// What filters noted of the request.
+    pub dynamic_metadata: Vec<MetadataMatcher>,
+    /// What filters noted of the request.
+    pub filter_state: Vec<FilterStateMatcher>,
 }
 
 /// How the path is compared.

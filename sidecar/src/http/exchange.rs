@@ -18,6 +18,7 @@ use super::filters::fault::Active;
 use super::headers::{GRPC_STATUS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
+use super::stream_state::{StreamState, filter_state_of, metadata_of};
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
 use crate::cluster::Endpoint;
 use crate::local::ClusterRef;
@@ -46,6 +47,8 @@ pub(crate) struct Exchange {
     pub(crate) tried: bool,
     /// The fault that the request is under.
     pub(crate) fault: Option<Box<Active>>,
+    /// What filters noted.
+    pub(crate) state: Option<Box<StreamState>>,
     /// Headers of the request as it came, as far as our own answers depend on them.
     pub(crate) for_replies: Option<Box<Captured>>,
     /// Where the response has to repeat it.
@@ -106,6 +109,7 @@ impl Exchange {
             facts: None,
             tried: false,
             fault: None,
+            state: None,
             for_replies: None,
             request_id: None,
             ended: false,
@@ -114,6 +118,11 @@ impl Exchange {
             exchange.collect(request);
         }
         exchange
+    }
+
+    /// Where filters note something.
+    pub(crate) fn state(&mut self) -> &mut StreamState {
+        self.state.get_or_insert_default()
     }
 
     /// Collects facts about the request from here on.
@@ -236,6 +245,7 @@ impl Exchange {
             facts: self.facts.take(),
             tried: false,
             fault: self.fault.take(),
+            state: self.state.take(),
             for_replies: None,
             request_id: None,
             ended,
@@ -331,6 +341,11 @@ impl Exchange {
         record.downstream_tls_version = tls.map(|tls| tls.version);
         record.downstream_tls_cipher = tls.and_then(|tls| tls.cipher.as_deref());
         record.requested_server_name = tls.and_then(|tls| tls.server_name.as_deref());
+        let state = self.state.as_deref();
+        record.dynamic_metadata = metadata_of(state);
+        record.filter_state = filter_state_of(state);
+        record.cluster_metadata = facts.cluster.as_ref().map(|cluster| &*cluster.config.metadata);
+        record.upstream_metadata = endpoint.map(Endpoint::metadata_cell);
         record.route_name = facts.route.as_deref().filter(|name| !name.is_empty());
         record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
         record.connection_id = Some(connection.id);

@@ -159,6 +159,7 @@ mod tests {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
         let request = RequestView {
+            state: None,
             method: &Method::GET,
             path: "/p",
             query: Some("a=&q=1&q=2"),

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, Method};
 
+use super::stream_state::StreamState;
 use crate::config::matcher::{
     HeaderMatcher, HeaderValueMatcher, MatchedHeader, QueryParameterMatcher, QueryValueMatcher,
 };
@@ -25,6 +26,8 @@ pub(crate) struct RequestView<'a> {
     /// `http` or `https`.
     pub(crate) scheme: &'a str,
     pub(crate) headers: &'a HeaderMap,
+    /// What filters noted.
+    pub(crate) state: Option<&'a StreamState>,
 }
 
 impl RequestView<'_> {
@@ -186,6 +189,7 @@ mod tests {
             authority: "a",
             scheme: "http",
             headers,
+            state: None,
         }
     }
 

@@ -33,6 +33,7 @@ mod retry;
 mod rewrite;
 mod route_table;
 mod router;
+mod stream_state;
 pub(crate) mod timeout;
 mod upgrade;
 mod upstream_body;

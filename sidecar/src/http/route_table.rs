@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::matching::RequestView;
+use super::stream_state::{filter_state_of, metadata_of};
 use crate::access_log::Needs;
 use crate::cluster::ClusterId;
 use crate::config;
@@ -228,6 +229,8 @@ impl RouteMatch {
             && self.runtime_fraction.is_none_or(|(numerator, denominator)| {
                 fastrand::u32(0..denominator.max(1)) < numerator
             })
+            && self.dynamic_metadata.iter().all(|it| it.matches(metadata_of(request.state)))
+            && self.filter_state.iter().all(|it| it.matches(filter_state_of(request.state)))
     }
 
     fn path_matches(&self, path: &str) -> bool {

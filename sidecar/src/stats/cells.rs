@@ -286,14 +286,23 @@ cells! {
         hidden: { responses: ResponseCodes }
     }
 
-    /// `http.STAT_PREFIX`: the RBAC filters of a connection manager.
+    /// `http.STAT_PREFIX.rbac[.RULES_PREFIX]`: decisions of RBAC filters.
     pub(crate) struct RbacCells {
-        counters: {
-            allowed = "rbac.allowed",
-            denied = "rbac.denied",
-            shadow_allowed = "rbac.shadow_allowed",
-            shadow_denied = "rbac.shadow_denied",
-        }
+        counters: { allowed, denied }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX.rbac[.SHADOW_PREFIX]`: decisions of RBAC filters that are not enforced.
+    pub(crate) struct RbacShadowCells {
+        counters: { shadow_allowed, shadow_denied }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX`: the filters of a connection manager that set metadata.
+    pub(crate) struct SetMetadataCells {
+        counters: { overwrite_denied = "set_metadata.overwrite_denied" }
         gauges: {}
         histograms: {}
     }

@@ -24,7 +24,8 @@ pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, CorsCells, DnsCells,
     EndpointCells, FaultCells, FilesystemCells, HttpCells, HttpListenerCells, ListenerCells,
     ListenerManagerCells, ListenerWorkerCells, OutlierCells, RateLimitCells, RbacCells,
-    ServerCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    RbacShadowCells, ServerCells, SetMetadataCells, SubscriptionCells, TcpCells, TlsCells,
+    TlsInspectorCells,
 };
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;

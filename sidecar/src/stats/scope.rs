@@ -21,6 +21,8 @@ pub(crate) enum Scope {
     ControlPlane,
     /// `http.STAT_PREFIX`
     Http(Arc<str>),
+    /// `http.STAT_PREFIX.rbac`, and `.RULES_STAT_PREFIX` where that is not empty
+    HttpRbac(Arc<str>, Arc<str>),
     /// `http.STAT_PREFIX.rds.ROUTE_CONFIG`
     Rds(Arc<str>, Arc<str>),
     /// `listener.ADDRESS`, or `listener.STAT_PREFIX` of a listener that has one
@@ -56,6 +58,12 @@ impl Scope {
             Self::Cds => "cluster_manager.cds".to_owned(),
             Self::ControlPlane => "control_plane".to_owned(),
             Self::Http(prefix) => format!("http.{}", Segment(prefix)),
+            Self::HttpRbac(prefix, rules) if rules.is_empty() => {
+                format!("http.{}.rbac", Segment(prefix))
+            }
+            Self::HttpRbac(prefix, rules) => {
+                format!("http.{}.rbac.{}", Segment(prefix), Segment(rules))
+            }
             Self::Rds(prefix, route) => format!("http.{}.rds.{}", Segment(prefix), Segment(route)),
             Self::Listener(address) => format!("listener.{}", Segment(address)),
             Self::ListenerHttp(address, prefix) => {
@@ -82,6 +90,7 @@ impl Scope {
             Self::Cds => "cluster_manager_cds",
             Self::ControlPlane => "control_plane",
             Self::Http(_) => "http",
+            Self::HttpRbac(..) => "http_rbac",
             Self::Rds(..) => "http_rds",
             Self::Listener(_) => "listener",
             Self::ListenerHttp(..) => "listener_http",
@@ -101,6 +110,11 @@ impl Scope {
         match self {
             Self::Cluster(name) => vec![tag("envoy_cluster_name", name)],
             Self::Http(prefix) => vec![tag("envoy_http_conn_manager_prefix", prefix)],
+            Self::HttpRbac(prefix, rules) => {
+                let mut tags = vec![tag("envoy_http_conn_manager_prefix", prefix)];
+                tags.extend((!rules.is_empty()).then(|| tag("envoy_rbac_http_prefix", rules)));
+                tags
+            }
             Self::Rds(prefix, route) => vec![
                 tag("envoy_http_conn_manager_prefix", prefix),
                 tag("envoy_rds_route_config", route),

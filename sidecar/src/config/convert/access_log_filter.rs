@@ -8,8 +8,8 @@ use outrigger_proto::envoy::data::accesslog::v3::AccessLogType;
 use crate::config::Problems;
 use crate::config::access_log::{Comparison, Filter, Op};
 
-use super::common::{enumeration, required, text};
-use super::{matcher, percent};
+use super::common::{boolean, enumeration, required, text};
+use super::{matcher, metadata, percent};
 
 /// Short names of response flags that a filter may name: the rule of the proto.
 const FLAGS: &[&str] = &[
@@ -83,9 +83,19 @@ fn nested(problems: &mut Problems, proto: proto::AccessLogFilter, depth: usize) 
             problems.unsupported("extension_filter", true);
             None
         }
-        Some(FilterSpecifier::MetadataFilter(_)) => {
-            problems.unsupported("metadata_filter", true);
-            None
+        Some(FilterSpecifier::MetadataFilter(filter)) => {
+            let proto::MetadataFilter { matcher, match_if_key_not_found } = filter;
+            problems.field("metadata_filter", |problems| {
+                let matcher = match matcher {
+                    None => None,
+                    Some(matcher) => Some(
+                        problems
+                            .field("matcher", |problems| metadata::matcher(problems, matcher))?,
+                    ),
+                };
+                let if_missing = boolean(match_if_key_not_found, true);
+                Some(Filter::Metadata { matcher, if_missing })
+            })
         }
     }
 }

@@ -26,7 +26,7 @@ use super::common_lb::{self, Common};
 use super::endpoint::{self, Hosts};
 use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
-use super::{buffer_limit, circuit_breakers, config_source, outlier_detection, tls};
+use super::{buffer_limit, circuit_breakers, config_source, metadata, outlier_detection, tls};
 
 /// A connection has to be there within this time where nothing is set.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         lb_subset_config,
         common_lb_config,
         transport_socket,
-        metadata: _, // for people and control planes: nothing here reads it
+        metadata,
         protocol_selection,
         upstream_connection_options,
         close_connections_on_host_health_failure,
@@ -212,6 +212,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         outlier_detection,
         tcp_keepalive,
         auto_sni: http.auto_sni,
+        metadata: Arc::new(metadata.map(metadata::of).unwrap_or_default()),
         fingerprint: 0,
     };
     cluster.fingerprint = fingerprint(&cluster);

@@ -14,13 +14,11 @@ use outrigger_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use crate::config::Problems;
 use crate::config::endpoint::{
     AssignmentPolicy, Endpoint, EndpointAddress, HealthStatus, LoadAssignment, Locality,
-    LocalityEndpoints, Metadata,
+    LocalityEndpoints,
 };
 
-use super::common::{
-    enumeration, host_and_port, json_object, number_in, required, sorted, text, unsupported,
-};
-use super::percent;
+use super::common::{enumeration, host_and_port, number_in, required, text, unsupported};
+use super::{metadata, percent};
 
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
@@ -232,7 +230,7 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
         hostname: hostname.into(),
         weight,
         health,
-        metadata: Arc::new(metadata.map(metadata_of).unwrap_or_default()),
+        metadata: Arc::new(metadata.map(metadata::of).unwrap_or_default()),
     })
 }
 
@@ -266,17 +264,4 @@ fn endpoint_address(
             None
         }
     }
-}
-
-fn metadata_of(proto: core::Metadata) -> Metadata {
-    let core::Metadata {
-        filter_metadata,
-        typed_filter_metadata: _, // for extensions that we do not have
-    } = proto;
-    Metadata(
-        sorted(filter_metadata)
-            .into_iter()
-            .map(|(filter, object)| (filter, json_object(object).into()))
-            .collect(),
-    )
 }

@@ -11,6 +11,7 @@ use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
+use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
 use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
@@ -18,7 +19,7 @@ use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
 use super::http_filters::{buffer, cors, fault, header_mutation, local_ratelimit};
-use super::rbac;
+use super::{metadata, rbac};
 
 /// Overrides by the name of the filter instance.
 pub(super) fn convert(problems: &mut Problems, protos: HashMap<String, Any>) -> FilterOverrides {
@@ -74,6 +75,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<BufferPerRoute>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Buffer(buffer::per_route(problems, proto)?))
+    } else if any::holds::<SetFilterState>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
     } else {
         if !is_optional {
             let supported = [
@@ -83,6 +87,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "LocalRateLimit",
                 "HeaderMutationPerRoute",
                 "BufferPerRoute",
+                "set_filter_state.v3.Config",
                 "FilterConfig",
             ];
             unknown_type(problems, config, &supported);

@@ -5,9 +5,11 @@
 
 use http::HeaderName;
 
-use crate::config::access_log::{Command, Format, FormatPart, HeaderOrPseudo, Operator};
+use crate::config::access_log::{
+    Command, Format, FormatPart, HeaderOrPseudo, MetadataOf, Operator,
+};
 
-use super::format_arguments::{certificate, common_duration, path};
+use super::format_arguments::{certificate, common_duration, filter_state, metadata, path};
 
 /// Parses a format string.
 ///
@@ -81,7 +83,7 @@ fn command(text: &str) -> Result<(FormatPart, &str), String> {
     let operator = operator(name, argument)?;
     if max_length.is_some() && !has_text(&operator) {
         return Err(format!(
-            "%{name}% takes no length: only REQ, RESP, TRAILER, PATH and QUERY_PARAM do"
+            "%{name}% takes no length: only headers, paths, parameters, metadata and filter state do"
         ));
     }
     Ok((FormatPart::Command(Command { operator, max_length }), rest))
@@ -109,7 +111,8 @@ fn has_text(operator: &Operator) -> bool {
             | Operator::Trailer(..)
             | Operator::Path { .. }
             | Operator::QueryParam(_)
-            | Operator::Nothing
+            | Operator::Metadata(..)
+            | Operator::FilterState { .. }
     )
 }
 
@@ -140,10 +143,10 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
                 )),
             };
         }
-        // They name what filters write there. None that we have does.
-        "DYNAMIC_METADATA" | "FILTER_STATE" if argument.is_some_and(|name| !name.is_empty()) => {
-            return Ok(Operator::Nothing);
-        }
+        "DYNAMIC_METADATA" => return metadata(name, MetadataOf::Request, argument),
+        "CLUSTER_METADATA" => return metadata(name, MetadataOf::Cluster, argument),
+        "UPSTREAM_METADATA" => return metadata(name, MetadataOf::Endpoint, argument),
+        "FILTER_STATE" => return filter_state(argument),
         "PROTOCOL" => Operator::Protocol,
         "REQUEST_METHOD" => Operator::RequestMethod,
         "REQUEST_PATH" => Operator::RequestPath,
@@ -345,8 +348,9 @@ mod tests {
     #[test]
     fn what_is_no_operator_is_refused_by_name() {
         for (text, named) in [
-            ("%UPSTREAM_METADATA(a:b)%", "%UPSTREAM_METADATA%"),
+            ("%UPSTREAM_METADATA()%", "%UPSTREAM_METADATA%"),
             ("%DYNAMIC_METADATA%", "%DYNAMIC_METADATA%"),
+            ("%FILTER_STATE(a:FIELD:b)%", "expected KEY"),
             ("%UPSTREAM_LOCAL_SUBJECT%", "%UPSTREAM_LOCAL_SUBJECT%"),
             ("%PATH(XX)%", "expected WQ or NQ"),
             ("%COMMON_DURATION(DS_RX_BEG:ms)%", "expected FROM:TO:UNIT"),

@@ -1,7 +1,7 @@
 //! Command operators whose name or argument has parts.
 
 use crate::config::access_log::{
-    CertificateField, DurationUnit, Operator, TimePoint, WhichPath, Whose,
+    CertificateField, DurationUnit, MetadataOf, Operator, TimePoint, WhichPath, Whose,
 };
 
 use super::format::optional;
@@ -94,4 +94,38 @@ pub(super) fn path(argument: Option<&str>) -> Result<Operator, String> {
         _ => return Err(wrong()),
     };
     Ok(Operator::Path { query, which })
+}
+
+/// `NAMESPACE:KEY:...`
+pub(super) fn metadata(
+    name: &str,
+    whose: MetadataOf,
+    argument: Option<&str>,
+) -> Result<Operator, String> {
+    let mut parts = argument.unwrap_or_default().split(':');
+    match parts.next().filter(|namespace| !namespace.is_empty()) {
+        Some(namespace) => {
+            Ok(Operator::Metadata(whose, namespace.into(), parts.map(Into::into).collect()))
+        }
+        None => Err(format!("%{name}% needs the name of a filter: %{name}(NAMESPACE:KEY)%")),
+    }
+}
+
+/// `KEY` or `KEY:PLAIN` or `KEY:TYPED`
+pub(super) fn filter_state(argument: Option<&str>) -> Result<Operator, String> {
+    let argument = argument.unwrap_or_default();
+    let (key, kind) = argument.split_once(':').unwrap_or((argument, "TYPED"));
+    let quoted = match kind {
+        "PLAIN" => false,
+        "TYPED" => true,
+        _ => {
+            return Err(format!(
+                "%FILTER_STATE({argument})% is not supported: expected KEY, KEY:PLAIN or KEY:TYPED"
+            ));
+        }
+    };
+    if key.is_empty() {
+        return Err("%FILTER_STATE% needs a key: expected KEY, KEY:PLAIN or KEY:TYPED".to_owned());
+    }
+    Ok(Operator::FilterState { key: key.into(), quoted })
 }

@@ -10,6 +10,8 @@ use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::Head
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router;
+use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
+use outrigger_proto::envoy::extensions::filters::http::set_metadata::v3::Config as SetMetadata;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use outrigger_proto::google::protobuf::Any;
@@ -18,7 +20,7 @@ use crate::config::Problems;
 use crate::config::http_filters::{FilterKind, HttpFilter};
 
 use super::common::{text, unknown_type, unpack, unsupported};
-use super::{extensions, rbac};
+use super::{extensions, metadata, rbac};
 
 /// The filters of a connection manager.
 #[derive(Default)]
@@ -111,6 +113,12 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
     } else if any::holds::<Buffer>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Buffer(buffer::filter(problems, proto)?))
+    } else if any::holds::<SetMetadata>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::SetMetadata(Arc::new(metadata::set_metadata(problems, proto))))
+    } else if any::holds::<SetFilterState>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
     } else {
         if !is_optional {
             let filter = |name: &str| format!("envoy.extensions.filters.http.{name}");
@@ -122,6 +130,8 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
                 filter("local_ratelimit.v3.LocalRateLimit"),
                 filter("header_mutation.v3.HeaderMutation"),
                 filter("buffer.v3.Buffer"),
+                filter("set_metadata.v3.Config"),
+                filter("set_filter_state.v3.Config"),
             ];
             unknown_type(problems, config, &supported.each_ref().map(String::as_str));
         }

@@ -40,6 +40,7 @@ mod listener;
 mod load_balancer;
 mod local_reply;
 mod matcher;
+mod metadata;
 mod outlier_detection;
 mod percent;
 mod rbac;

@@ -7,32 +7,40 @@ use outrigger_proto::envoy::config::rbac::v3 as proto;
 use outrigger_proto::envoy::config::rbac::v3::permission::Rule;
 use outrigger_proto::envoy::config::rbac::v3::principal::Identifier;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3 as filter;
-use outrigger_proto::envoy::r#type::matcher::v3::{PathMatcher as PathMatcherProto, path_matcher};
+use outrigger_proto::envoy::r#type::matcher::v3::{
+    MetadataMatcher as MetadataProto, PathMatcher as PathMatcherProto, path_matcher,
+};
 use outrigger_proto::envoy::r#type::v3::Int32Range;
 
 use crate::config::Problems;
 use crate::config::matcher::PathMatcher;
-use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
+use crate::config::metadata::MetadataMatcher;
+use crate::config::rbac::{Action, MetadataSource, Permission, Policy, Principal, Rbac, Rules};
 
-use super::common::{cidr, enumeration, sorted, unsupported};
-use super::matcher;
+use super::common::{cidr, enumeration, required, sorted, unsupported};
+use super::{matcher, metadata};
 
 /// The filter's configuration.
 pub(super) fn filter(problems: &mut Problems, proto: filter::Rbac) -> Rbac {
     let filter::Rbac {
         rules,
-        rules_stat_prefix: _, // counters keep their plain names
+        rules_stat_prefix,
         matcher,
         shadow_rules,
         shadow_matcher,
-        shadow_rules_stat_prefix: _, // counters keep their plain names
-        track_per_rule_stats: _,     // only adds counters
+        shadow_rules_stat_prefix,
+        track_per_rule_stats: _, // only adds counters
     } = proto;
     unsupported!(problems; matcher, shadow_matcher);
     let rules = rules.map(|proto| problems.field("rules", |problems| list(problems, proto)));
     let shadow_rules =
         shadow_rules.map(|proto| problems.field("shadow_rules", |problems| list(problems, proto)));
-    Rbac { rules, shadow_rules }
+    Rbac {
+        rules,
+        shadow_rules,
+        rules_prefix: rules_stat_prefix.into(),
+        shadow_prefix: shadow_rules_stat_prefix.into(),
+    }
 }
 
 /// `RBACPerRoute`: other rules for what matches here, or none.
@@ -144,11 +152,34 @@ fn permission(problems: &mut Problems, proto: proto::Permission) -> Option<Permi
                 .field("requested_server_name", |problems| matcher::string(problems, name))?;
             Some(Permission::RequestedServerName(name))
         }
-        Rule::Metadata(_) => refuse(problems, "metadata"),
+        Rule::Metadata(proto) => metadata(problems, proto)
+            .map(|matcher| Permission::Metadata(MetadataSource::Dynamic, matcher)),
         Rule::Matcher(_) => refuse(problems, "matcher"),
         Rule::UriTemplate(_) => refuse(problems, "uri_template"),
-        Rule::SourcedMetadata(_) => refuse(problems, "sourced_metadata"),
+        Rule::SourcedMetadata(proto) => sourced_metadata(problems, proto)
+            .map(|(source, matcher)| Permission::Metadata(source, matcher)),
     }
+}
+
+fn metadata(problems: &mut Problems, proto: MetadataProto) -> Option<MetadataMatcher> {
+    problems.field("metadata", |problems| metadata::matcher(problems, proto))
+}
+
+fn sourced_metadata(
+    problems: &mut Problems,
+    proto: proto::SourcedMetadata,
+) -> Option<(MetadataSource, MetadataMatcher)> {
+    let proto::SourcedMetadata { metadata_matcher, metadata_source } = proto;
+    problems.field("sourced_metadata", |problems| {
+        let source = match enumeration(problems, "metadata_source", metadata_source)? {
+            proto::MetadataSource::Dynamic => MetadataSource::Dynamic,
+            proto::MetadataSource::Route => MetadataSource::Route,
+        };
+        let matcher = required(problems, "metadata_matcher", metadata_matcher)?;
+        let matcher =
+            problems.field("metadata_matcher", |problems| metadata::matcher(problems, matcher))?;
+        Some((source, matcher))
+    })
 }
 
 /// A part of a rule that we cannot judge must never become one that matches, or does not: the whole is refused.
@@ -239,9 +270,13 @@ fn principal(problems: &mut Problems, proto: proto::Principal) -> Option<Princip
             Some(Principal::Header(header))
         }
         Identifier::UrlPath(path) => url_path(problems, path).map(Principal::UrlPath),
-        Identifier::Metadata(_) => refuse(problems, "metadata"),
-        Identifier::FilterState(_) => refuse(problems, "filter_state"),
-        Identifier::SourcedMetadata(_) => refuse(problems, "sourced_metadata"),
+        Identifier::Metadata(proto) => metadata(problems, proto)
+            .map(|matcher| Principal::Metadata(MetadataSource::Dynamic, matcher)),
+        Identifier::FilterState(proto) => problems
+            .field("filter_state", |problems| metadata::state_matcher(problems, proto))
+            .map(Principal::FilterState),
+        Identifier::SourcedMetadata(proto) => sourced_metadata(problems, proto)
+            .map(|(source, matcher)| Principal::Metadata(source, matcher)),
         Identifier::Custom(_) => refuse(problems, "custom"),
     }
 }

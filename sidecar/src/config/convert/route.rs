@@ -14,7 +14,7 @@ use crate::config::route::{
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
-use super::{filter_overrides, header, matcher, percent, retry, route_action};
+use super::{filter_overrides, header, matcher, metadata, percent, retry, route_action};
 
 /// The body of a direct response may be so long where the configuration does not say.
 const DEFAULT_MAX_DIRECT_RESPONSE: u32 = 4096;
@@ -228,7 +228,7 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
     let proto::Route {
         name,
         r#match,
-        metadata: _,  // for people and control planes: nothing here reads it
+        metadata,
         decorator: _, // names spans; there is no tracing here
         typed_per_filter_config,
         request_headers_to_add,
@@ -259,6 +259,7 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
         name: name.into(),
         matches: matches?,
         action: action?,
+        metadata: metadata.map(metadata::of).unwrap_or_default(),
         request_headers,
         response_headers,
         per_request_buffer_limit: buffer_limit(
@@ -317,7 +318,7 @@ fn route_match(problems: &mut Problems, proto: proto::RouteMatch) -> Option<Rout
         filter_state,
         path_specifier,
     } = proto;
-    unsupported!(problems; cookies, tls_context, dynamic_metadata, filter_state);
+    unsupported!(problems; cookies, tls_context);
     let path = path(problems, path_specifier);
     let runtime_fraction =
         runtime_fraction.and_then(|proto| percent::runtime(problems, "runtime_fraction", proto));
@@ -338,6 +339,8 @@ fn route_match(problems: &mut Problems, proto: proto::RouteMatch) -> Option<Rout
         query_parameters,
         grpc: grpc.is_some(),
         runtime_fraction,
+        dynamic_metadata: metadata::matchers(problems, "dynamic_metadata", dynamic_metadata),
+        filter_state: metadata::state_matchers(problems, "filter_state", filter_state),
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod fault;
 mod header_mutation;
 mod local_ratelimit;
 mod rbac;
+mod set_state;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,8 +28,12 @@ use super::router::{Refusal, view_of};
 use crate::config::http_filters::{
     FilterKind, FilterOverride, FilterOverrides, Fraction, HttpFilter, RouteFilter,
 };
+use crate::config::metadata::{SetFilterState, SetMetadata};
 use crate::config::rbac::Rbac;
-use crate::stats::{CorsCells, FaultCells, RbacCells, Registry, Scope, Sharded};
+use crate::config::route::Route;
+use crate::stats::{
+    CorsCells, FaultCells, RbacCells, RbacShadowCells, Registry, Scope, SetMetadataCells, Sharded,
+};
 
 /// What filters see of a request, and may change.
 pub(crate) struct Passage<'a> {
@@ -40,12 +45,16 @@ pub(crate) struct Passage<'a> {
     pub(crate) overrides: [Option<&'a FilterOverrides>; 4],
     /// Name of the cluster that the route forwards to.
     pub(crate) cluster: Option<&'a str>,
+    /// The route that takes the request.
+    pub(crate) route: Option<&'a Route>,
     pub(crate) steps: &'a mut Steps,
+    /// Set by a filter after which the route has to be looked for again.
+    pub(crate) rematch: bool,
 }
 
 impl Passage<'_> {
     fn view(&self) -> RequestView<'_> {
-        view_of(self.request, self.accepted)
+        view_of(self.request, self.accepted, self.exchange.state.as_deref())
     }
 }
 
@@ -59,12 +68,14 @@ pub(crate) struct Filter {
 }
 
 enum Kind {
-    Rbac(Arc<Rbac>, Arc<Sharded<RbacCells>>),
+    Rbac(Arc<Rbac>, Arc<Sharded<RbacCells>>, Arc<Sharded<RbacShadowCells>>),
     Cors(Arc<Sharded<CorsCells>>),
     Fault(fault::Filter),
     LocalRateLimit(local_ratelimit::Filter),
     HeaderMutation(header_mutation::Filter),
     Buffer(u32),
+    SetMetadata(Arc<SetMetadata>, Arc<Sharded<SetMetadataCells>>),
+    SetFilterState(Arc<SetFilterState>),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -82,7 +93,13 @@ impl Filter {
     pub(crate) fn build(config: &HttpFilter, registry: &Arc<Registry>, prefix: &Arc<str>) -> Self {
         let scope = || Scope::Http(Arc::clone(prefix));
         let kind = match &config.kind {
-            FilterKind::Rbac(rbac) => Kind::Rbac(Arc::clone(rbac), registry.scope(scope())),
+            FilterKind::Rbac(rbac) => {
+                let scope =
+                    |rules: &Arc<str>| Scope::HttpRbac(Arc::clone(prefix), Arc::clone(rules));
+                let stats = registry.scope(scope(&rbac.rules_prefix));
+                let shadow = registry.scope(scope(&rbac.shadow_prefix));
+                Kind::Rbac(Arc::clone(rbac), stats, shadow)
+            }
             FilterKind::Cors => Kind::Cors(registry.scope(scope())),
             FilterKind::Fault(fault) => {
                 let stats: Arc<Sharded<FaultCells>> = registry.scope(scope());
@@ -95,6 +112,10 @@ impl Filter {
                 Kind::HeaderMutation(header_mutation::Filter(Arc::clone(mutation)))
             }
             FilterKind::Buffer(most) => Kind::Buffer(*most),
+            FilterKind::SetMetadata(set) => {
+                Kind::SetMetadata(Arc::clone(set), registry.scope(scope()))
+            }
+            FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
         };
         Self { name: Arc::clone(&config.name), disabled: config.disabled, kind }
     }
@@ -120,12 +141,14 @@ impl Filter {
     fn run(&self, passage: &mut Passage<'_>) -> Result<Pass, Refusal> {
         let Ok(configured) = self.configured(&passage.overrides) else { return Ok(Pass::On) };
         match &self.kind {
-            Kind::Rbac(config, stats) => {
+            Kind::Rbac(config, stats, shadow) => {
                 let config = match configured {
                     Some(RouteFilter::Rbac(config)) => config.as_ref(),
                     _ => Some(config),
                 };
-                config.map_or(Ok(()), |config| rbac::run(config, stats.local(), passage))?;
+                if let Some(config) = config {
+                    rbac::run(config, stats.local(), shadow.local(), passage)?;
+                }
             }
             Kind::Cors(stats) => cors::run(&self.name, stats.local(), passage)?,
             Kind::Fault(filter) => {
@@ -153,6 +176,16 @@ impl Filter {
                 };
                 return Ok(most.map_or(Pass::On, Pass::Buffer));
             }
+            Kind::SetMetadata(config, stats) => {
+                set_state::metadata(config, stats.local(), passage);
+            }
+            Kind::SetFilterState(config) => {
+                let config = match configured {
+                    Some(RouteFilter::SetFilterState(config)) => config,
+                    _ => config,
+                };
+                set_state::filter_state(config, passage);
+            }
         }
         Ok(Pass::On)
     }
@@ -170,14 +203,17 @@ impl Filter {
 /// A filter that is off for a request.
 struct Off;
 
-/// Sends a request through all filters, in their order. Gives its body back, or the answer of the filter that refused it.
-pub(crate) async fn pass(
-    filters: &[Filter],
+/// Sends a request through filters, in their order, up to one after which the route has to be looked for again. Gives its
+/// body back with the filters that are left, or the answer of the filter that refused it.
+pub(crate) async fn pass<'f>(
+    filters: &'f [Filter],
     passage: &mut Passage<'_>,
     mut body: ClientBody,
-) -> Result<ClientBody, Refusal> {
+) -> Result<(ClientBody, &'f [Filter]), Refusal> {
     for (at, filter) in filters.iter().enumerate() {
+        let rest = filters.get(at + 1..).unwrap_or_default();
         let refusal = match filter.run(passage) {
+            Ok(Pass::On) if passage.rematch => return Ok((body, rest)),
             Ok(Pass::On) => continue,
             Ok(Pass::Wait(time, then)) => {
                 Box::pin(tokio::time::sleep(time)).await;
@@ -195,11 +231,10 @@ pub(crate) async fn pass(
             },
             Err(refusal) => refusal,
         };
-        let rest = filters.get(at + 1..).unwrap_or_default();
         rest.iter().for_each(|filter| filter.after_refusal(passage));
         return Err(refusal);
     }
-    Ok(body)
+    Ok((body, &[]))
 }
 
 /// What filters will do to the response. Empty, and without a cost, for most requests.

@@ -5,30 +5,41 @@
 
 use std::net::IpAddr;
 
+use serde_json::Map;
+
 use super::Passage;
 use crate::config::matcher::StringMatcher;
-use crate::config::rbac::{Action, Permission, Policy, Principal, Rbac, Rules};
+use crate::config::metadata::{Metadata, MetadataMatcher};
+use crate::config::rbac::{Action, MetadataSource, Permission, Policy, Principal, Rbac, Rules};
 use crate::http::connection_manager::Connection;
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::matching::RequestView;
 use crate::http::router::Refusal;
-use crate::stats::RbacCells;
+use crate::http::stream_state::{filter_state_of, metadata_of};
+use crate::stats::{RbacCells, RbacShadowCells};
 
 /// Lets the request pass, or denies it.
-pub(super) fn run(config: &Rbac, stats: &RbacCells, passage: &Passage<'_>) -> Result<(), Refusal> {
-    let input = &Input {
-        request: passage.view(),
-        connection: passage.connection,
-        client: passage.accepted.client,
-    };
+pub(super) fn run(
+    config: &Rbac,
+    stats: &RbacCells,
+    shadow_stats: &RbacShadowCells,
+    passage: &mut Passage<'_>,
+) -> Result<(), Refusal> {
     if let Some(shadow) = &config.shadow_rules {
-        match decide(shadow, input).0 {
-            true => stats.shadow_allowed.inc(),
-            false => stats.shadow_denied.inc(),
+        let (allowed, policy) = decide(shadow, &Input::of(passage));
+        match allowed {
+            true => shadow_stats.shadow_allowed.inc(),
+            false => shadow_stats.shadow_denied.inc(),
         }
+        note(passage, &config.shadow_prefix, "shadow", allowed, policy);
     }
     let Some(rules) = &config.rules else { return Ok(()) };
-    let (allowed, policy) = decide(rules, input);
+    let (allowed, policy) = decide(rules, &Input::of(passage));
+    if rules.action == Action::Log {
+        let log = [("access_log_hint".to_owned(), policy.is_some().into())];
+        passage.exchange.state().metadata.put("envoy.common", log.into_iter().collect());
+    }
+    note(passage, &config.rules_prefix, "enforced", allowed, policy);
     if allowed {
         stats.allowed.inc();
         return Ok(());
@@ -41,12 +52,48 @@ pub(super) fn run(config: &Rbac, stats: &RbacCells, passage: &Passage<'_>) -> Re
     Err(reply.because(Reason::RbacDenied).into())
 }
 
+/// Notes a decision in the metadata.
+fn note(
+    passage: &mut Passage<'_>,
+    prefix: &str,
+    kind: &str,
+    allowed: bool,
+    policy: Option<&Policy>,
+) {
+    let mut noted = Map::new();
+    let result = if allowed { "allowed" } else { "denied" };
+    noted.insert(format!("{prefix}{kind}_engine_result"), result.into());
+    if let Some(policy) = policy {
+        noted.insert(format!("{prefix}{kind}_effective_policy_id"), (*policy.name).into());
+    }
+    passage.exchange.state().metadata.put("envoy.filters.http.rbac", noted);
+}
+
 /// What the rules look at.
 struct Input<'a> {
     request: RequestView<'a>,
     connection: &'a Connection,
     /// The client, which is not the peer where trusted proxies stand in between.
     client: IpAddr,
+    route: Option<&'a Metadata>,
+}
+
+impl<'a> Input<'a> {
+    fn of(passage: &'a Passage<'_>) -> Self {
+        Self {
+            request: passage.view(),
+            connection: passage.connection,
+            client: passage.accepted.client,
+            route: passage.route.map(|route| &route.metadata),
+        }
+    }
+
+    fn has(&self, source: MetadataSource, matcher: &MetadataMatcher) -> bool {
+        matcher.matches(match source {
+            MetadataSource::Dynamic => metadata_of(self.request.state),
+            MetadataSource::Route => self.route,
+        })
+    }
 }
 
 /// Whether the rules allow the request, and the policy that matched.
@@ -82,6 +129,7 @@ fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool 
             let name = input.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
             matcher.matches(name.unwrap_or_default().as_bytes())
         }
+        Permission::Metadata(source, matcher) => input.has(*source, matcher),
     }
 }
 
@@ -99,6 +147,8 @@ fn is(principal: &Principal, input: &Input<'_>, any_value: bool) -> bool {
         Principal::Header(matcher) if any_value => matcher.matches_any_value(&input.request),
         Principal::Header(matcher) => matcher.matches(&input.request),
         Principal::UrlPath(matcher) => matcher.matches(input.request.path.as_bytes()),
+        Principal::Metadata(source, matcher) => input.has(*source, matcher),
+        Principal::FilterState(matcher) => matcher.matches(filter_state_of(input.request.state)),
     }
 }
 

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::http_filters::FilterOverrides;
+use crate::config::metadata::Metadata;
 use crate::config::route::{
     Forward, RequireTls, Route as RouteConfig, RouteConfiguration, VirtualHost as HostConfig,
     WeightedCluster,
@@ -16,8 +17,11 @@ fn route(name: &str, path: PathSpecifier) -> Arc<RouteConfig> {
         query_parameters: Vec::new(),
         grpc: false,
         runtime_fraction: None,
+        dynamic_metadata: Vec::new(),
+        filter_state: Vec::new(),
     };
     Arc::new(RouteConfig {
+        metadata: Metadata::default(),
         name: name.into(),
         matches,
         action: RouteAction::DirectResponse {
@@ -70,6 +74,7 @@ fn name_of(table: &RouteTable, authority: &str) -> Option<String> {
 
 fn view<'a>(path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
     RequestView {
+        state: None,
         method: &Method::GET,
         path,
         query: None,

@@ -13,6 +13,7 @@ use crate::http::headers::{self, Accepted, Peer, host_of};
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::matching::RequestView;
 use crate::http::path::Canonical;
+use crate::http::stream_state::StreamState;
 
 /// Brings the request into its canonical form, or refuses it.
 pub(super) fn accept(
@@ -86,7 +87,11 @@ pub(crate) fn set_path(request: &mut Parts, path_and_query: &str) -> Result<(), 
     Ok(())
 }
 
-pub(crate) fn view_of<'a>(request: &'a Parts, accepted: &Accepted) -> RequestView<'a> {
+pub(crate) fn view_of<'a>(
+    request: &'a Parts,
+    accepted: &Accepted,
+    state: Option<&'a StreamState>,
+) -> RequestView<'a> {
     RequestView {
         method: &request.method,
         path: request.uri.path(),
@@ -95,5 +100,6 @@ pub(crate) fn view_of<'a>(request: &'a Parts, accepted: &Accepted) -> RequestVie
         authority: host_of(&request.headers),
         scheme: if accepted.https { "https" } else { "http" },
         headers: &request.headers,
+        state,
     }
 }

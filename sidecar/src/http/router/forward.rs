@@ -77,7 +77,7 @@ pub(super) async fn forward(
 
     // What a retry needs of the request is taken before it is changed.
     let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());
-    let mut retries = Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted));
+    let mut retries = Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted, None));
     let limits = Limits::new(action, manager, exchange, request, retries.as_ref());
 
     // The request as the endpoint gets it.
@@ -106,7 +106,7 @@ pub(super) async fn forward(
                 peer: connection.peer,
                 local: connection.local_address,
             };
-            RequestHash::of(policies, &view_of(request, accepted), sender)
+            RequestHash::of(policies, &view_of(request, accepted, None), sender)
         }
     };
 

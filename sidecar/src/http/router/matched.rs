@@ -11,6 +11,7 @@ use crate::http::connection_manager::{Connection, ConnectionManager};
 use crate::http::headers::Accepted;
 use crate::http::mutations::Levels;
 use crate::http::route_table::{Route, RouteTable, VirtualHost};
+use crate::http::stream_state::StreamState;
 use crate::local::View;
 
 /// Where a request goes, by its routes.
@@ -29,8 +30,9 @@ impl<'t> Matched<'t> {
         table: &'t RouteTable,
         request: &Parts,
         accepted: &Accepted,
+        state: Option<&StreamState>,
     ) -> Option<Self> {
-        let request = view_of(request, accepted);
+        let request = view_of(request, accepted, state);
         let host: &VirtualHost = table.host(request.authority)?;
         let route = host.route(&request)?;
         let named = |name: &str| connection.local.cluster_named(view, name);

@@ -33,6 +33,7 @@ use super::rewrite;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
 use crate::config::route::{RequireTls, RouteAction};
+use crate::local::{ClusterRef, View};
 
 use accept::accept;
 pub(crate) use accept::{set_path, view_of};
@@ -124,22 +125,47 @@ async fn route(
     let internal_only = table.map_or(&[][..], |table| &table.config.internal_only_headers);
     let accepted = accept(connection, exchange, request, internal_only)?;
 
-    let matched =
-        table.and_then(|table| Matched::find(connection, &view, table, request, &accepted));
-    if let Some(matched) = &matched
-        && let Some(facts) = &mut exchange.facts
-    {
-        facts.route = Some(Arc::clone(&matched.route.config.name));
-    }
+    let find = |exchange: &mut Exchange, request: &Parts| {
+        let state = exchange.state.as_deref();
+        let matched = Matched::find(connection, &view, table?, request, &accepted, state);
+        if let Some(facts) = &mut exchange.facts {
+            facts.route = matched.as_ref().map(|matched| Arc::clone(&matched.route.config.name));
+        }
+        matched
+    };
+    let mut matched = find(exchange, request);
 
     let mut body = ClientBody::Incoming(body);
-    if !manager.filters.is_empty() {
-        let overrides = matched.as_ref().map(Matched::overrides).unwrap_or_default();
-        let cluster = matched.as_ref().and_then(|matched| matched.cluster_name());
-        let accepted = &accepted;
-        let mut passage =
-            Passage { connection, exchange, request, accepted, overrides, cluster, steps };
-        body = filters::pass(&manager.filters, &mut passage, body).await?;
+    let mut filters = &*manager.filters;
+    while !filters.is_empty() {
+        let mut passage = Passage {
+            connection,
+            exchange,
+            request,
+            accepted: &accepted,
+            overrides: matched.as_ref().map(Matched::overrides).unwrap_or_default(),
+            cluster: matched.as_ref().and_then(|matched| matched.cluster_name()),
+            route: matched.as_ref().map(|matched| &*matched.route.config),
+            steps,
+            rematch: false,
+        };
+        let passed = filters::pass(filters, &mut passage, body).await;
+        let rematch = passage.rematch;
+        (body, filters) = match passed {
+            Ok(passed) => passed,
+            Err(mut reply) => {
+                // As in Envoy the answer of a filter gets the additions of the route.
+                if let Some(matched) = &matched {
+                    note_cluster(exchange, &view, matched);
+                    add_to_local(matched, exchange, request, &mut reply);
+                }
+                return Err(reply);
+            }
+        };
+        // A filter may have changed what the route depends on, and said so.
+        if rematch {
+            matched = find(exchange, request);
+        }
     }
 
     // What no filter has answered, whatever becomes of it.
@@ -173,6 +199,13 @@ async fn route(
             add_to_local(&matched, exchange, request, &mut reply);
             Err(reply.into())
         }
+    }
+}
+
+/// A log knows of the cluster also where nothing is forwarded.
+fn note_cluster(exchange: &mut Exchange, view: &View, matched: &Matched<'_>) {
+    if let Some(facts) = &mut exchange.facts {
+        facts.cluster = matched.target.and_then(|(id, _)| ClusterRef::new(view, id));
     }
 }
 

@@ -166,7 +166,6 @@ fn fields_of_the_http_connection_manager() {
             ("set_current_client_cert_details.format", json!("JSON")),
             ("upgrade_configs[0].filters", json!([{"name": "a"}])),
             ("upgrade_configs[0].upgrade_type", json!("CONNECT")),
-            ("access_log[0].filter.metadata_filter", json!({})),
             ("access_log[0].filter.extension_filter", json!({"name": "a"})),
             ("access_log[0].typed_config", any("envoy.extensions.filters.http.router.v3.Router")),
             ("access_log[1].typed_config.log_format.formatters", json!([extension()])),
@@ -221,7 +220,7 @@ fn fields_of_the_http_connection_manager() {
 
 #[test]
 fn filters_of_local_replies() {
-    for filter in ["extension_filter", "metadata_filter", "log_type_filter"] {
+    for filter in ["extension_filter", "log_type_filter"] {
         let config = json!({"mappers": [{"filter": {filter: {}}}]});
         refused_at(
             &[("HCM.local_reply_config", config)],
@@ -244,25 +243,18 @@ fn fields_of_access_control() {
             ("rules.policies[web].cel_config", json!({})),
         ],
     );
-    for rule in ["metadata", "matcher", "uri_template", "sourced_metadata"] {
-        let value = match rule {
-            "metadata" | "sourced_metadata" => json!({}),
-            _ => extension(),
-        };
+    for rule in ["matcher", "uri_template"] {
         refused_at(
-            &[("RBAC.rules.policies[web].permissions[0]", json!({rule: value}))],
+            &[("RBAC.rules.policies[web].permissions[0]", json!({rule: extension()}))],
             &format!("RBAC.rules.policies[web].permissions[0].{rule}"),
             UNSUPPORTED,
         );
     }
-    for identifier in ["metadata", "filter_state", "sourced_metadata", "custom"] {
-        let value = if identifier == "custom" { extension() } else { json!({}) };
-        refused_at(
-            &[("RBAC.rules.policies[web].principals[0]", json!({identifier: value}))],
-            &format!("RBAC.rules.policies[web].principals[0].{identifier}"),
-            UNSUPPORTED,
-        );
-    }
+    refused_at(
+        &[("RBAC.rules.policies[web].principals[0]", json!({"custom": extension()}))],
+        "RBAC.rules.policies[web].principals[0].custom",
+        UNSUPPORTED,
+    );
 }
 
 #[test]
@@ -301,8 +293,6 @@ fn fields_of_routes() {
             ("route_specifiers", json!([extension()])),
             ("match.cookies", json!([{"name": "a", "string_match": {"exact": "b"}}])),
             ("match.tls_context", json!({"presented": true})),
-            ("match.dynamic_metadata", json!([{"filter": "a"}])),
-            ("match.filter_state", json!([{"key": "a"}])),
             (
                 "typed_per_filter_config[lua]",
                 any("envoy.extensions.filters.http.lua.v3.LuaPerRoute"),
@@ -585,4 +575,71 @@ fn fields_of_tls() {
             ("max_verify_depth", json!(1)),
         ],
     );
+}
+
+#[test]
+fn fields_of_filters_that_note_something() {
+    let filter = |name: &str, field: Value| {
+        let mut config = any(&format!("envoy.extensions.filters.http.{name}.v3.Config"));
+        config
+            .as_object_mut()
+            .expect("an object")
+            .extend(field.as_object().cloned().expect("fields"));
+        json!({"name": "x", "typed_config": config})
+    };
+    let format = json!({"text_format_source": {"inline_string": "a"}});
+    for (filter, field, reason) in [
+        (
+            filter(
+                "set_metadata",
+                json!({"metadata": [{"metadata_namespace": "a", "typed_value": {}}]}),
+            ),
+            "metadata[0].typed_value",
+            UNSUPPORTED,
+        ),
+        (
+            filter(
+                "set_filter_state",
+                json!({"on_request_headers": [{
+                "object_key": "a", "factory_key": "envoy.string", "format_string": format, "read_only": true}]}),
+            ),
+            "on_request_headers[0].read_only",
+            UNSUPPORTED,
+        ),
+        (
+            filter(
+                "set_filter_state",
+                json!({"on_request_headers": [{
+                "object_key": "a", "factory_key": "envoy.string", "format_string": format,
+                "shared_with_upstream": "ONCE"}]}),
+            ),
+            "on_request_headers[0].shared_with_upstream",
+            UNSUPPORTED,
+        ),
+        (
+            filter(
+                "set_filter_state",
+                json!({"on_request_headers": [{
+                "object_key": "envoy.tcp_proxy.cluster", "format_string": format}]}),
+            ),
+            "on_request_headers[0].object_key",
+            "which has factory_key envoy.string",
+        ),
+        (
+            filter(
+                "set_filter_state",
+                json!({"on_request_headers": [{
+                "object_key": "a", "factory_key": "envoy.string",
+                "format_string": {"json_format": {"a": "b"}}}]}),
+            ),
+            "on_request_headers[0].format_string.json_format",
+            UNSUPPORTED,
+        ),
+    ] {
+        refused_at(
+            &[("HCM.http_filters[0]", filter)],
+            &format!("HCM.http_filters[0].typed_config.{field}"),
+            reason,
+        );
+    }
 }
