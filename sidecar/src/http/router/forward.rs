@@ -77,7 +77,8 @@ pub(super) async fn forward(
 
     // What a retry needs of the request is taken before it is changed.
     let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());
-    let mut retries = Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted, None));
+    let mut retries =
+        Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted, None));
     let limits = Limits::new(action, manager, exchange, request, retries.as_ref());
 
     // The request as the endpoint gets it.
