@@ -592,7 +592,7 @@ fn fields_of_filters_that_note_something() {
         (
             filter(
                 "set_metadata",
-                json!({"metadata": [{"metadata_namespace": "a", "typed_value": {}}]}),
+                json!({"metadata": [{"metadata_namespace": "a", "typed_value": any("envoy.extensions.filters.http.router.v3.Router")}]}),
             ),
             "metadata[0].typed_value",
             UNSUPPORTED,
