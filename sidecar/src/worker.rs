@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
+use crate::cluster::EndpointId;
 use crate::drain::Signal;
 use crate::listener::accept::{self, ProcessDrains};
 use crate::listener::handshake::ChainDrains;
@@ -37,6 +39,8 @@ pub(crate) enum Command {
         /// Which.
         listener: ListenerId,
     },
+    /// These endpoints are gone: connections to them that have no request are closed.
+    Release(Arc<[EndpointId]>),
     /// End now: connections that are still open are cut.
     Stop,
 }
@@ -131,6 +135,7 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
                         task.abort();
                     }
                 }
+                Some(Command::Release(endpoints)) => local.pools.release(&endpoints),
                 Some(Command::Stop) | None => break,
             },
             () = closing.cancelled(), if !closed => {

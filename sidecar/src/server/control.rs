@@ -263,7 +263,7 @@ impl Control {
                 }
                 () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
-                _ = self.data.manager.next() => {}
+                _ = self.data.manager.next() => self.data.release_gone(),
                 () = at(deadline) => self.discovery.on_time(&mut self.data, Instant::now()),
                 () = at(close.map(|(at, _)| at)) => {
                     self.listeners_close = None;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::routes::{Inline, Routes};
 use super::sockets::Sockets;
 use crate::access_log::Writer;
-use crate::cluster::Manager;
+use crate::cluster::{EndpointId, Manager};
 use crate::config;
 use crate::config::Rejected;
 use crate::config::cluster::Cluster;
@@ -254,8 +254,15 @@ impl DataPlane {
     /// Forgets what only requests under way still hold. Called now and then.
     pub(super) fn collect(&mut self) {
         self.routes.collect();
-        // Workers find out by themselves, when they look through their connections.
-        drop(self.manager.take_gone());
+    }
+
+    /// Lets workers close their connections to endpoints that are gone.
+    pub(super) fn release_gone(&mut self) {
+        let gone: Arc<[EndpointId]> =
+            self.manager.take_gone().iter().map(|endpoint| endpoint.id).collect();
+        if !gone.is_empty() {
+            self.tell_all(|| Command::Release(Arc::clone(&gone)));
+        }
     }
 
     fn set_endpoints(&mut self, endpoints: Vec<Arc<LoadAssignment>>) {
@@ -345,6 +352,7 @@ impl Publish for DataPlane {
             old.drain_unless_in(next.as_deref());
         }
         self.sockets.close_unused();
+        self.release_gone();
         refusals
     }
 }

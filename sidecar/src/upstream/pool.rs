@@ -121,6 +121,14 @@ impl<B: RequestBody> Pools<B> {
         });
     }
 
+    /// Closes what is idle of connections to some endpoints, which are gone: it does not wait for the next sweep.
+    pub(crate) fn release(&self, endpoints: &[EndpointId]) {
+        for endpoint in endpoints {
+            let pool = self.by_endpoint.borrow().get(endpoint).cloned();
+            pool.inspect(|pool| pool.sweep());
+        }
+    }
+
     /// Closes every idle connection: the worker is about to end.
     pub(crate) fn clear(&self) {
         self.by_endpoint.borrow_mut().clear();
@@ -540,3 +548,6 @@ impl Hasher for IdHasher {
         self.0 = (u64::from(id) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
+
+#[cfg(test)]
+mod tests;

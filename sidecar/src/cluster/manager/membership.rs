@@ -1,0 +1,48 @@
+//! Gauges of a cluster's endpoints.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::cluster::host_set::{HostSet, Priority};
+use crate::stats::registry::{Name, Reading, Sink, Source};
+
+/// Gauges of a cluster's endpoints, read from the host set.
+pub(super) struct Membership {
+    pub(super) hosts: Arc<ArcSwap<HostSet>>,
+    pub(super) ejects: bool,
+}
+
+impl Source for Membership {
+    fn read(&self, sink: &mut Sink<'_>) {
+        let hosts = self.hosts.load();
+        let count = |list: fn(&Priority) -> usize| -> u64 {
+            hosts.priorities.iter().map(|priority| list(priority) as u64).sum()
+        };
+        let mut gauge = |name, value| {
+            sink(Name::plain(name), Reading::Gauge { value, used: true });
+        };
+        gauge("membership_total", count(|priority| priority.all.list.len()));
+        gauge("membership_healthy", count(|priority| priority.healthy.list.len()));
+        gauge("membership_degraded", count(|priority| priority.degraded.list.len()));
+        let excluded = hosts.endpoints().filter(|endpoint| endpoint.is_excluded());
+        gauge("membership_excluded", excluded.count() as u64);
+        let heaviest = hosts.endpoints().map(|endpoint| endpoint.weight()).max();
+        gauge("max_host_weight", heaviest.unwrap_or(0).into());
+        if let Some(evenness) = hosts.evenness() {
+            if let Some(size) = evenness.size {
+                gauge("ring_hash_lb.size", size);
+                gauge("ring_hash_lb.min_hashes_per_host", evenness.fewest);
+                gauge("ring_hash_lb.max_hashes_per_host", evenness.most);
+            } else {
+                gauge("maglev_lb.min_entries_per_host", evenness.fewest);
+                gauge("maglev_lb.max_entries_per_host", evenness.most);
+            }
+        }
+        if self.ejects {
+            let ejected =
+                hosts.endpoints().filter(|endpoint| endpoint.outlier.ejection().is_some());
+            gauge("outlier_detection.ejections_active", ejected.count() as u64);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What comes in of clusters: one is added, changed or removed, and what it had before goes on.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::assign::Transports;
+use super::ejections::Ejections;
+use super::membership::Membership;
+use super::{Entry, Manager};
+use crate::cluster::circuit_breaker::{Breaker, BreakerGauges};
+use crate::cluster::cluster::{Cluster, ClusterId};
+use crate::cluster::host_set::HostSet;
+use crate::cluster::outlier_detection::Detector;
+use crate::config;
+use crate::config::Rejected;
+use crate::config::cluster::Discovery;
+use crate::stats::{ClusterCells, ClusterUpdateCells, OutlierCells, Scope, TlsCells};
+use crate::tls;
+
+impl Manager {
+    /// Adds a cluster, or puts a new configuration of it into effect.
+    ///
+    /// Endpoints stay the same objects wherever address and transport stay the same; ejections, active requests, circuit
+    /// breakers and statistics go on. An EDS cluster whose endpoints are known already has them at once.
+    ///
+    /// # Errors
+    /// If its TLS cannot be set up. The previous configuration stays in effect.
+    pub(crate) fn set(
+        &mut self,
+        config: Arc<config::cluster::Cluster>,
+        tls: &mut tls::Contexts,
+    ) -> Result<(), Rejected> {
+        let transports = Transports::new(&config, tls)?;
+        let id = self.id(&config.name);
+        let previous = self.entries.get_mut(id.index()).and_then(Option::take);
+        if let Some(at) = previous.as_ref().and_then(|previous| previous.due) {
+            self.due.remove(&(at, id));
+        }
+        match &previous {
+            Some(_) => self.cells.local().cluster_modified.inc(),
+            None => {
+                self.cells.local().cluster_added.inc();
+                self.cells.local().active_clusters.inc();
+            }
+        }
+        if let Some(previous) = &previous {
+            self.forget_service(id, &previous.cluster.config.discovery);
+        }
+        if let Discovery::Eds { service_name, .. } = &config.discovery {
+            self.by_service.entry(Arc::clone(service_name)).or_default().push(id);
+        }
+        let entry = self.make_entry(id, config, transports, previous);
+        if let Some(slot) = self.entries.get_mut(id.index()) {
+            *slot = Some(entry);
+        }
+        self.changed.insert(id);
+        self.start_discovery(id);
+        Ok(())
+    }
+
+    fn make_entry(
+        &self,
+        id: ClusterId,
+        config: Arc<config::cluster::Cluster>,
+        transports: Transports,
+        previous: Option<Entry>,
+    ) -> Entry {
+        let stat_name = |config: &config::cluster::Cluster| -> Arc<str> {
+            config.alt_stat_name.as_deref().map_or_else(|| Arc::clone(&config.name), Arc::from)
+        };
+        let scope = Scope::Cluster(stat_name(&config));
+        let stats = self.registry.scope::<ClusterCells>(scope.clone());
+        let updates = self.registry.scope::<ClusterUpdateCells>(scope.clone());
+        let tls_stats =
+            transports.any_tls().then(|| self.registry.scope::<TlsCells>(scope.clone()));
+        let detector = config.outlier_detection.clone().map(|config| Detector {
+            cluster: id,
+            config,
+            detected: self.detected.0.clone(),
+        });
+        let outlier_stats =
+            detector.as_ref().map(|_| self.registry.scope::<OutlierCells>(scope.clone()));
+
+        // The counts of the breakers and the hosts go on; a new name in statistics means new gauges.
+        let renamed = previous
+            .as_ref()
+            .is_some_and(|previous| stat_name(&previous.cluster.config) != stat_name(&config));
+        let breakers = match &previous {
+            Some(previous) if !renamed => {
+                let breakers = Arc::clone(&previous.cluster.breakers);
+                for (breaker, limits) in breakers.iter().zip(&config.circuit_breakers) {
+                    breaker.set_limits(limits);
+                }
+                breakers
+            }
+            _ => {
+                let [default, high] = &config.circuit_breakers;
+                Arc::new([
+                    Breaker::new(default, Arc::clone(&stats)),
+                    Breaker::new(high, Arc::clone(&stats)),
+                ])
+            }
+        };
+        let hosts = previous.as_ref().map_or_else(
+            || Arc::new(ArcSwap::from_pointee(HostSet::empty())),
+            |previous| Arc::clone(&previous.cluster.hosts),
+        );
+        let breaker_gauges = match &previous {
+            Some(previous) if !renamed => Arc::clone(&previous.breaker_gauges),
+            _ => Arc::new(BreakerGauges(Arc::clone(&breakers))),
+        };
+        let membership = Arc::new(Membership {
+            hosts: Arc::clone(&hosts),
+            ejects: config.outlier_detection.is_some(),
+        });
+        self.registry.add_source(scope.clone(), &breaker_gauges);
+        self.registry.add_source(scope, &membership);
+
+        let cluster = Cluster {
+            id,
+            name: Arc::clone(&config.name),
+            stats,
+            tls_stats,
+            updates,
+            hosts,
+            breakers,
+            detector,
+            config,
+        };
+        let now = Instant::now();
+        let interval = |config: &config::cluster::Cluster| {
+            config.outlier_detection.as_ref().map(|outlier| outlier.interval)
+        };
+        let (assignment, dns, mut ejections, initialized) = match previous {
+            Some(previous) => {
+                let mut ejections = previous.ejections;
+                if interval(&previous.cluster.config) != interval(&cluster.config) {
+                    ejections.restart(now);
+                }
+                let mut dns = previous.dns.filter(|dns| dns.serves(&cluster.config.discovery));
+                if let Some(dns) = &mut dns {
+                    dns.adopt(&cluster.config.discovery);
+                }
+                (previous.assignment, dns, ejections, previous.initialized)
+            }
+            None => (None, None, Ejections::new(now), false),
+        };
+        if cluster.config.outlier_detection.is_none() {
+            ejections.forgive_all(&cluster);
+        }
+        Entry {
+            cluster: Arc::new(cluster),
+            transports,
+            assignment,
+            dns,
+            ejections,
+            due: None,
+            outlier_stats,
+            initialized,
+            breaker_gauges,
+            _membership: membership,
+        }
+    }
+
+    /// Removes a cluster. Requests under way keep its endpoints until they end.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let Some(&id) = self.ids.get(name) else { return };
+        let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::take) else { return };
+        self.forget_service(id, &entry.cluster.config.discovery);
+        let hosts = entry.cluster.hosts.swap(Arc::new(HostSet::empty()));
+        for endpoint in hosts.endpoints() {
+            endpoint.set_gone();
+            self.gone.push(Arc::clone(endpoint));
+        }
+        if let Some(at) = entry.due {
+            self.due.remove(&(at, id));
+        }
+        self.changed.insert(id);
+        self.cells.local().cluster_removed.inc();
+        self.cells.local().active_clusters.dec();
+    }
+}

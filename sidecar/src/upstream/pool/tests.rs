@@ -1,0 +1,54 @@
+//! Connections to endpoints that leave.
+
+use std::net::SocketAddr;
+
+use http_body_util::Empty;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::cluster::Manager;
+use crate::cluster::testing::{assignment, config, group};
+use crate::config::cluster::Discovery;
+use crate::config::endpoint::EndpointAddress;
+use crate::stats::Registry;
+use crate::tls;
+
+/// A cluster of one endpoint.
+fn cluster(address: SocketAddr) -> (Manager, Arc<Cluster>) {
+    let mut manager = Manager::new(&Registry::new(0));
+    let mut endpoint = crate::cluster::testing::endpoint(0);
+    endpoint.address = EndpointAddress::Ip(address);
+    let endpoints = assignment("c", vec![group(0, vec![endpoint])]);
+    let mut config = config("c");
+    config.discovery = Discovery::Static(Arc::new(endpoints));
+    manager.set(Arc::new(config), &mut tls::Contexts::new()).unwrap();
+    let cluster = Arc::clone(manager.get("c").unwrap());
+    (manager, cluster)
+}
+
+#[tokio::test]
+async fn an_idle_connection_to_an_endpoint_that_is_gone_is_closed_when_the_pool_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mut manager, cluster) = cluster(listener.local_addr().unwrap());
+    let endpoint = cluster.hosts.load().endpoints().next().map(Arc::clone).unwrap();
+    let pools = Pools::<Empty<bytes::Bytes>>::default();
+    LocalSet::new()
+        .run_until(async {
+            let pool = pools.get(&endpoint);
+            let priority = RoutingPriority::Default;
+            let acquired = pool.wait(&cluster, Protocol::Http1, priority, "").await;
+            let Ok(Acquired::Http1(connection)) = acquired else { panic!("no connection") };
+            let (mut server, _) = listener.accept().await.unwrap();
+            pool.give_back(connection, &cluster, true);
+
+            pools.release(&[endpoint.id]);
+            assert_eq!(pool.h1.borrow().len(), 1, "it is still somebody's endpoint");
+            manager.remove("c");
+            let gone: Vec<EndpointId> = manager.take_gone().iter().map(|it| it.id).collect();
+            pools.release(&gone);
+            assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        })
+        .await;
+}
