@@ -13,9 +13,9 @@ mod discovery;
 mod ejections;
 mod membership;
 mod rates;
-mod update;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
