@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
-use twox_hash::XxHash64;
 
 use crate::access_log::{LogRecord, LogType, Loggers, ResponseFlags};
-use crate::cluster::{ClusterId, Endpoint, EndpointId, Outcome, RoutingPriority};
+use crate::cluster::{
+    ClusterId, Context, Endpoint, EndpointId, Outcome, RoutingPriority, address_hash,
+};
 use crate::config;
+use crate::config::subset::MetadataCriteria;
 use crate::copy::{self, Ended};
 use crate::drain::Listening;
 use crate::local::{ClusterRef, Local};
@@ -25,7 +27,7 @@ use crate::upstream::{ConnectionFacts, Failure, connect};
 pub(crate) struct TcpProxy {
     config: Arc<config::tcp_proxy::TcpProxy>,
     /// The running sum of the weights, and the cluster.
-    clusters: Box<[(u64, ClusterId)]>,
+    clusters: Box<[(u64, Target)]>,
     stats: Arc<Sharded<TcpCells>>,
     loggers: Loggers,
 }
@@ -42,9 +44,10 @@ impl TcpProxy {
         let clusters = config
             .clusters
             .iter()
-            .map(|(name, weight)| {
-                sum += u64::from(*weight);
-                (sum, resolve(name))
+            .map(|target| {
+                sum += u64::from(target.weight);
+                let metadata_match = target.metadata_match.clone();
+                (sum, Target { cluster: resolve(&target.cluster), metadata_match })
             })
             .collect();
         Self { config: Arc::clone(config), clusters, stats, loggers }
@@ -55,15 +58,22 @@ impl TcpProxy {
         Arc::new(TcpMeter(Arc::clone(&self.stats)))
     }
 
-    fn choose(&self) -> Option<ClusterId> {
-        let (total, last) = *self.clusters.last()?;
+    fn choose(&self) -> Option<&Target> {
+        let (total, last) = self.clusters.last()?;
         if self.clusters.len() == 1 {
             return Some(last);
         }
-        let draw = fastrand::u64(0..total.max(1));
+        let draw = fastrand::u64(0..(*total).max(1));
         let index = self.clusters.partition_point(|(sum, _)| *sum <= draw);
-        self.clusters.get(index).map(|(_, id)| *id)
+        self.clusters.get(index).map(|(_, target)| target)
     }
+}
+
+/// Where a connection may go.
+struct Target {
+    cluster: ClusterId,
+    /// What the metadata of the endpoint must hold.
+    metadata_match: Option<Arc<MetadataCriteria>>,
 }
 
 struct TcpMeter(Arc<Sharded<TcpCells>>);
@@ -137,14 +147,16 @@ async fn run(
     report: &mut Report,
 ) {
     let view = local.view();
-    let cluster = proxy.choose().and_then(|id| ClusterRef::new(&view, id));
-    let Some(cluster) = cluster else {
+    let target = proxy.choose().and_then(|target| {
+        Some((ClusterRef::new(&view, target.cluster)?, target.metadata_match.as_deref()))
+    });
+    let Some((cluster, metadata)) = target else {
         proxy.stats.local().downstream_cx_no_route.inc();
         report.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
         return;
     };
     report.cluster = Some(cluster.clone());
-    let connected = connect_any(&cluster, proxy, peer, report).await;
+    let connected = connect_any(&cluster, proxy, metadata, peer, report).await;
     let Some((mut upstream, _active)) = connected else { return };
     let ended = copy::both_ways(
         &mut client,
@@ -180,17 +192,21 @@ async fn run(
 async fn connect_any(
     cluster: &ClusterRef,
     proxy: &TcpProxy,
+    metadata: Option<&MetadataCriteria>,
     peer: SocketAddr,
     report: &mut Report,
 ) -> Option<(Transport, Active)> {
     let hashes = proxy.config.hash_source_ip && cluster.config.load_balancer.hashing().is_some();
-    let hash = hashes.then(|| XxHash64::oneshot(0, peer.ip().to_string().as_bytes()));
+    let hash = hashes.then(|| address_hash(peer.ip()));
     let priority = RoutingPriority::Default;
     let stats = cluster.stats.local();
     let mut tried: Vec<EndpointId> = Vec::new();
     while report.attempts < proxy.config.max_connect_attempts.max(1) {
         report.attempts += 1;
-        let endpoint = cluster.pick(&cluster.hosts.load(), &tried, 3, hash).cloned();
+        let endpoint = {
+            let context = Context { hash, metadata, avoid: &tried, attempts: 3 };
+            cluster.pick(&cluster.hosts.load(), &context).cloned()
+        };
         let Some(endpoint) = endpoint else {
             stats.upstream_cx_none_healthy.inc();
             report.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);

@@ -29,6 +29,8 @@ pub struct Group {
 pub enum UpstreamKind {
     /// HTTP/1 or HTTP/2 without TLS.
     Plain,
+    /// The same, at 127.0.0.1: where the name `localhost` leads.
+    Localhost,
     /// TLS with the certificate `DIR/NAME.crt`; no client certificate asked for.
     Tls(&'static str),
     /// TLS with the certificate `DIR/NAME.crt`; a client certificate of `DIR/ca.crt` is required.

@@ -1,7 +1,7 @@
 //! One proxy with its upstreams, running.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,7 +78,11 @@ impl World {
                 }
                 kind => {
                     let tls = server_tls(*kind, &leaves, &authority)?;
-                    let upstream = Upstream::start_with(name, address::free()?, tls).await?;
+                    let address = match kind {
+                        UpstreamKind::Localhost => (Ipv4Addr::LOCALHOST, 0).into(),
+                        _ => address::free()?,
+                    };
+                    let upstream = Upstream::start_with(name, address, tls).await?;
                     let address = upstream.address();
                     upstreams.insert(*name, upstream);
                     address
@@ -227,7 +231,10 @@ fn server_tls(
     authority: &Authority,
 ) -> Result<Option<Arc<rustls::ServerConfig>>> {
     let (name, mutual) = match kind {
-        UpstreamKind::Plain | UpstreamKind::Tcp | UpstreamKind::Closed => return Ok(None),
+        UpstreamKind::Plain
+        | UpstreamKind::Localhost
+        | UpstreamKind::Tcp
+        | UpstreamKind::Closed => return Ok(None),
         UpstreamKind::Tls(name) => (name, false),
         UpstreamKind::MutualTls(name) => (name, true),
     };

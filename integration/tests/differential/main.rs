@@ -15,11 +15,13 @@ mod limits;
 mod local_replies;
 mod matching;
 mod metadata;
+mod names;
 mod protocols;
 mod rbac;
 mod redirects;
 mod retries;
 mod rewriting;
+mod subsets;
 mod tcp;
 mod timeouts;
 mod tls_downstream;
@@ -45,7 +47,8 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets
+names }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

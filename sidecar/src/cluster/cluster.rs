@@ -1,13 +1,14 @@
 //! A cluster as a request sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
 use super::circuit_breaker::Breaker;
-use super::endpoint::{Endpoint, EndpointId};
+use super::endpoint::Endpoint;
 use super::host_set::HostSet;
-use super::load_balancer;
+use super::load_balancer::{self, Context};
 use super::outlier_detection::{Detector, Outcome};
 use crate::config;
 use crate::stats::{ClusterCells, ClusterUpdateCells, Sharded, TlsCells};
@@ -52,6 +53,7 @@ pub(crate) struct Cluster {
     pub(crate) updates: Arc<Sharded<ClusterUpdateCells>>,
     /// Its endpoints. Swapped whole when they, their health or an ejection changes.
     pub(crate) hosts: Arc<ArcSwap<HostSet>>,
+    pub(super) drop_overload: Arc<AtomicU32>,
     pub(super) breakers: Arc<[Breaker; 2]>,
     pub(super) detector: Option<Detector>,
 }
@@ -63,28 +65,18 @@ impl Cluster {
     }
 
     /// Chooses an endpoint of `hosts`; `None` if none is available.
-    ///
-    /// `hash` is what a policy that chooses by a hash goes by; without one it draws a hash at random. An endpoint of `avoid`
-    /// (those already tried) is passed over, up to `attempts` times in all (`host_selection_retry_max_attempts`); after
-    /// that it is taken all the same, as in Envoy.
     pub(crate) fn pick<'h>(
         &self,
         hosts: &'h HostSet,
-        avoid: &[EndpointId],
-        attempts: u32,
-        hash: Option<u64>,
+        context: &Context<'_>,
     ) -> Option<&'h Arc<Endpoint>> {
-        let hashes = self.config.load_balancer.hashing().is_some();
-        let hash = hashes.then(|| hash.unwrap_or_else(|| fastrand::u64(..)));
-        let mut chosen = None;
-        for attempt in 0..=attempts {
-            let endpoint = load_balancer::choose(self, hosts, hash, attempt)?;
-            chosen = Some(endpoint);
-            if !avoid.contains(&endpoint.id) {
-                break;
-            }
-        }
-        chosen
+        load_balancer::pick(self, hosts, context)
+    }
+
+    /// So many requests in a million are dropped before an endpoint is chosen.
+    #[inline]
+    pub(crate) fn drop_overload(&self) -> u32 {
+        self.drop_overload.load(Relaxed)
     }
 
     /// Tells outlier detection how an endpoint did.

@@ -1,4 +1,4 @@
-//! STRICT_DNS: host names are resolved again and again, and every address is an endpoint.
+//! STRICT_DNS and LOGICAL_DNS: host names are resolved again and again, and every address is an endpoint, or the first.
 //!
 //! Each host name of a cluster has a task of its own, as in Envoy: it looks up, tells the [`super::manager`], and sleeps
 //! for the refresh rate, for the records' time to live, or for the back-off after a failure. A failure changes nothing:
@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name as RecordName, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::cluster::ClusterId;
-use crate::config::cluster::{Discovery, DnsFamily};
+use crate::config::cluster::{Dns, DnsFamily, DnsPace};
 use crate::config::endpoint::{EndpointAddress, LoadAssignment};
 use crate::stats::{DnsCells, Registry, Scope, Sharded};
 
@@ -89,7 +89,7 @@ pub(super) struct Resolved {
 /// The host names of one cluster, being resolved for as long as this is alive.
 pub(super) struct Targets {
     incarnation: u64,
-    discovery: Discovery,
+    dns: Dns,
     targets: Vec<Target>,
 }
 
@@ -106,82 +106,38 @@ impl Drop for Target {
     }
 }
 
-/// How often a name is looked up.
-#[derive(Clone, Copy)]
-struct Pace {
-    refresh_rate: Duration,
-    respect_ttl: bool,
-    failure_refresh: Option<(Duration, Duration)>,
-}
-
 impl Targets {
-    /// Starts to resolve the host names of a STRICT_DNS cluster; `None` for other clusters.
+    /// Starts to resolve the host names of a cluster.
     pub(super) fn start(
         cluster: ClusterId,
-        discovery: &Discovery,
+        dns: &Dns,
         resolver: &Resolver,
-        resolved: UnboundedSender<Resolved>,
-    ) -> Option<Self> {
-        let Discovery::StrictDns { assignment, refresh_rate, respect_ttl, family, failure_refresh } =
-            discovery
-        else {
-            return None;
-        };
+        resolved: &UnboundedSender<Resolved>,
+    ) -> Self {
         let incarnation = fastrand::u64(..);
-        let pace = Pace {
-            refresh_rate: *refresh_rate,
-            respect_ttl: *respect_ttl,
-            failure_refresh: *failure_refresh,
-        };
-        let targets = names(assignment)
-            .enumerate()
-            .map(|(target, host)| {
-                let (host, family) = (Box::<str>::from(host), *family);
-                let (resolver, resolved) = (resolver.clone(), resolved.clone());
-                let task = tokio::spawn(async move {
-                    keep_resolving(&host, family, &resolver, pace, |addresses| {
-                        let message = Resolved { cluster, incarnation, target, addresses };
-                        resolved.send(message).is_ok()
-                    })
-                    .await;
-                });
-                Target { addresses: None, attempted: false, task }
-            })
-            .collect();
-        Some(Self { incarnation, discovery: discovery.clone(), targets })
+        let targets = names(&dns.assignment).enumerate().map(|(target, host)| {
+            let name = Name { host: host.into(), family: dns.family, logical: dns.logical };
+            let pace = dns.pace;
+            let (resolver, resolved) = (resolver.clone(), resolved.clone());
+            let task = tokio::spawn(async move {
+                keep_resolving(&name, &resolver, pace, |addresses| {
+                    let message = Resolved { cluster, incarnation, target, addresses };
+                    resolved.send(message).is_ok()
+                })
+                .await;
+            });
+            Target { addresses: None, attempted: false, task }
+        });
+        Self { incarnation, targets: targets.collect(), dns: dns.clone() }
     }
 
-    /// Whether these are the targets of `discovery` too: the same names at the same pace. Weights, localities and the rest
-    /// may differ, but must be taken over with [`Targets::adopt`].
-    pub(super) fn serves(&self, discovery: &Discovery) -> bool {
-        match (&self.discovery, discovery) {
-            (
-                Discovery::StrictDns {
-                    assignment,
-                    refresh_rate,
-                    respect_ttl,
-                    family,
-                    failure_refresh,
-                },
-                Discovery::StrictDns {
-                    assignment: new_assignment,
-                    refresh_rate: new_refresh_rate,
-                    respect_ttl: new_respect_ttl,
-                    family: new_family,
-                    failure_refresh: new_failure_refresh,
-                },
-            ) => {
-                (refresh_rate, respect_ttl, family, failure_refresh)
-                    == (new_refresh_rate, new_respect_ttl, new_family, new_failure_refresh)
-                    && names(assignment).eq(names(new_assignment))
-            }
-            _ => false,
-        }
-    }
-
-    /// Takes over what [`Targets::serves`] leaves open.
-    pub(super) fn adopt(&mut self, discovery: &Discovery) {
-        self.discovery = discovery.clone();
+    /// Goes on as the targets of `dns`, if they are the same names at the same pace. Weights, localities and the rest may
+    /// differ.
+    pub(super) fn adopt(self, dns: &Dns) -> Option<Self> {
+        let Dns { assignment, logical, family, pace } = &self.dns;
+        let serves = (*logical, *family, *pace) == (dns.logical, dns.family, dns.pace)
+            && names(assignment).eq(names(&dns.assignment));
+        serves.then(|| Self { dns: dns.clone(), ..self })
     }
 
     /// Takes an answer. Returns whether the addresses changed; `None` if it was not meant for these targets.
@@ -208,17 +164,21 @@ impl Targets {
     /// The assignment with addresses in the place of names; `None` while there are names and none has an answer. Names
     /// without one have no endpoint yet.
     pub(super) fn assignment(&self) -> Option<Arc<LoadAssignment>> {
-        let Discovery::StrictDns { assignment, .. } = &self.discovery else { return None };
         let unanswered = self.targets.iter().all(|target| target.addresses.is_none());
         if unanswered && !self.targets.is_empty() {
             return None;
         }
         let mut targets = self.targets.iter();
-        let mut resolved = LoadAssignment::clone(assignment);
+        let mut resolved = LoadAssignment::clone(&self.dns.assignment);
         for group in &mut resolved.localities {
             let mut endpoints = Vec::with_capacity(group.endpoints.len());
-            for endpoint in group.endpoints.drain(..) {
+            for mut endpoint in group.endpoints.drain(..) {
                 let EndpointAddress::Name { host, port } = &endpoint.address else {
+                    if let EndpointAddress::Ip(address) = &endpoint.address
+                        && endpoint.hostname.is_empty()
+                    {
+                        endpoint.hostname = address.ip().to_string().into();
+                    }
                     endpoints.push(endpoint);
                     continue;
                 };
@@ -250,29 +210,50 @@ fn names(assignment: &LoadAssignment) -> impl Iterator<Item = &str> {
     })
 }
 
+/// A host name, and what of its addresses counts.
+struct Name {
+    host: Box<str>,
+    family: DnsFamily,
+    /// Only the first address counts, and to have none is a failure.
+    logical: bool,
+}
+
+impl Name {
+    async fn resolve(&self, resolver: &Resolver) -> Result<Answer, LookupError> {
+        let mut answer = resolver.resolve(&self.host, self.family).await?;
+        if self.logical {
+            if answer.addresses.is_empty() {
+                return Err("it has no address".to_owned());
+            }
+            answer.addresses.truncate(1);
+        }
+        Ok(answer)
+    }
+}
+
 /// Looks a name up for ever, or until `tell` says that nobody listens.
 async fn keep_resolving(
-    host: &str,
-    family: DnsFamily,
+    name: &Name,
     resolver: &Resolver,
-    pace: Pace,
+    pace: DnsPace,
     tell: impl Fn(Result<Vec<IpAddr>, LookupError>) -> bool,
 ) {
     let mut failures = 0u32;
     loop {
-        let answer = resolver.resolve(host, family).await;
+        let answer = name.resolve(resolver).await;
         let pause = match &answer {
             Ok(answer) => {
                 failures = 0;
-                match pace.respect_ttl && !answer.ttl.is_zero() {
-                    true => answer.ttl,
+                let pause = match pace.respect_ttl && !answer.ttl.is_zero() {
+                    true => answer.ttl.max(pace.min_ttl),
                     false => pace.refresh_rate,
-                }
+                };
+                pause.saturating_add(pace.jitter.mul_f64(fastrand::f64()))
             }
             Err(error) => {
                 // Once an outage, not once an attempt.
                 if failures == 0 {
-                    tracing::warn!(host, error, "host name cannot be resolved");
+                    tracing::warn!(host = %name.host, error, "host name cannot be resolved");
                 }
                 failures = failures.saturating_add(1);
                 match pace.failure_refresh {
@@ -365,7 +346,7 @@ impl Lookup for System {
 
 /// What the hosts file says of a name: nothing else is asked then, so that it works without a network.
 fn from_hosts(hosts: &Hosts, host: &str, family: DnsFamily) -> Option<Vec<IpAddr>> {
-    let name = Name::from_utf8(host).ok()?;
+    let name = RecordName::from_utf8(host).ok()?;
     let of = |kind: RecordType| -> Vec<IpAddr> {
         let found = hosts.lookup_static_host(&Query::query(name.clone(), kind));
         let records = found.iter().flat_map(|found| found.answers());

@@ -24,6 +24,8 @@ pub(crate) mod testing;
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
 pub(crate) use endpoint::{Endpoint, EndpointId, Health};
+pub(crate) use load_balancer::Context;
+pub(crate) use load_balancer::hashing::address_hash;
 pub(crate) use manager::Manager;
 pub(crate) use outlier_detection::Outcome;
 pub(crate) use table::ClusterTable;

@@ -35,6 +35,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         healthy_panic_threshold: 50,
         slow_start: None,
         locality_weighted: false,
+        subsets: None,
         fail_traffic_on_panic: false,
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit: 1 << 20,

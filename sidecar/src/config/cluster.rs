@@ -10,6 +10,7 @@ use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::http_connection_manager::Http2Options;
 use super::load_balancer::{LoadBalancer, SlowStart};
+use super::subset::Subsets;
 use super::tls::UpstreamTls;
 
 /// A validated `envoy.config.cluster.v3.Cluster`.
@@ -29,6 +30,8 @@ pub struct Cluster {
     pub slow_start: Option<SlowStart>,
     /// Traffic is divided among the localities of a priority by their weights.
     pub locality_weighted: bool,
+    /// Endpoints are chosen among those whose metadata are as the route asks.
+    pub subsets: Option<Box<Subsets>>,
     /// In a panic, fail instead of using every host.
     pub fail_traffic_on_panic: bool,
     /// Longest time for a connection to be made, TLS included. Default 5 s.
@@ -81,19 +84,8 @@ pub struct TransportSocketMatch {
 pub enum Discovery {
     /// They stand in the cluster.
     Static(Arc<LoadAssignment>),
-    /// Their host names are resolved, and every address is an endpoint.
-    StrictDns {
-        /// Host names instead of addresses.
-        assignment: Arc<LoadAssignment>,
-        /// Between two lookups. Default 5 s.
-        refresh_rate: Duration,
-        /// Refresh when the record's own time to live is over instead.
-        respect_ttl: bool,
-        /// Which addresses count.
-        family: DnsFamily,
-        /// Between two lookups after a failure: base and maximum of the back-off.
-        failure_refresh: Option<(Duration, Duration)>,
-    },
+    /// Their host names are resolved.
+    Dns(Dns),
     /// They are discovered.
     Eds {
         /// Name of the load assignment.
@@ -101,6 +93,35 @@ pub enum Discovery {
         /// Where it comes from.
         source: ConfigSource,
     },
+}
+
+/// How host names become endpoints.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// Host names instead of addresses.
+    pub assignment: Arc<LoadAssignment>,
+    /// All addresses of a name are one endpoint, which is where the first one leads (LOGICAL_DNS); else every address is one
+    /// (STRICT_DNS).
+    pub logical: bool,
+    /// Which addresses count.
+    pub family: DnsFamily,
+    /// How often they are looked up.
+    pub pace: DnsPace,
+}
+
+/// How often a host name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DnsPace {
+    /// Between two lookups. Default 5 s.
+    pub refresh_rate: Duration,
+    /// When the record's own time to live is over instead.
+    pub respect_ttl: bool,
+    /// But not sooner than after so long. Default 0.
+    pub min_ttl: Duration,
+    /// Later by a random time up to so much, exclusive. Default 0.
+    pub jitter: Duration,
+    /// After a failure: base and maximum of the back-off.
+    pub failure_refresh: Option<(Duration, Duration)>,
 }
 
 /// Envoy's `DnsLookupFamily`.

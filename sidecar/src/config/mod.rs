@@ -32,6 +32,7 @@ pub mod rbac;
 pub mod resource_file;
 pub mod route;
 pub mod secret;
+pub mod subset;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod token_bucket;

@@ -15,6 +15,7 @@ use super::header::HeaderMutations;
 use super::http_filters::FilterOverrides;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
+use super::subset::MetadataCriteria;
 
 /// A validated `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone)]
@@ -177,6 +178,8 @@ pub enum RouteAction {
 pub struct Forward {
     /// Where to.
     pub cluster: ClusterSpecifier,
+    /// What the metadata of the endpoint must hold, for clusters that are divided into subsets.
+    pub metadata_match: Option<Arc<MetadataCriteria>>,
     /// Status for an unknown cluster. Default 503.
     pub cluster_not_found_status: StatusCode,
     /// From the end of the request to the end of the response, retries included; `None` for no limit. Default 15 s.
@@ -230,6 +233,8 @@ pub struct WeightedCluster {
     pub name: Arc<str>,
     /// Its share; the sum over all is more than 0.
     pub weight: u32,
+    /// What the metadata of the endpoint must hold, that of the route included; `None`: as the route says.
+    pub metadata_match: Option<Arc<MetadataCriteria>>,
     /// Mutations.
     pub request_headers: HeaderMutations,
     /// Mutations.

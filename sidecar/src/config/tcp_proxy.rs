@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
+use super::subset::MetadataCriteria;
 
 /// A validated `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
 #[derive(Debug, Clone)]
@@ -11,7 +12,7 @@ pub struct TcpProxy {
     /// `tcp.STAT_PREFIX.…` in statistics.
     pub stat_prefix: Box<str>,
     /// Where connections go: one cluster, or several by weight. Never empty; the weights sum up to more than 0.
-    pub clusters: Vec<(Arc<str>, u32)>,
+    pub clusters: Vec<Target>,
     /// A connection without a byte in either direction for so long is closed; `None` never. Default 1 h.
     pub idle_timeout: Option<Duration>,
     /// A load balancer that chooses by a hash goes by the address of the client; else by chance.
@@ -20,4 +21,15 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Logs of connections.
     pub access_logs: Vec<AccessLog>,
+}
+
+/// One of the clusters that connections go to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Its share.
+    pub weight: u32,
+    /// What the metadata of the endpoint must hold, for clusters that are divided into subsets.
+    pub metadata_match: Option<Arc<MetadataCriteria>>,
 }

@@ -8,6 +8,7 @@ use twox_hash::XxHash64;
 
 use super::matching::RequestView;
 use super::rewrite;
+use crate::cluster::address_hash;
 use crate::config::hash_policy::{HashCookie, HashPolicy, HashSource};
 use crate::config::matcher::MatchedHeader;
 
@@ -39,7 +40,7 @@ impl RequestHash {
             let found = match &policy.source {
                 HashSource::Header { name, rewrite } => header(request, name, rewrite.as_ref()),
                 HashSource::Cookie(wanted) => all.cookie(wanted, request.headers, sender),
-                HashSource::SourceIp => Some(hash(sender.client.to_string().as_bytes())),
+                HashSource::SourceIp => Some(address_hash(sender.client)),
                 HashSource::QueryParameter(name) => {
                     request.query_parameter(name).map(|value| hash(value.as_bytes()))
                 }

@@ -31,8 +31,9 @@ use super::router::{Answer, Refusal};
 use super::timeout::Timer;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
-use crate::cluster::{Outcome, RoutingPriority};
+use crate::cluster::{Context, Outcome, RoutingPriority};
 use crate::config::route::Forward;
+use crate::config::subset::MetadataCriteria;
 use crate::copy;
 use crate::local::ClusterRef;
 use crate::upstream::{Acquired, Failure, Protocol};
@@ -48,6 +49,8 @@ pub(crate) struct Upgrading<'r> {
     pub(crate) https: bool,
     /// The endpoint is chosen by.
     pub(crate) hashed: RequestHash,
+    /// And by what its metadata must hold.
+    pub(crate) metadata: Option<&'r MetadataCriteria>,
 }
 
 /// Forwards an upgrade. There are no retries: the client may have sent more already.
@@ -57,7 +60,7 @@ pub(crate) async fn run(
     request: &mut Parts,
     token: &str,
 ) -> Result<Answer, Refusal> {
-    let Upgrading { connection, cluster, action, priority, https, hashed } = upgrading;
+    let Upgrading { connection, cluster, action, priority, https, hashed, metadata } = upgrading;
     let manager = &connection.manager;
     let default = manager.config.upgrades.iter().find(|upgrade| *upgrade.token == *token);
     let here = action.upgrades.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
@@ -70,8 +73,9 @@ pub(crate) async fn run(
     };
     request.extensions.clear();
 
+    let context = Context { hash: hashed.hash, metadata, ..Context::default() };
     let endpoint = cluster
-        .pick(&cluster.hosts.load(), &[], 0, hashed.hash)
+        .pick(&cluster.hosts.load(), &context)
         .map(|endpoint| connection.local.pools.get(endpoint));
     let Some(pool) = endpoint else { return Err(failures::unavailable()) };
     if let Some(facts) = &mut exchange.facts {

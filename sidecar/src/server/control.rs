@@ -203,7 +203,7 @@ impl Control {
         let manager = &self.data.manager;
         // Names that are still being resolved: requests would find no endpoint.
         let are_resolved = self.bootstrap.clusters.iter().all(|it| {
-            !matches!(it.discovery, config::cluster::Discovery::StrictDns { .. })
+            !matches!(it.discovery, config::cluster::Discovery::Dns(_))
                 || manager.is_initialized(&it.name)
         });
         if self.discovery.phase() < Phase::Ready || !are_resolved {

@@ -129,7 +129,7 @@ pub(super) fn unready(
     let (first, waiting) = discovery.unready();
     let mut all = Vec::new();
     let names = bootstrap.clusters.iter().filter(|cluster| {
-        matches!(cluster.discovery, config::cluster::Discovery::StrictDns { .. })
+        matches!(cluster.discovery, config::cluster::Discovery::Dns(_))
             && !data.manager.is_initialized(&cluster.name)
     });
     let server: Vec<String> = first

@@ -46,8 +46,7 @@ fn tls_problems(bootstrap: &Bootstrap) -> Vec<Rejected> {
     }
     for (index, cluster) in bootstrap.clusters.iter().enumerate() {
         // Resolving names would be serving already.
-        let is_resolved =
-            matches!(cluster.discovery, crate::config::cluster::Discovery::StrictDns { .. });
+        let is_resolved = matches!(cluster.discovery, crate::config::cluster::Discovery::Dns(_));
         if !is_resolved {
             let place = format!("static_resources.clusters[{index}]");
             note(place, manager.set(Arc::clone(cluster), &mut contexts));

@@ -186,7 +186,8 @@ impl ControlPlane {
 
     async fn addresses(&self) -> Result<Vec<Address>, ConnectError> {
         let assignment: &LoadAssignment = match &self.cluster.discovery {
-            Discovery::Static(assignment) | Discovery::StrictDns { assignment, .. } => assignment,
+            Discovery::Static(assignment) => assignment,
+            Discovery::Dns(dns) => &dns.assignment,
             Discovery::Eds { .. } => {
                 return Err(ConnectError::NoEndpoint(Arc::clone(&self.cluster.name)));
             }

@@ -5,6 +5,7 @@
 
 mod loads;
 mod localities;
+mod subsets;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use crate::config::endpoint::{AssignmentPolicy, Locality};
 use loads::share_out;
 use localities::WeightedLocalities;
 pub(crate) use localities::WeightedLocality;
+pub(crate) use subsets::{Step, Subset, SubsetValues, Subsets};
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ pub(crate) struct HostSet {
     pub(crate) priorities: Box<[Priority]>,
     /// Some endpoint starts slowly until then.
     pub(crate) slow_until: Option<Instant>,
-    /// So many requests in a million are dropped before an endpoint is chosen.
-    pub(crate) drop_overload: u32,
+    /// Parts of it, where the cluster is divided into subsets.
+    pub(crate) subsets: Option<Box<Subsets>>,
 }
 
 /// The endpoints of one priority.
@@ -112,28 +114,43 @@ impl HostSet {
             generation: next_generation(),
             priorities: Box::default(),
             slow_until: None,
-            drop_overload: 0,
+            subsets: None,
         }
     }
 
     /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
     /// `config` chooses from.
     pub(super) fn new(members: Vec<Members>, config: &Cluster, policy: AssignmentPolicy) -> Self {
+        let mut whole =
+            Self::part(next_generation(), members, config, policy, config.locality_weighted);
+        if let Some(subsets) = &config.subsets {
+            whole.subsets = Some(Box::new(Subsets::new(&whole, subsets, config, policy)));
+        }
+        whole
+    }
+
+    /// The whole, or a subset of the same generation.
+    fn part(
+        generation: u64,
+        members: Vec<Members>,
+        config: &Cluster,
+        policy: AssignmentPolicy,
+        locality_weighted: bool,
+    ) -> Self {
         let mut priorities: Box<[Priority]> = members.into_iter().map(Priority::new).collect();
         share_out(&mut priorities, policy, config.healthy_panic_threshold.min(100));
         for priority in &mut priorities {
             if config.load_balancer.hashing().is_some() {
-                let shares = priority.shares(config.locality_weighted);
+                let shares = priority.shares(locality_weighted);
                 priority.table = HashTable::new(&config.load_balancer, &shares);
-            } else if config.locality_weighted {
+            } else if locality_weighted {
                 let localities =
                     WeightedLocalities::new(&priority.members(), policy.overprovisioning_factor);
                 priority.weighted = Some(Box::new(localities));
             }
         }
         let slow_until = config.slow_start.and_then(|slow| slow_until(&priorities, slow.window));
-        let drop_overload = policy.drop_overload;
-        Self { generation: next_generation(), priorities, slow_until, drop_overload }
+        Self { generation, priorities, slow_until, subsets: None }
     }
 
     /// The members, to make the next host set from.

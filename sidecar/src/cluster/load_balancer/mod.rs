@@ -1,6 +1,6 @@
 //! How an endpoint is chosen.
 //!
-//! First a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its
+//! Where the cluster is divided into subsets, first one of those, by what the route asks of metadata; then a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its
 //! endpoints, by the cluster's policy: in [`hashing`] by a table that came with the host set, in the others by turns,
 //! loads and chance. What a policy has to remember (a position, a schedule) is kept by each worker for itself, so that
 //! choosing takes no lock and shares no cache line.
@@ -11,23 +11,78 @@ mod least_request;
 mod random;
 mod round_robin;
 mod slow_start;
+mod subset;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use edf::Edf;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, ClusterId};
-use super::endpoint::Endpoint;
-use super::host_set::{HostSet, Hosts, Priority, WeightedLocality};
+use super::endpoint::{Endpoint, EndpointId};
+use super::host_set::{HostSet, Hosts, Priority, Step, WeightedLocality};
 use crate::config::load_balancer::LoadBalancer;
+use crate::config::subset::MetadataCriteria;
+
+/// What of a request an endpoint is chosen by (Envoy's `LoadBalancerContext`).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Context<'a> {
+    /// What a policy that chooses by a hash goes by; without one it draws a hash at random.
+    pub(crate) hash: Option<u64>,
+    /// What the route asks of the endpoint's metadata; counts where the cluster is divided into subsets.
+    pub(crate) metadata: Option<&'a MetadataCriteria>,
+    /// Endpoints that are passed over: those already tried.
+    pub(crate) avoid: &'a [EndpointId],
+    /// So often, that is (`host_selection_retry_max_attempts`); after that one is taken all the same, as in Envoy.
+    pub(crate) attempts: u32,
+}
+
+/// Chooses an endpoint; `None` if none is available.
+pub(super) fn pick<'h>(
+    cluster: &Cluster,
+    hosts: &'h HostSet,
+    context: &Context<'_>,
+) -> Option<&'h Arc<Endpoint>> {
+    match &hosts.subsets {
+        None => pick_of(cluster, hosts, hosts, 0, context),
+        Some(subsets) => subset::pick(cluster, hosts, subsets, context),
+    }
+}
+
+/// Chooses an endpoint of `part`, which is the `whole` or a subset: 0, or its number.
+fn pick_of<'h>(
+    cluster: &Cluster,
+    whole: &HostSet,
+    part: &'h HostSet,
+    number: usize,
+    context: &Context<'_>,
+) -> Option<&'h Arc<Endpoint>> {
+    let hashes = cluster.config.load_balancer.hashing().is_some();
+    let hash = hashes.then(|| context.hash.unwrap_or_else(|| fastrand::u64(..)));
+    let mut chosen = None;
+    for attempt in 0..=context.attempts {
+        let endpoint = match hash {
+            Some(hash) => by_hash(cluster, whole, part, hash, attempt),
+            None => choose(cluster, part, number),
+        }?;
+        chosen = Some(endpoint);
+        if !context.avoid.contains(&endpoint.id) {
+            break;
+        }
+    }
+    chosen
+}
 
 /// Which list of a host set is chosen from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Source {
+    /// The number of the subset; 0: the whole.
+    subset: usize,
     priority: usize,
     kind: SourceKind,
     /// Its index, where only the endpoints of one locality are meant.
@@ -41,18 +96,9 @@ enum SourceKind {
     Degraded,
 }
 
-/// Chooses an endpoint once. `hash` is set for policies that choose by a hash, and only for them; `attempt` counts their
-/// choices for one attempt of a request, from 0.
-pub(super) fn choose<'h>(
-    cluster: &Cluster,
-    hosts: &'h HostSet,
-    hash: Option<u64>,
-    attempt: u32,
-) -> Option<&'h Arc<Endpoint>> {
-    if let Some(hash) = hash {
-        return by_hash(cluster, hosts, hash, attempt);
-    }
-    let mut source = source(cluster, hosts, fastrand::u64(..))?;
+/// Chooses an endpoint once, for a policy that does not go by a hash.
+fn choose<'h>(cluster: &Cluster, hosts: &'h HostSet, subset: usize) -> Option<&'h Arc<Endpoint>> {
+    let mut source = source(cluster, hosts, subset, fastrand::u64(..))?;
     let priority = hosts.priorities.get(source.priority)?;
     let hosts_of_source = match by_locality(cluster.id, hosts, priority, &mut source) {
         Some(locality) => &locality.hosts,
@@ -126,9 +172,11 @@ fn by_locality<'h>(
 }
 
 /// Chooses by the table of the priority to which the hash belongs. It has healthy endpoints only, or all in a panic: as in
-/// Envoy, degraded ones get nothing, and nothing fails in a panic.
+/// Envoy, degraded ones get nothing, and nothing fails in a panic. `attempt` counts the choices for one attempt of a request,
+/// from 0.
 fn by_hash<'h>(
     cluster: &Cluster,
+    whole: &HostSet,
     hosts: &'h HostSet,
     hash: u64,
     attempt: u32,
@@ -140,7 +188,7 @@ fn by_hash<'h>(
     }
     match &priority.table {
         Some(table) => table.choose_within_bounds(hash, attempt, || {
-            hosts.endpoints().map(|endpoint| u64::from(endpoint.active())).sum()
+            whole.endpoints().map(|endpoint| u64::from(endpoint.active())).sum()
         }),
         // The cluster's policy changed just now: its table comes with the next host set.
         None => random::pick(&priority.healthy.list),
@@ -163,16 +211,16 @@ fn priority_by_load(hosts: &HostSet, random: u64) -> Option<(usize, SourceKind)>
 }
 
 /// A priority by its load, and which of its lists. `None`: traffic fails rather than panics.
-fn source(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Source> {
+fn source(cluster: &Cluster, hosts: &HostSet, subset: usize, random: u64) -> Option<Source> {
     let (priority, kind) = priority_by_load(hosts, random)?;
     if hosts.priorities.get(priority)?.panic {
         cluster.stats.local().lb_healthy_panic.inc();
         if cluster.config.fail_traffic_on_panic {
             return None;
         }
-        return Some(Source { priority, kind: SourceKind::All, locality: None });
+        return Some(Source { subset, priority, kind: SourceKind::All, locality: None });
     }
-    Some(Source { priority, kind, locality: None })
+    Some(Source { subset, priority, kind, locality: None })
 }
 
 /// Chooses by weight, with the schedule of this worker.
@@ -193,6 +241,9 @@ fn weighted<'h>(
     hosts.list.get(at)
 }
 
+/// A worker remembers for so many routes of a cluster which subsets they come to.
+const MOST_REMEMBERED: usize = 4096;
+
 /// What this worker remembers of a cluster.
 #[derive(Default)]
 struct State {
@@ -202,6 +253,8 @@ struct State {
     schedules: Vec<(Source, Edf)>,
     /// Schedules of localities, likewise.
     localities: Vec<(Source, Edf)>,
+    /// What subsets routes come to, by the number of what they ask, likewise.
+    subset_steps: HashMap<Option<u64>, SmallVec<[Step; 1]>>,
     generation: u64,
 }
 
@@ -248,11 +301,27 @@ impl State {
         find_or_make(&mut self.localities, source, make)
     }
 
+    /// Where a route's requests may go, looked up if that is not known for this host set.
+    fn subset_steps(
+        &mut self,
+        generation: u64,
+        criteria: Option<u64>,
+        look_up: impl FnOnce() -> SmallVec<[Step; 1]>,
+    ) -> &SmallVec<[Step; 1]> {
+        self.follow(generation);
+        if self.subset_steps.len() >= MOST_REMEMBERED {
+            // Routes that are gone are in there as well.
+            self.subset_steps.clear();
+        }
+        self.subset_steps.entry(criteria).or_insert_with(look_up)
+    }
+
     /// Forgets what belonged to another host set.
     fn follow(&mut self, generation: u64) {
         if self.generation != generation {
             self.schedules.clear();
             self.localities.clear();
+            self.subset_steps.clear();
             self.generation = generation;
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::cluster::Context;
 use crate::cluster::circuit_breaker::Breaker;
 use crate::cluster::cluster::{Cluster, ClusterId};
 use crate::cluster::host_set::{HostSet, Members};
@@ -30,6 +31,7 @@ pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>
         tls_stats: None,
         updates: Arc::new(Sharded::new(1)),
         hosts: Arc::new(ArcSwap::from_pointee(hosts)),
+        drop_overload: Arc::default(),
         detector: None,
         config: Arc::new(config),
     }
@@ -46,7 +48,7 @@ fn counts(cluster: &Cluster, n: usize, ports: usize) -> Vec<usize> {
     let mut counts = vec![0; ports];
     let hosts = cluster.hosts.load();
     for _ in 0..n {
-        let chosen = cluster.pick(&hosts, &[], 0, None).unwrap();
+        let chosen = cluster.pick(&hosts, &Context::default()).unwrap();
         counts[usize::from(chosen.address.port())] += 1;
     }
     counts
@@ -82,7 +84,7 @@ fn round_robin_rotates_from_anywhere_and_goes_on_over_a_new_host_set() {
     let cluster = with_policy(LoadBalancer::RoundRobin, &[1; 4]);
     let pick = || {
         let hosts = cluster.hosts.load();
-        cluster.pick(&hosts, &[], 0, None).unwrap().address.port()
+        cluster.pick(&hosts, &Context::default()).unwrap().address.port()
     };
     let first: Vec<_> = (0..6).map(|_| pick()).collect();
     assert!(first.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 4), "{first:?}");
@@ -172,9 +174,16 @@ fn an_endpoint_to_avoid_is_passed_over_but_taken_when_attempts_run_out() {
     let hosts = cluster.hosts.load();
     let all: Vec<_> = hosts.endpoints().map(|endpoint| endpoint.id).collect();
     for _ in 0..10 {
-        let chosen = cluster.pick(&hosts, &all[..2], 2, None).unwrap();
+        let chosen = cluster
+            .pick(&hosts, &Context { avoid: &all[..2], attempts: 2, ..Context::default() })
+            .unwrap();
         assert_eq!(chosen.id, all[2]);
-        assert!(cluster.pick(&hosts, &all, 5, None).is_some(), "nobody is left: the last one");
+        assert!(
+            cluster
+                .pick(&hosts, &Context { avoid: &all, attempts: 5, ..Context::default() })
+                .is_some(),
+            "nobody is left: the last one"
+        );
     }
 }
 
@@ -198,7 +207,11 @@ fn traffic_fails_instead_of_panicking_if_configured() {
     let hosts = vec![members(0, &[(1, HealthStatus::Unhealthy)])];
     let config = config::cluster::Cluster { fail_traffic_on_panic: true, ..config("c") };
     let cluster = cluster(config, hosts);
-    assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
+    assert!(
+        cluster
+            .pick(&cluster.hosts.load(), &Context { attempts: 3, ..Context::default() })
+            .is_none()
+    );
 }
 
 #[test]
@@ -206,9 +219,17 @@ fn with_panic_turned_off_nobody_healthy_means_nobody() {
     let hosts = vec![members(0, &[(1, HealthStatus::Unhealthy)])];
     let config = config::cluster::Cluster { healthy_panic_threshold: 0, ..config("c") };
     let cluster = cluster(config, hosts);
-    assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
+    assert!(
+        cluster
+            .pick(&cluster.hosts.load(), &Context { attempts: 3, ..Context::default() })
+            .is_none()
+    );
     cluster.hosts.store(Arc::new(HostSet::empty()));
-    assert!(cluster.pick(&cluster.hosts.load(), &[], 3, None).is_none());
+    assert!(
+        cluster
+            .pick(&cluster.hosts.load(), &Context { attempts: 3, ..Context::default() })
+            .is_none()
+    );
 }
 
 #[test]

@@ -21,11 +21,10 @@ impl Manager {
                 // A cluster whose kind of discovery changed, or whose endpoints are not here yet, keeps what it has.
                 known.or_else(|| entry.assignment.clone())
             }
-            Discovery::StrictDns { .. } => {
+            Discovery::Dns(dns) => {
                 if entry.dns.is_none() {
-                    let resolved = self.resolved.0.clone();
-                    entry.dns =
-                        dns::Targets::start(id, &config.discovery, &self.resolver, resolved);
+                    let resolved = &self.resolved.0;
+                    entry.dns = Some(dns::Targets::start(id, dns, &self.resolver, resolved));
                 }
                 entry
                     .dns
@@ -71,12 +70,8 @@ impl Manager {
         let updates = entry.cluster.updates.local();
         updates.update_attempt.inc();
         match &resolved.addresses {
-            Ok(addresses) => {
-                updates.update_success.inc();
-                if addresses.is_empty() {
-                    updates.update_empty.inc();
-                }
-            }
+            // That there is no address is not counted as an empty update, in Envoy either.
+            Ok(_) => updates.update_success.inc(),
             Err(_) => updates.update_failure.inc(),
         }
         let changed = targets.take(resolved)?;

@@ -29,6 +29,11 @@ impl Source for Membership {
         gauge("membership_excluded", excluded.count() as u64);
         let heaviest = hosts.endpoints().map(|endpoint| endpoint.weight()).max();
         gauge("max_host_weight", heaviest.unwrap_or(0).into());
+        let subsets = hosts.subsets.as_deref();
+        gauge("lb_subsets_active", subsets.map_or(0, |subsets| subsets.selected().len() as u64));
+        if let Some(subsets) = subsets {
+            gauge("lb_subsets_single_host_per_subset_duplicate", subsets.duplicates);
+        }
         if let Some(evenness) = hosts.evenness() {
             if let Some(size) = evenness.size {
                 gauge("ring_hash_lb.size", size);

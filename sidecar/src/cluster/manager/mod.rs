@@ -19,6 +19,7 @@ mod update;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ use super::circuit_breaker::BreakerGauges;
 use super::cluster::{Cluster, ClusterId};
 use super::dns;
 use super::endpoint::Endpoint;
-use super::host_set::{HostSet, Members};
+use super::host_set::{HostSet, Members, SubsetValues};
 use super::outlier_detection::Detected;
 use super::table::ClusterTable;
 use crate::config::cluster::OutlierDetection;
@@ -177,8 +178,26 @@ impl Entry {
     /// Makes a new host set, by the health of this moment.
     fn swap_hosts(&self, members: Vec<Members>) {
         let policy = self.assignment.as_ref().map(|assignment| assignment.policy);
-        let hosts = HostSet::new(members, &self.cluster.config, policy.unwrap_or_default());
+        let policy = policy.unwrap_or_default();
+        let hosts = HostSet::new(members, &self.cluster.config, policy);
+        if hosts.subsets.is_some() {
+            self.count_subsets(&hosts);
+        }
+        self.cluster.drop_overload.store(policy.drop_overload, Relaxed);
         self.cluster.hosts.store(Arc::new(hosts));
+    }
+
+    /// Counts which subsets come and go.
+    fn count_subsets(&self, next: &HostSet) {
+        fn values(hosts: &HostSet) -> impl Iterator<Item = &SubsetValues> {
+            hosts.subsets.iter().flat_map(|subsets| subsets.selected())
+        }
+        let before = self.cluster.hosts.load();
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+            (values(&before).collect(), values(next).collect());
+        let cells = self.cluster.stats.local();
+        cells.lb_subsets_created.add(new.difference(&old).count() as u64);
+        cells.lb_subsets_removed.add(old.difference(&new).count() as u64);
     }
 
     fn outlier_config(&self) -> Option<&OutlierDetection> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Manager;
+use crate::cluster::Context;
 use crate::cluster::Outcome;
 use crate::cluster::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, Health};
@@ -142,7 +143,10 @@ async fn a_removed_cluster_lets_its_endpoints_go() {
     manager.remove("c");
     assert!(manager.get("c").is_none() && !manager.is_initialized("c"));
     assert_eq!(manager.take_gone().len(), 2);
-    assert!(cluster.pick(&cluster.hosts.load(), &[], 0, None).is_none(), "new picks fail at once");
+    assert!(
+        cluster.pick(&cluster.hosts.load(), &Context::default()).is_none(),
+        "new picks fail at once"
+    );
 }
 
 #[tokio::test]

@@ -107,6 +107,9 @@ impl Manager {
             || Arc::new(ArcSwap::from_pointee(HostSet::empty())),
             |previous| Arc::clone(&previous.cluster.hosts),
         );
+        let drop_overload = previous
+            .as_ref()
+            .map_or_else(Arc::default, |previous| Arc::clone(&previous.cluster.drop_overload));
         let breaker_gauges = match &previous {
             Some(previous) if !renamed => Arc::clone(&previous.breaker_gauges),
             _ => Arc::new(BreakerGauges(Arc::clone(&breakers))),
@@ -125,6 +128,7 @@ impl Manager {
             tls_stats,
             updates,
             hosts,
+            drop_overload,
             breakers,
             detector,
             config,
@@ -139,10 +143,10 @@ impl Manager {
                 if interval(&previous.cluster.config) != interval(&cluster.config) {
                     ejections.restart(now);
                 }
-                let mut dns = previous.dns.filter(|dns| dns.serves(&cluster.config.discovery));
-                if let Some(dns) = &mut dns {
-                    dns.adopt(&cluster.config.discovery);
-                }
+                let dns = match &cluster.config.discovery {
+                    Discovery::Dns(config) => previous.dns.and_then(|dns| dns.adopt(config)),
+                    Discovery::Static(_) | Discovery::Eds { .. } => None,
+                };
                 (previous.assignment, dns, ejections, previous.initialized)
             }
             None => (None, None, Ejections::new(now), false),

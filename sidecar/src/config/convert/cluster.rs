@@ -3,37 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
-    self as parts, ClusterDiscoveryType, DiscoveryType, DnsLookupFamily,
+    self as parts, ClusterDiscoveryType, DiscoveryType,
 };
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use outrigger_proto::google::protobuf::Duration as DurationProto;
+use outrigger_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 
 use crate::config::Problems;
 use crate::config::cluster::{
-    Cluster, Discovery, DnsFamily, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
+    Cluster, Discovery, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
 };
 use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
 use crate::config::tls::UpstreamTls;
 
 use super::common::{
-    boolean, duration, enumeration, fingerprint, json_object, number, optional, positive_duration,
-    required, text, unsupported,
+    boolean, enumeration, fingerprint, json_object, number, optional, positive_duration, required,
+    text, unknown_type, unpack, unsupported,
 };
 use super::common_lb::{self, Common};
 use super::endpoint::{self, Hosts};
 use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
-use super::{buffer_limit, circuit_breakers, config_source, metadata, outlier_detection, tls};
+use super::{
+    buffer_limit, circuit_breakers, config_source, dns, metadata, outlier_detection, subset, tls,
+};
 
 /// A connection has to be there within this time where nothing is set.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two lookups of a name where nothing is set.
-const DEFAULT_DNS_REFRESH: Duration = Duration::from_secs(5);
-/// Envoy refuses lookups more often than this.
-const MIN_DNS_REFRESH: Duration = Duration::from_millis(1);
 
 /// A cluster.
 #[allow(clippy::too_many_lines)] // one field after the other, as in the proto
@@ -94,8 +93,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     } = proto;
     unsupported!(problems;
         transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks,
-        dns_jitter, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-        upstream_bind_config, lb_subset_config, filters, lrs_server, lrs_report_endpoint_metrics,
+        dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+        upstream_bind_config, filters, lrs_server, lrs_report_endpoint_metrics,
         upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     if !boolean(wait_for_warm_on_init, true) {
@@ -106,10 +105,11 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         close_connections_on_host_health_failure,
     );
     let name = text(problems, "name", name);
-    let dns = Dns {
+    let dns = dns::Legacy {
         refresh_rate: dns_refresh_rate,
         failure_refresh_rate: dns_failure_refresh_rate,
         respect_ttl: respect_dns_ttl,
+        jitter: dns_jitter,
         family: dns_lookup_family,
     };
     let discovery = discovery(
@@ -123,6 +123,14 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     let Common { healthy_panic_threshold, localities, consistent_hashing } =
         common_lb::convert(problems, common_lb_config);
     let use_hostname = consistent_hashing.use_hostname;
+    if load_balancing_policy.is_some() && lb_subset_config.is_some() {
+        problems.reject_field(
+            "lb_subset_config",
+            "does not go with load_balancing_policy: use its policy envoy.load_balancing_policies.subset",
+        );
+    }
+    let subsets = problems
+        .field("lb_subset_config", |problems| subset::convert_legacy(problems, lb_subset_config));
     let chosen = match load_balancing_policy {
         // The list counts before the enumeration, as in Envoy, and so do its settings.
         Some(list) => problems
@@ -135,10 +143,10 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
             consistent_hashing,
         ),
     };
-    if use_hostname && !matches!(discovery, None | Some(Discovery::StrictDns { .. })) {
+    if use_hostname && !matches!(discovery, None | Some(Discovery::Dns(_))) {
         problems.reject_field(
             "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing",
-            "set on a cluster that is not of type STRICT_DNS",
+            "set on a cluster that is not of type STRICT_DNS or LOGICAL_DNS",
         );
     }
     let connect_timeout = positive_duration(problems, "connect_timeout", connect_timeout)
@@ -183,7 +191,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
     });
-    let Chosen { mut load_balancer, localities, slow_start } = chosen?;
+    let Chosen { mut load_balancer, localities, slow_start, subsets: of_policy } = chosen?;
     if let Some(hashing) = load_balancer.hashing_mut()
         && hashing.hash_policy.is_empty()
     {
@@ -198,6 +206,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         fail_traffic_on_panic: localities.fail_traffic_on_panic,
         slow_start,
         locality_weighted: localities.weighted,
+        subsets: of_policy.or(subsets),
         connect_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
         transport,
@@ -219,33 +228,24 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     Some(cluster)
 }
 
-struct Dns {
-    refresh_rate: Option<DurationProto>,
-    failure_refresh_rate: Option<parts::RefreshRate>,
-    respect_ttl: bool,
-    family: i32,
-}
-
 fn discovery(
     problems: &mut Problems,
     name: &str,
     kind: Option<ClusterDiscoveryType>,
     assignment: Option<ClusterLoadAssignment>,
     eds: Option<parts::EdsClusterConfig>,
-    dns: Dns,
+    dns: dns::Legacy,
 ) -> Option<Discovery> {
     let kind = match kind {
         // Unset, it is the first of the enumeration.
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => enumeration(problems, "type", kind)?,
         Some(ClusterDiscoveryType::ClusterType(kind)) => {
-            problems.field("cluster_type", |problems| {
-                problems.reject(format!(
-                    "{:?} is not supported by this version of Outrigger: use type STATIC, STRICT_DNS or EDS",
-                    kind.name
-                ));
-            });
-            return None;
+            if eds.is_some() {
+                problems
+                    .reject_field("eds_cluster_config", "set on a cluster that is not of type EDS");
+            }
+            return extension(problems, kind, assignment);
         }
     };
     if kind != DiscoveryType::Eds && eds.is_some() {
@@ -264,7 +264,12 @@ fn discovery(
             };
             Some(Discovery::Static(assignment))
         }
-        DiscoveryType::StrictDns => strict_dns(problems, assignment, dns),
+        DiscoveryType::StrictDns => {
+            dns::legacy(problems, assignment, dns, false).map(Discovery::Dns)
+        }
+        DiscoveryType::LogicalDns => {
+            dns::legacy(problems, assignment, dns, true).map(Discovery::Dns)
+        }
         DiscoveryType::Eds => {
             if assignment.is_some() {
                 problems.reject_field("load_assignment", "set on a cluster of type EDS");
@@ -272,14 +277,47 @@ fn discovery(
             let config = required(problems, "eds_cluster_config", eds)?;
             problems.field("eds_cluster_config", |problems| eds_config(problems, name, config))
         }
-        DiscoveryType::LogicalDns | DiscoveryType::OriginalDst => {
+        DiscoveryType::OriginalDst => {
             problems.reject_field(
                 "type",
                 format!(
-                    "{} is not supported by this version of Outrigger: STATIC, STRICT_DNS, EDS",
+                    "{} is not supported by this version of Outrigger: STATIC, STRICT_DNS, LOGICAL_DNS, EDS",
                     kind.as_str_name()
                 ),
             );
+            None
+        }
+    }
+}
+
+/// The field `cluster_type`.
+fn extension(
+    problems: &mut Problems,
+    kind: parts::CustomClusterType,
+    assignment: Option<ClusterLoadAssignment>,
+) -> Option<Discovery> {
+    let parts::CustomClusterType { name, typed_config } = kind;
+    match typed_config {
+        Some(config) if any::holds::<DnsCluster>(&config) => {
+            let config = problems.field("cluster_type", |problems| {
+                problems.field("typed_config", |problems| unpack(problems, &config))
+            })?;
+            dns::typed(problems, assignment, config).map(Discovery::Dns)
+        }
+        Some(config) => {
+            problems.field("cluster_type", |problems| {
+                problems.field("typed_config", |problems| {
+                    unknown_type(problems, &config, &["DnsCluster"]);
+                });
+            });
+            None
+        }
+        None => {
+            problems.field("cluster_type", |problems| {
+                problems.reject(format!(
+                    "{name:?} without a typed_config is not supported by this version of Outrigger: use type STATIC, STRICT_DNS, LOGICAL_DNS or EDS"
+                ));
+            });
             None
         }
     }
@@ -294,50 +332,6 @@ fn inline(
     Some(Arc::new(
         problems.field("load_assignment", |problems| endpoint::convert(problems, proto, hosts)),
     ))
-}
-
-fn strict_dns(
-    problems: &mut Problems,
-    assignment: Option<ClusterLoadAssignment>,
-    dns: Dns,
-) -> Option<Discovery> {
-    let assignment = inline(problems, assignment, Hosts::Names);
-    let refresh_rate = duration(problems, "dns_refresh_rate", dns.refresh_rate);
-    if refresh_rate.is_some_and(|rate| rate < MIN_DNS_REFRESH) {
-        problems.reject_field("dns_refresh_rate", "must be 1 ms or more");
-    }
-    let family = match enumeration(problems, "dns_lookup_family", dns.family)? {
-        DnsLookupFamily::Auto => DnsFamily::Auto,
-        DnsLookupFamily::V4Only => DnsFamily::V4Only,
-        DnsLookupFamily::V6Only => DnsFamily::V6Only,
-        DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
-        DnsLookupFamily::All => DnsFamily::All,
-    };
-    let failure_refresh = dns.failure_refresh_rate.and_then(|proto| {
-        problems.field("dns_failure_refresh_rate", |problems| failure_refresh(problems, proto))
-    });
-    Some(Discovery::StrictDns {
-        assignment: assignment?,
-        refresh_rate: refresh_rate.unwrap_or(DEFAULT_DNS_REFRESH),
-        respect_ttl: dns.respect_ttl,
-        family,
-        failure_refresh,
-    })
-}
-
-fn failure_refresh(
-    problems: &mut Problems,
-    proto: parts::RefreshRate,
-) -> Option<(Duration, Duration)> {
-    let parts::RefreshRate { base_interval, max_interval } = proto;
-    let base = required(problems, "base_interval", base_interval)?;
-    let base = positive_duration(problems, "base_interval", Some(base))?;
-    let max = positive_duration(problems, "max_interval", max_interval)
-        .unwrap_or_else(|| base.saturating_mul(10));
-    if max < base {
-        problems.reject_field("max_interval", "must not be less than base_interval");
-    }
-    Some((base, max))
 }
 
 fn eds_config(

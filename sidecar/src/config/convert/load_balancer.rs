@@ -12,15 +12,17 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Mag
 use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
 use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use outrigger_proto::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use outrigger_proto::google::protobuf::{Any, UInt32Value};
 
 use crate::config::Problems;
 use crate::config::load_balancer::{ConsistentHashing, LoadBalancer, SlowStart};
+use crate::config::subset::Subsets;
 
 use super::common::{boolean, enumeration, number_in, required, unknown_type, unpack};
 use super::common_lb::{self, Localities};
-use super::{consistent_hashing, slow_start};
+use super::{consistent_hashing, slow_start, subset};
 
 /// Candidates that are compared where nothing is set.
 const DEFAULT_CHOICES: u32 = 2;
@@ -32,6 +34,7 @@ pub(super) struct Chosen {
     pub(super) load_balancer: LoadBalancer,
     pub(super) localities: Localities,
     pub(super) slow_start: Option<SlowStart>,
+    pub(super) subsets: Option<Box<Subsets>>,
 }
 
 /// The field `lb_policy` with its settings.
@@ -96,7 +99,7 @@ pub(super) fn of_enumeration(
             return None;
         }
     };
-    Some(Chosen { load_balancer, localities, slow_start })
+    Some(Chosen { load_balancer, localities, slow_start, subsets: None })
 }
 
 fn least_request(
@@ -151,7 +154,15 @@ pub(super) fn first_known(
             unknown_type(
                 problems,
                 &config,
-                &["LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev", "WrrLocality"],
+                &[
+                    "LeastRequest",
+                    "RoundRobin",
+                    "Random",
+                    "RingHash",
+                    "Maglev",
+                    "WrrLocality",
+                    "Subset",
+                ],
             );
         }),
     }
@@ -165,11 +176,16 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<RingHash>(config)
         || any::holds::<Maglev>(config)
         || any::holds::<WrrLocality>(config)
+        || any::holds::<Subset>(config)
 }
 
 fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
-    let plain =
-        |(load_balancer, localities)| Chosen { load_balancer, localities, slow_start: None };
+    let plain = |(load_balancer, localities)| Chosen {
+        load_balancer,
+        localities,
+        slow_start: None,
+        subsets: None,
+    };
     if any::holds::<LeastRequest>(config) {
         let LeastRequest {
             choice_count,
@@ -185,13 +201,14 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
             method == Some(SelectionMethod::FullScan) || boolean(enable_full_scan, false);
         let localities = common_lb::localities(problems, locality_lb_config);
         let load_balancer = least_request(problems, choice_count, active_request_bias, full_scan)?;
-        return Some(Chosen { load_balancer, localities, slow_start });
+        return Some(Chosen { load_balancer, localities, slow_start, subsets: None });
     }
     if any::holds::<RoundRobin>(config) {
         let RoundRobin { slow_start_config, locality_lb_config } = unpack(problems, config)?;
         let slow_start = slow_start::convert(problems, slow_start_config);
         let localities = common_lb::localities(problems, locality_lb_config);
-        return Some(Chosen { load_balancer: LoadBalancer::RoundRobin, localities, slow_start });
+        let load_balancer = LoadBalancer::RoundRobin;
+        return Some(Chosen { load_balancer, localities, slow_start, subsets: None });
     }
     if any::holds::<RingHash>(config) {
         let config = unpack(problems, config)?;
@@ -200,6 +217,10 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
     if any::holds::<Maglev>(config) {
         let config = unpack(problems, config)?;
         return consistent_hashing::maglev_extension(problems, config).map(plain);
+    }
+    if any::holds::<Subset>(config) {
+        let config = unpack(problems, config)?;
+        return subset::extension(problems, config);
     }
     if any::holds::<WrrLocality>(config) {
         let WrrLocality { endpoint_picking_policy } = unpack(problems, config)?;

@@ -24,6 +24,7 @@ mod config_source;
 mod consistent_hashing;
 mod data_source;
 mod discovery;
+mod dns;
 mod endpoint;
 mod extensions;
 mod filter_chain_match;
@@ -49,6 +50,7 @@ mod route;
 mod route_action;
 mod secret;
 mod slow_start;
+mod subset;
 mod tcp_proxy;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What a route does: forward, redirect, or answer by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,12 +24,13 @@ use crate::config::route::{
     ClusterSpecifier, Forward, HostRewrite, MaxStreamDuration, PathRewrite, Redirect, RouteAction,
     RoutingPriority, WeightedCluster,
 };
+use crate::config::subset::MetadataCriteria;
 
 use super::common::{
     boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
     unsupported,
 };
-use super::{data_source, filter_overrides, hash_policy, header, matcher, retry};
+use super::{data_source, filter_overrides, hash_policy, header, matcher, retry, subset};
 
 /// A route's timeout where it does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -67,7 +69,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         host_rewrite_specifier,
     } = proto;
     unsupported!(problems;
-        metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
+        path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
         retry_policy_typed_config, request_mirror_policies, rate_limits, cors, max_grpc_timeout,
         grpc_timeout_offset, internal_redirect_policy, hedge_policy);
     if enumeration(problems, "internal_redirect_action", internal_redirect_action)
@@ -90,7 +92,8 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         Some(RoutingPriorityProto::High) => RoutingPriority::High,
         Some(RoutingPriorityProto::Default) | None => RoutingPriority::Default,
     };
-    let cluster = cluster(problems, cluster_specifier);
+    let metadata_match = subset::criteria(metadata_match, None);
+    let cluster = cluster(problems, cluster_specifier, metadata_match.as_ref());
     let timeout = limit(problems, "timeout", timeout, Some(DEFAULT_TIMEOUT));
     let idle_timeout = duration(problems, "idle_timeout", idle_timeout);
     let max_stream_duration = max_stream_duration.map(|proto| stream_duration(problems, proto));
@@ -101,6 +104,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     let hash_policy = hash_policy::convert(problems, hash_policy);
     Some(Forward {
         cluster: cluster?,
+        metadata_match,
         cluster_not_found_status,
         timeout,
         idle_timeout,
@@ -115,7 +119,11 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     })
 }
 
-fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<ClusterSpecifier> {
+fn cluster(
+    problems: &mut Problems,
+    proto: Option<ClusterProto>,
+    metadata_match: Option<&Arc<MetadataCriteria>>,
+) -> Option<ClusterSpecifier> {
     match proto {
         None => {
             problems.reject("one of cluster, cluster_header, weighted_clusters is required");
@@ -124,9 +132,10 @@ fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<Clust
         Some(ClusterProto::Cluster(name)) => {
             Some(ClusterSpecifier::Cluster(text(problems, "cluster", name).into()))
         }
-        Some(ClusterProto::WeightedClusters(proto)) => {
-            problems.field("weighted_clusters", |problems| weighted_clusters(problems, proto))
-        }
+        Some(ClusterProto::WeightedClusters(proto)) => problems
+            .field("weighted_clusters", |problems| {
+                weighted_clusters(problems, proto, metadata_match)
+            }),
         Some(ClusterProto::ClusterHeader(name)) => {
             header_name(problems, "cluster_header", &name).map(ClusterSpecifier::Header)
         }
@@ -144,6 +153,7 @@ fn cluster(problems: &mut Problems, proto: Option<ClusterProto>) -> Option<Clust
 fn weighted_clusters(
     problems: &mut Problems,
     proto: proto::WeightedCluster,
+    metadata_match: Option<&Arc<MetadataCriteria>>,
 ) -> Option<ClusterSpecifier> {
     let proto::WeightedCluster {
         clusters,
@@ -166,7 +176,9 @@ fn weighted_clusters(
         .into_iter()
         .enumerate()
         .filter_map(|(index, proto)| {
-            problems.element("clusters", index, |problems| weighted_cluster(problems, proto))
+            problems.element("clusters", index, |problems| {
+                weighted_cluster(problems, proto, metadata_match)
+            })
         })
         .collect();
     let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
@@ -178,7 +190,11 @@ fn weighted_clusters(
     Some(ClusterSpecifier::Weighted(clusters))
 }
 
-fn weighted_cluster(problems: &mut Problems, proto: ClusterWeight) -> Option<WeightedCluster> {
+fn weighted_cluster(
+    problems: &mut Problems,
+    proto: ClusterWeight,
+    of_route: Option<&Arc<MetadataCriteria>>,
+) -> Option<WeightedCluster> {
     let ClusterWeight {
         name,
         cluster_header,
@@ -191,7 +207,8 @@ fn weighted_cluster(problems: &mut Problems, proto: ClusterWeight) -> Option<Wei
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    unsupported!(problems; cluster_header, metadata_match);
+    unsupported!(problems; cluster_header);
+    let metadata_match = subset::criteria(metadata_match, of_route);
     let name = text(problems, "name", name);
     let host_rewrite = match host_rewrite_specifier {
         None => None,
@@ -202,6 +219,7 @@ fn weighted_cluster(problems: &mut Problems, proto: ClusterWeight) -> Option<Wei
     Some(WeightedCluster {
         name: name.into(),
         weight: number(weight).unwrap_or(0),
+        metadata_match,
         request_headers: header::mutations(
             problems,
             "request",

@@ -11,10 +11,11 @@ use outrigger_proto::envoy::r#type::v3::HashPolicy;
 use outrigger_proto::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 
 use crate::config::Problems;
-use crate::config::tcp_proxy::TcpProxy;
+use crate::config::subset::MetadataCriteria;
+use crate::config::tcp_proxy::{Target, TcpProxy};
 
-use super::access_log;
 use super::common::{boolean, enumeration, limit, number_in, text, unsupported};
+use super::{access_log, subset};
 
 /// How long a connection may be idle where the configuration does not say.
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
@@ -46,7 +47,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
         cluster_specifier,
     } = proto;
     unsupported!(problems;
-        on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
+        on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
         tunneling_config, max_downstream_connection_duration,
         max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
@@ -60,13 +61,16 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
         problems.unsupported("upstream_connect_mode", true);
     }
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    let metadata_match = subset::criteria(metadata_match, None);
     let clusters = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
-            Some(vec![(Arc::from(text(problems, "cluster", name)), 1)])
+            let cluster = Arc::from(text(problems, "cluster", name));
+            Some(vec![Target { cluster, weight: 1, metadata_match }])
         }
-        Some(ClusterSpecifier::WeightedClusters(proto)) => {
-            problems.field("weighted_clusters", |problems| weighted(problems, proto))
-        }
+        Some(ClusterSpecifier::WeightedClusters(proto)) => problems
+            .field("weighted_clusters", |problems| {
+                weighted(problems, proto, metadata_match.as_ref())
+            }),
         None => {
             problems.reject("one of cluster, weighted_clusters is required");
             None
@@ -107,7 +111,11 @@ fn hashes_source_ip(problems: &mut Problems, protos: Vec<HashPolicy>) -> bool {
     })
 }
 
-fn weighted(problems: &mut Problems, proto: WeightedCluster) -> Option<Vec<(Arc<str>, u32)>> {
+fn weighted(
+    problems: &mut Problems,
+    proto: WeightedCluster,
+    of_proxy: Option<&Arc<MetadataCriteria>>,
+) -> Option<Vec<Target>> {
     let WeightedCluster { clusters } = proto;
     if clusters.is_empty() {
         problems.reject_field("clusters", "must have at least one entry");
@@ -119,15 +127,17 @@ fn weighted(problems: &mut Problems, proto: WeightedCluster) -> Option<Vec<(Arc<
         .map(|(index, proto)| {
             problems.element("clusters", index, |problems| {
                 let ClusterWeight { name, weight, metadata_match } = proto;
-                unsupported!(problems; metadata_match);
+                let metadata_match =
+                    subset::criteria(metadata_match, of_proxy).or_else(|| of_proxy.cloned());
                 if weight == 0 {
                     problems.reject_field("weight", "must be at least 1");
                 }
-                (Arc::from(text(problems, "name", name)), weight)
+                let cluster = Arc::from(text(problems, "name", name));
+                Target { cluster, weight, metadata_match }
             })
         })
         .collect::<Vec<_>>();
-    let sum: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let sum: u64 = clusters.iter().map(|target| u64::from(target.weight)).sum();
     if sum > u64::from(u32::MAX) {
         problems.reject_field("clusters", format!("the weights sum up to {sum}: too much"));
     }

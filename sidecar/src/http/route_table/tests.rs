@@ -172,6 +172,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
                 .map(|(name, weight)| WeightedCluster {
                     name: name.into(),
                     weight,
+                    metadata_match: None,
                     request_headers: Default::default(),
                     response_headers: Default::default(),
                     host_rewrite: None,
@@ -179,6 +180,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
                 })
                 .into(),
         ),
+        metadata_match: None,
         cluster_not_found_status: http::StatusCode::SERVICE_UNAVAILABLE,
         timeout: None,
         idle_timeout: None,

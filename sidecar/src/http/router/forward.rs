@@ -14,9 +14,10 @@ use super::payload::Payload;
 use super::send::send;
 use super::{Answer, Refusal, view_of};
 use crate::access_log::ResponseFlags;
-use crate::cluster::{Outcome, RoutingPriority};
+use crate::cluster::{Context, Outcome, RoutingPriority};
 use crate::config;
 use crate::config::route::Forward;
+use crate::config::subset::{METADATA_FILTER, MetadataCriteria};
 use crate::http::attempt::Attempt;
 use crate::http::body::ClientBody;
 use crate::http::connection_manager::Connection;
@@ -31,6 +32,7 @@ use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::mutations::Side;
 use crate::http::retry::{Attempted, Retries, Verdict};
 use crate::http::rewrite;
+use crate::http::stream_state::metadata_of;
 use crate::http::timeout::Timer;
 use crate::http::upgrade;
 use crate::http::upstream_body::UpstreamBody;
@@ -43,6 +45,16 @@ pub(super) struct Forwarding<'r> {
     pub(super) view: &'r View,
     pub(super) matched: &'r Matched<'r>,
     pub(super) action: &'r Forward,
+}
+
+/// What the metadata of the endpoint must hold, if filters have noted something about it: as in Envoy, that wins over what
+/// the route says.
+fn own_criteria(
+    route: Option<&MetadataCriteria>,
+    exchange: &Exchange,
+) -> Option<Box<MetadataCriteria>> {
+    let noted = metadata_of(exchange.state.as_deref())?.0.get(METADATA_FILTER)?.as_object()?;
+    Some(Box::new(MetadataCriteria::of_request(route, noted)))
 }
 
 /// Forwards a request: chooses a cluster, rewrites, and tries until there is a response or a reason.
@@ -70,7 +82,7 @@ pub(super) async fn forward(
         config::route::RoutingPriority::High => RoutingPriority::High,
     };
 
-    let dropped = cluster.hosts.load().drop_overload;
+    let dropped = cluster.drop_overload();
     if let Some(reply) = drop_overload(dropped, !manager.config.suppress_envoy_headers) {
         return Err(reply);
     }
@@ -111,6 +123,7 @@ pub(super) async fn forward(
         }
     };
 
+    let own = own_criteria(matched.metadata_match(action), exchange);
     if let Some(token) = &accepted.upgrade {
         let forwarding = upgrade::Upgrading {
             connection,
@@ -119,6 +132,7 @@ pub(super) async fn forward(
             priority,
             https: accepted.https,
             hashed,
+            metadata: own.as_deref().or_else(|| matched.metadata_match(action)),
         };
         return Box::pin(upgrade::run(forwarding, exchange, request, token)).await;
     }
@@ -135,10 +149,10 @@ pub(super) async fn forward(
         }
         let endpoint = {
             let hosts = cluster.hosts.load();
-            let (avoid, looks) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
-            cluster
-                .pick(&hosts, avoid, looks, hashed.hash)
-                .map(|endpoint| connection.local.pools.get(endpoint))
+            let (avoid, attempts) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
+            let metadata = own.as_deref().or_else(|| matched.metadata_match(action));
+            let context = Context { hash: hashed.hash, metadata, avoid, attempts };
+            cluster.pick(&hosts, &context).map(|endpoint| connection.local.pools.get(endpoint))
         };
         let Some(pool) = endpoint else {
             cluster.stats.local().upstream_cx_none_healthy.inc();

@@ -6,7 +6,8 @@ use super::view_of;
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::http_filters::FilterOverrides;
-use crate::config::route::{ClusterSpecifier, RouteAction, WeightedCluster};
+use crate::config::route::{ClusterSpecifier, Forward, RouteAction, WeightedCluster};
+use crate::config::subset::MetadataCriteria;
 use crate::http::connection_manager::{Connection, ConnectionManager};
 use crate::http::headers::Accepted;
 use crate::http::mutations::Levels;
@@ -55,6 +56,12 @@ impl<'t> Matched<'t> {
         let weighted = self.weighted().map(|cluster| &cluster.filters);
         let (route, host) = (&self.route.config.filters, &self.host.filters);
         [weighted, Some(route), Some(host), Some(&self.table.config.filters)]
+    }
+
+    /// What the metadata of the endpoint must hold.
+    pub(super) fn metadata_match(&self, action: &'t Forward) -> Option<&'t MetadataCriteria> {
+        let of_cluster = self.weighted().and_then(|cluster| cluster.metadata_match.as_deref());
+        of_cluster.or(action.metadata_match.as_deref())
     }
 
     /// Name of the cluster that the request is to go to.

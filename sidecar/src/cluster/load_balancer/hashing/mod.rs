@@ -16,6 +16,7 @@ mod shares;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use twox_hash::XxHash64;
@@ -138,4 +139,17 @@ fn key(endpoint: &Endpoint, use_hostname: bool) -> String {
 
 fn xx_hash(text: &str, seed: u64) -> u64 {
     XxHash64::oneshot(seed, text.as_bytes())
+}
+
+/// The hash of an address as text, which is written on the stack.
+pub(crate) fn address_hash(address: IpAddr) -> u64 {
+    use std::io::Write;
+
+    // The longest is an IPv4 address within an IPv6 one, of 45 characters.
+    let mut text = [0; 48];
+    let mut rest = &mut text[..];
+    // It cannot fail: there is room for any address.
+    let _ = write!(rest, "{address}");
+    let left = rest.len();
+    XxHash64::oneshot(0, text.get(..text.len() - left).unwrap_or_default())
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::murmur::murmur_hash;
 use super::{Evenness, HashTable, Shares};
 use crate::cluster::Cluster;
+use crate::cluster::Context;
 use crate::cluster::endpoint::{Endpoint, EndpointId};
 use crate::cluster::load_balancer::tests::cluster;
 use crate::cluster::testing::{config, located, members};
@@ -188,7 +189,8 @@ fn the_priority_is_chosen_by_the_same_hash() {
     for hash in 0..200 {
         let expected = if hash % 100 < 70 { 0 } else { 10 };
         for _ in 0..3 {
-            let chosen = cluster.pick(&hosts, &[], 0, Some(hash)).unwrap();
+            let chosen =
+                cluster.pick(&hosts, &Context { hash: Some(hash), ..Context::default() }).unwrap();
             assert_eq!(chosen.address.port(), expected, "hash {hash}");
         }
     }
@@ -201,7 +203,7 @@ fn in_a_panic_the_table_has_all_endpoints_and_degraded_ones_are_in_none() {
         let hosts = cluster.hosts.load();
         let mut counts: HashMap<Option<u16>, u32> = HashMap::new();
         for hash in 0..1000 {
-            let chosen = cluster.pick(&hosts, &[], 0, Some(hash));
+            let chosen = cluster.pick(&hosts, &Context { hash: Some(hash), ..Context::default() });
             *counts.entry(chosen.map(|endpoint| endpoint.address.port())).or_default() += 1;
         }
         let mut ports: Vec<_> = counts.into_keys().collect();
@@ -223,7 +225,17 @@ fn an_endpoint_to_avoid_is_left_for_the_place_of_the_next_attempt() {
             let first = table.choose(hash, 0).unwrap().id;
             let expected = (1..=20).map(|attempt| table.choose(hash, attempt).unwrap().id);
             let expected = expected.clone().find(|id| *id != first).unwrap();
-            let chosen = cluster.pick(&hosts, &[first], 20, Some(hash)).unwrap();
+            let chosen = cluster
+                .pick(
+                    &hosts,
+                    &Context {
+                        hash: Some(hash),
+                        avoid: &[first],
+                        attempts: 20,
+                        ..Context::default()
+                    },
+                )
+                .unwrap();
             assert_eq!(chosen.id, expected);
         }
     }
@@ -236,7 +248,7 @@ fn without_a_hash_the_choice_is_random() {
     let hosts = cluster.hosts.load();
     let mut counts = [0; 4];
     for _ in 0..4000 {
-        let chosen = cluster.pick(&hosts, &[], 0, None).unwrap();
+        let chosen = cluster.pick(&hosts, &Context::default()).unwrap();
         counts[usize::from(chosen.address.port())] += 1;
     }
     assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
@@ -266,4 +278,14 @@ fn a_locality_has_its_part_of_all_hashes_whatever_the_health_of_its_endpoints() 
             assert!((share - expected).abs() < 0.02, "{spread:?}");
         }
     }
+}
+
+#[test]
+fn an_address_of_any_length_is_hashed_as_text() {
+    for address in ["0.0.0.0", "255.255.255.255", "::", "::ffff:255.255.255.255"] {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        assert_eq!(super::address_hash(address), super::xx_hash(&address.to_string(), 0));
+    }
+    let longest = "1111:2222:3333:4444:5555:6666:7777:8888";
+    assert_eq!(super::address_hash(longest.parse().unwrap()), super::xx_hash(longest, 0));
 }

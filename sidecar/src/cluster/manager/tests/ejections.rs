@@ -53,8 +53,9 @@ async fn the_fifth_consecutive_5xx_ejects_and_a_success_in_between_starts_the_co
     assert_eq!(ejection.reason, EjectionReason::Consecutive5xx);
     let hosts = cluster.hosts.load();
     assert_eq!(hosts.priorities[0].healthy.list.len(), 1);
-    let chosen: Vec<_> =
-        (0..10).map(|_| cluster.pick(&hosts, &[], 0, None).unwrap().address.port()).collect();
+    let chosen: Vec<_> = (0..10)
+        .map(|_| cluster.pick(&hosts, &Context::default()).unwrap().address.port())
+        .collect();
     assert_eq!(chosen, [2; 10]);
 }
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::cluster::dns::{Answer, Lookup, LookupError, Resolver};
-use crate::config::cluster::DnsFamily;
+use crate::config::cluster::{DnsFamily, DnsPace};
 use crate::config::endpoint::EndpointAddress;
 
 /// Answers from a script: the `n`-th lookup of a name gets its `n`-th answer, and then the last one for ever.
@@ -45,21 +45,27 @@ fn named(host: &str, port: u16) -> config::endpoint::Endpoint {
 }
 
 struct Dns {
-    respect_ttl: bool,
-    failure_refresh: Option<(Duration, Duration)>,
+    logical: bool,
+    pace: DnsPace,
 }
 
-const PLAIN: Dns = Dns { respect_ttl: false, failure_refresh: None };
+const PACE: DnsPace = DnsPace {
+    refresh_rate: Duration::from_secs(5),
+    respect_ttl: false,
+    min_ttl: Duration::ZERO,
+    jitter: Duration::ZERO,
+    failure_refresh: None,
+};
+const PLAIN: Dns = Dns { logical: false, pace: PACE };
 
 fn cluster(hosts: &[&str], dns: Dns) -> config::cluster::Cluster {
     let endpoints = hosts.iter().map(|host| named(host, 80)).collect();
-    let discovery = Discovery::StrictDns {
+    let discovery = Discovery::Dns(config::cluster::Dns {
         assignment: Arc::new(assignment("c", vec![group(0, endpoints)])),
-        refresh_rate: Duration::from_secs(5),
-        respect_ttl: dns.respect_ttl,
+        logical: dns.logical,
         family: DnsFamily::V4Only,
-        failure_refresh: dns.failure_refresh,
-    };
+        pace: dns.pace,
+    });
     config::cluster::Cluster { discovery, ..config("c") }
 }
 
@@ -100,10 +106,8 @@ async fn every_address_of_every_name_is_an_endpoint_that_knows_its_name() {
 async fn addresses_in_the_place_of_names_are_there_at_once() {
     let mut manager = scripted(vec![]);
     let mut cluster = cluster(&[], PLAIN);
-    let Discovery::StrictDns { assignment: addresses, .. } = &mut cluster.discovery else {
-        panic!("names")
-    };
-    *addresses = Arc::new(assignment("c", vec![group(0, vec![endpoint(1)])]));
+    let Discovery::Dns(dns) = &mut cluster.discovery else { panic!("names") };
+    dns.assignment = Arc::new(assignment("c", vec![group(0, vec![endpoint(1)])]));
     set(&mut manager, cluster);
     assert!(manager.is_initialized("c"));
     assert_eq!(found(&manager), ["127.0.0.1:1"]);
@@ -159,7 +163,7 @@ async fn a_cluster_whose_first_lookup_fails_is_initialized_without_endpoints_and
 async fn the_time_to_live_decides_where_it_is_respected() {
     for (respect_ttl, looked_up) in [(true, 2), (false, 7)] {
         let mut manager = scripted(vec![("a", vec![addresses(&[1], 30)])]);
-        set(&mut manager, cluster(&["a"], Dns { respect_ttl, ..PLAIN }));
+        set(&mut manager, cluster(&["a"], Dns { pace: DnsPace { respect_ttl, ..PACE }, ..PLAIN }));
         run(&mut manager, Duration::from_millis(30_500)).await;
         let attempts = manager.get("c").unwrap().updates.local().update_attempt.value();
         assert_eq!(attempts, looked_up, "respect_ttl: {respect_ttl}");
@@ -171,7 +175,10 @@ async fn failures_back_off_up_to_the_maximum() {
     fastrand::seed(3);
     let mut manager = scripted(vec![("a", vec![failure()])]);
     let back_off = (Duration::from_secs(1), Duration::from_secs(60));
-    set(&mut manager, cluster(&["a"], Dns { failure_refresh: Some(back_off), ..PLAIN }));
+    set(
+        &mut manager,
+        cluster(&["a"], Dns { pace: DnsPace { failure_refresh: Some(back_off), ..PACE }, ..PLAIN }),
+    );
     run(&mut manager, Duration::from_secs(3600)).await;
     let attempts = manager.get("c").unwrap().updates.local().update_attempt.value();
     // Half a minute each in the long run, and a few quick ones in the beginning.
@@ -201,6 +208,65 @@ async fn other_names_keep_the_old_endpoints_until_they_are_resolved() {
     assert_eq!(found(&manager), ["127.0.0.1:80"], "never empty in between");
     run(&mut manager, Duration::from_secs(1)).await;
     assert_eq!(found(&manager), ["127.0.0.1:80", "127.0.0.2:80"]);
+}
+
+const LOGICAL: Dns = Dns { logical: true, pace: PACE };
+
+#[tokio::test(start_paused = true)]
+async fn a_logical_cluster_has_one_endpoint_where_the_first_address_leads() {
+    let answers = vec![addresses(&[2, 1], 0), addresses(&[2, 3], 0), addresses(&[1, 2], 0)];
+    let mut manager = scripted(vec![("a", answers)]);
+    set(&mut manager, cluster(&["a"], LOGICAL));
+    run(&mut manager, Duration::from_secs(1)).await;
+    assert_eq!(found(&manager), ["127.0.0.2:80"]);
+    let before = endpoints(&manager, "c");
+    run(&mut manager, Duration::from_secs(5)).await;
+    assert!(Arc::ptr_eq(&endpoints(&manager, "c")[0], &before[0]), "the others do not count");
+    run(&mut manager, Duration::from_secs(5)).await;
+    assert_eq!(found(&manager), ["127.0.0.1:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_have_no_address_is_a_failure_for_a_logical_cluster_and_it_keeps_the_last_one() {
+    let mut manager = scripted(vec![("a", vec![addresses(&[1], 0), addresses(&[], 0)])]);
+    set(&mut manager, cluster(&["a"], LOGICAL));
+    run(&mut manager, Duration::from_secs(6)).await;
+    assert_eq!(found(&manager), ["127.0.0.1:80"]);
+    let updates = manager.get("c").unwrap().updates.local();
+    assert_eq!((updates.update_success.value(), updates.update_failure.value()), (1, 1));
+    assert_eq!(updates.update_empty.value(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_time_to_live_may_be_stretched() {
+    let min_ttl = Duration::from_secs(10);
+    let pace = DnsPace { respect_ttl: true, min_ttl, ..PACE };
+    let mut manager = scripted(vec![("a", vec![addresses(&[1], 2)])]);
+    set(&mut manager, cluster(&["a"], Dns { pace, ..PLAIN }));
+    run(&mut manager, Duration::from_millis(30_500)).await;
+    assert_eq!(manager.get("c").unwrap().updates.local().update_attempt.value(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_makes_lookups_later_and_never_by_as_much_as_it_may() {
+    fastrand::seed(5);
+    let pace = DnsPace { jitter: Duration::from_secs(5), ..PACE };
+    let mut manager = scripted(vec![("a", vec![addresses(&[1], 0)])]);
+    set(&mut manager, cluster(&["a"], Dns { pace, ..PLAIN }));
+    run(&mut manager, Duration::from_secs(3600)).await;
+    let attempts = manager.get("c").unwrap().updates.local().update_attempt.value();
+    // One in 7.5 seconds, and one at once.
+    assert!((460..=500).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_in_the_place_of_a_name_is_its_own_host_name() {
+    let mut manager = scripted(vec![]);
+    let mut cluster = cluster(&[], LOGICAL);
+    let Discovery::Dns(dns) = &mut cluster.discovery else { panic!("names") };
+    dns.assignment = Arc::new(assignment("c", vec![group(0, vec![endpoint(1)])]));
+    set(&mut manager, cluster);
+    assert_eq!(&*endpoints(&manager, "c")[0].hostname, "127.0.0.1");
 }
 
 /// With the system's own resolver: `localhost` needs no network.

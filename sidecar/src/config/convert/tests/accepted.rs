@@ -6,10 +6,10 @@ use std::time::Duration;
 use rustls::{CipherSuite, NamedGroup};
 use serde_json::{Value, json};
 
-use super::harness::{IDENTITY, accepted, base, changed, convert, set};
+use super::harness::{IDENTITY, accepted, base, changed, convert, refused_at, set};
 use crate::config::access_log::{LineFormat, Sink};
 use crate::config::bootstrap::{Bootstrap, Variant};
-use crate::config::cluster::{Discovery, UpstreamProtocol};
+use crate::config::cluster::{Discovery, DnsFamily, DnsPace, UpstreamProtocol};
 use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::endpoint::{EndpointAddress, HealthStatus};
 use crate::config::header::{AppendAction, HeaderTemplate};
@@ -218,10 +218,9 @@ fn clusters_arrive_with_their_settings() {
     let dns = &bootstrap.clusters[1];
     assert!(matches!(dns.load_balancer, LoadBalancer::Random), "the first that is known");
     assert_eq!((dns.protocol, dns.max_requests_per_connection), (UpstreamProtocol::Http2, Some(7)));
-    let Discovery::StrictDns { assignment, refresh_rate, .. } = &dns.discovery else {
-        panic!("names")
-    };
-    assert_eq!(*refresh_rate, Duration::from_secs(1));
+    let Discovery::Dns(names) = &dns.discovery else { panic!("names") };
+    let assignment = &names.assignment;
+    assert_eq!((names.pace.refresh_rate, names.logical), (Duration::from_secs(1), false));
     assert!(matches!(
         assignment.localities[0].endpoints[0].address,
         EndpointAddress::Name { port: 8003, .. }
@@ -468,4 +467,67 @@ fn priorities_have_no_gaps_and_the_first_of_equal_addresses_counts() {
         .collect();
     priorities.sort_unstable();
     assert_eq!(priorities, [(0, 2), (1, 0), (2, 1)]);
+}
+
+#[test]
+fn names_are_resolved_by_the_type_of_the_cluster_or_by_the_extension() {
+    let dns = |changes: &[(&str, Value)]| {
+        let bootstrap = accepted(changes);
+        let Discovery::Dns(dns) = &bootstrap.clusters[1].discovery else { panic!("names") };
+        dns.clone()
+    };
+    let old = dns(&[("DNS.type", json!("LOGICAL_DNS")), ("DNS.dns_jitter", json!("2s"))]);
+    assert!(old.logical);
+    assert_eq!((old.family, old.pace.jitter), (DnsFamily::V4Only, Duration::from_secs(2)));
+    assert!(old.pace.respect_ttl && old.pace.min_ttl.is_zero());
+
+    let config = |more: Value| {
+        let mut config = more;
+        config["@type"] = "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster".into();
+        json!({"name": "envoy.cluster.dns", "typed_config": config})
+    };
+    let typed = |more| dns(&[("DNS.type", json!(null)), ("DNS.cluster_type", config(more))]);
+    let new = typed(json!({
+        "dns_refresh_rate": "3s", "respect_dns_ttl": true, "dns_jitter": "1s",
+        "dns_lookup_family": "V6_ONLY", "dns_min_refresh_rate": "7s",
+        "all_addresses_in_single_endpoint": true,
+        "dns_failure_refresh_rate": {"base_interval": "2s", "max_interval": "9s"},
+    }));
+    let expected = DnsPace {
+        refresh_rate: Duration::from_secs(3),
+        respect_ttl: true,
+        min_ttl: Duration::from_secs(7),
+        jitter: Duration::from_secs(1),
+        failure_refresh: Some((Duration::from_secs(2), Duration::from_secs(9))),
+    };
+    assert_eq!((new.pace, new.family, new.logical), (expected, DnsFamily::V6Only, true));
+    let plain = typed(json!({}));
+    assert_eq!(plain.pace.refresh_rate, Duration::from_secs(5), "the cluster's own does not count");
+    assert_eq!((plain.family, plain.logical), (DnsFamily::Auto, false));
+
+    let place = "DNS.cluster_type.typed_config";
+    for (field, value, reason) in [
+        ("dns_min_refresh_rate", json!("0.5s"), "1 s or more"),
+        ("dns_refresh_rate", json!("0.0001s"), "1 ms or more"),
+        ("dns_failure_refresh_rate.base_interval", json!("0s"), "more than zero"),
+    ] {
+        let mut more = json!({"dns_failure_refresh_rate": {"base_interval": "1s"}});
+        match field.split_once('.') {
+            Some((outer, inner)) => more[outer][inner] = value,
+            None => more[field] = value,
+        }
+        let changes = [("DNS.type", json!(null)), ("DNS.cluster_type", config(more))];
+        refused_at(&changes, &format!("{place}.{field}"), reason);
+    }
+}
+
+#[test]
+fn a_logical_cluster_has_one_name() {
+    let logical = ("DNS.type", json!("LOGICAL_DNS"));
+    let second = json!({"endpoint": {"address": {"socket_address": {"address": "b.test", "port_value": 1}}}});
+    let path = "DNS.load_assignment.endpoints[0].lb_endpoints[1]";
+    refused_at(&[logical.clone(), (path, second)], "DNS.load_assignment", "one endpoint");
+    let bootstrap = accepted(&[logical, ("DNS.load_assignment.endpoints[0].priority", json!(3))]);
+    let Discovery::Dns(dns) = &bootstrap.clusters[1].discovery else { panic!("names") };
+    assert_eq!(dns.assignment.localities[0].priority, 0);
 }

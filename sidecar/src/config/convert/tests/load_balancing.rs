@@ -10,7 +10,8 @@ use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
 use crate::config::load_balancer::{HashFunction, LoadBalancer, SlowStart};
 use crate::config::matcher::MatchedHeader;
-use crate::config::route::RouteAction;
+use crate::config::route::{ClusterSpecifier, RouteAction};
+use crate::config::subset::{Fallback, SelectorFallback};
 
 const UNSUPPORTED: &str = "not supported by this version";
 
@@ -343,4 +344,145 @@ fn least_request_may_compare_all() {
         };
         assert!(full_scan);
     }
+}
+
+fn subset_policy(mut config: Value) -> Value {
+    config["subset_lb_policy"] = extension("random.v3.Random", json!({}));
+    extension("subset.v3.Subset", config)
+}
+
+#[test]
+fn both_forms_of_subsets_come_to_the_same() {
+    let selectors = json!([
+        {"keys": ["stage", "version"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["stage"]},
+        {"keys": ["stage"], "fallback_policy": "DEFAULT_SUBSET", "single_host_per_subset": true},
+        {"keys": ["a", "b"], "fallback_policy": "ANY_ENDPOINT"},
+        {"keys": ["a"], "fallback_policy": "NO_FALLBACK"},
+        {"keys": ["b"]},
+    ]);
+    let config = json!({
+        "fallback_policy": "DEFAULT_SUBSET", "default_subset": {"version": 1}, "subset_selectors": selectors,
+        "locality_weight_aware": true, "scale_locality_weight": true, "panic_mode_any": true,
+        "list_as_any": true, "metadata_fallback_policy": "FALLBACK_LIST",
+    });
+    let old = accepted(&[("CLUSTER.lb_subset_config", config.clone())]).clusters[0].clone();
+    let policy = subset_policy(config.clone());
+    let new = accepted(&[("CLUSTER.load_balancing_policy", policy)]).clusters[0].clone();
+    assert!(matches!(new.load_balancer, LoadBalancer::Random), "that of the policy inside");
+    assert_eq!(old.subsets, new.subsets);
+    let subsets = old.subsets.as_ref().expect("subsets");
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).into()).collect();
+    assert_eq!(
+        subsets.selectors.iter().map(|selector| selector.fallback.clone()).collect::<Vec<_>>(),
+        [
+            SelectorFallback::Keys(keys(&["stage"])),
+            SelectorFallback::DefaultSubset,
+            SelectorFallback::AnyEndpoint,
+            SelectorFallback::None,
+            SelectorFallback::NotDefined,
+        ]
+    );
+    assert_eq!(subsets.selectors[0].keys, keys(&["version", "stage"]));
+    assert!(subsets.selectors[1].single_host && !subsets.selectors[0].single_host);
+    assert_eq!(subsets.fallback, Fallback::DefaultSubset);
+    assert_eq!(subsets.default_subset["version"], 1);
+    let flags = [
+        subsets.locality_weight_aware,
+        subsets.scale_locality_weight,
+        subsets.panic_mode_any,
+        subsets.list_as_any,
+        subsets.fallback_list,
+    ];
+    assert_eq!((flags, subsets.allow_redundant_keys), ([true; 5], false));
+
+    let mut config = config;
+    config["allow_redundant_keys"] = true.into();
+    let policy = subset_policy(config);
+    let new = accepted(&[("CLUSTER.load_balancing_policy", policy)]).clusters[0].clone();
+    assert!(new.subsets.as_ref().expect("subsets").allow_redundant_keys);
+}
+
+#[test]
+fn without_a_selector_the_old_form_of_subsets_means_nothing() {
+    let config = json!({"fallback_policy": "DEFAULT_SUBSET", "default_subset": {"a": "b"}});
+    assert!(accepted(&[("CLUSTER.lb_subset_config", config)]).clusters[0].subsets.is_none());
+}
+
+#[test]
+fn selectors_that_fall_back_to_nothing_useful_are_refused() {
+    let place = "subset_selectors[0].fallback_keys_subset";
+    for (selector, reason) in [
+        (json!({"keys": ["a"], "fallback_policy": "KEYS_SUBSET"}), "required"),
+        (
+            json!({"keys": ["a", "c"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["b"]}),
+            "must be some",
+        ),
+        (
+            json!({"keys": ["a"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["a"]}),
+            "must not be all",
+        ),
+        (json!({"keys": ["a"], "fallback_keys_subset": ["a"]}), "only with"),
+    ] {
+        let config = json!({"subset_selectors": [selector]});
+        let path = format!("CLUSTER.lb_subset_config.{place}");
+        refused_at(&[("CLUSTER.lb_subset_config", config.clone())], &path, reason);
+        let path = format!(
+            "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{place}"
+        );
+        refused_at(&[("CLUSTER.load_balancing_policy", subset_policy(config))], &path, reason);
+    }
+}
+
+#[test]
+fn subsets_stand_in_one_place_only() {
+    let config = json!({"subset_selectors": [{"keys": ["a"]}]});
+    refused_at(
+        &[
+            ("CLUSTER.lb_subset_config", config.clone()),
+            ("CLUSTER.load_balancing_policy", subset_policy(config.clone())),
+        ],
+        "CLUSTER.lb_subset_config",
+        "load_balancing_policy",
+    );
+    let mut nested = config.clone();
+    nested["subset_lb_policy"] = subset_policy(config);
+    refused_at(
+        &[("CLUSTER.load_balancing_policy", extension("subset.v3.Subset", nested))],
+        "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.subset_lb_policy",
+        "into subsets again",
+    );
+}
+
+#[test]
+fn what_a_weighted_cluster_asks_is_merged_over_what_its_route_asks() {
+    let bootstrap = accepted(&[
+        (
+            "ACTION.metadata_match",
+            json!({"filter_metadata": {"envoy.lb": {"stage": "prod", "version": 1}, "other": {"a": "b"}}}),
+        ),
+        (
+            "ACTION.weighted_clusters.clusters[0].metadata_match",
+            json!({"filter_metadata": {"envoy.lb": {"version": 2, "a": [true]}}}),
+        ),
+        ("TCP.metadata_match", json!({"filter_metadata": {"envoy.lb": {"stage": "prod"}}})),
+    ]);
+    let TerminalFilter::Http(manager) = &bootstrap.listeners[0].filter_chains[0].terminal else {
+        panic!("HTTP")
+    };
+    let RouteSource::Inline(routes) = &manager.routes else { panic!("inline routes") };
+    let RouteAction::Forward(forward) = &routes.virtual_hosts[0].routes[0].action else {
+        panic!("a route that forwards")
+    };
+    let text = |criteria: &Option<std::sync::Arc<_>>| {
+        format!("{:?}", criteria.as_ref().expect("criteria"))
+    };
+    assert_eq!(text(&forward.metadata_match), r#"{"stage": String("prod"), "version": Number(1)}"#);
+    let ClusterSpecifier::Weighted(clusters) = &forward.cluster else { panic!("weighted") };
+    assert_eq!(
+        text(&clusters[0].metadata_match),
+        r#"{"a": Array [Bool(true)], "stage": String("prod"), "version": Number(2)}"#
+    );
+    let chain = bootstrap.listeners[0].default_filter_chain.as_ref().expect("a chain");
+    let TerminalFilter::Tcp(tcp) = &chain.terminal else { panic!("TCP") };
+    assert!(tcp.clusters.iter().all(|target| target.metadata_match.is_some()));
 }
