@@ -30,4 +30,5 @@ pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod tcp;
+pub mod tokens;
 pub mod upstream;

@@ -14,7 +14,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["server"]),
     ("logging", &["cli"]),
     ("stats", &[]),
-    ("config", &["stats"]),
+    // Tokens and keys, without any I/O: the configuration holds keys that are parsed.
+    ("jwt", &[]),
+    ("config", &["stats", "jwt"]),
     ("transport", &[]),
     ("copy", &[]),
     ("drain", &[]),
@@ -34,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "config",
             "stats",
+            "jwt",
             "tls",
             "cluster",
             "upstream",

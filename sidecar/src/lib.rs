@@ -32,6 +32,7 @@ pub mod config;
 mod copy;
 mod drain;
 mod http;
+pub mod jwt;
 mod listener;
 mod local;
 mod log_facts;

@@ -24,6 +24,8 @@ mod validate;
 
 use std::process::ExitCode;
 
+use tokio::runtime::{Builder, LocalOptions};
+
 use crate::cli::{Args, Mode};
 use crate::logging;
 
@@ -33,13 +35,14 @@ pub(crate) fn run(args: Args) -> ExitCode {
     if args.mode == Mode::Validate {
         return validate::run(&args);
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
+    let runtime =
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "cannot start");
+                return ExitCode::FAILURE;
+            }
+        };
     match runtime.block_on(Box::pin(control::run(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,6 +11,7 @@ mod hashing;
 mod headers;
 mod http1_trailers;
 mod internal;
+mod jwt;
 mod limits;
 mod local_replies;
 mod matching;
@@ -47,7 +48,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets
 names }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::header::HeaderMutations;
+use super::jwt_authn::{JwtAuthn, JwtPerRoute};
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::{SetFilterState, SetMetadata};
 use super::rbac::Rbac;
@@ -47,6 +48,8 @@ pub enum FilterKind {
     SetMetadata(Arc<SetMetadata>),
     /// `envoy.filters.http.set_filter_state`
     SetFilterState(Arc<SetFilterState>),
+    /// `envoy.filters.http.jwt_authn`
+    JwtAuthn(Arc<JwtAuthn>),
 }
 
 /// What one level of the routes (weighted cluster, route, virtual host, route configuration) says about filters, by the
@@ -89,6 +92,8 @@ pub enum RouteFilter {
     Buffer(Option<u32>),
     /// `set_filter_state.v3.Config`
     SetFilterState(Arc<SetFilterState>),
+    /// `jwt_authn.v3.PerRouteConfig`
+    JwtAuthn(JwtPerRoute),
 }
 
 /// A validated `CorsPolicy`. What is not set here may be set by a less specific level.

@@ -22,6 +22,7 @@ pub mod hash_policy;
 pub mod header;
 pub mod http_connection_manager;
 pub mod http_filters;
+pub mod jwt_authn;
 pub mod listener;
 pub mod load_balancer;
 pub mod local_reply;

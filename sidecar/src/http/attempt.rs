@@ -127,6 +127,15 @@ impl Attempt {
 
     /// The endpoint has said everything. Its connection is free if the request was sent to its end as well.
     pub(crate) fn complete(&mut self, exchange: &mut Exchange, trailers: Option<&HeaderMap>) {
+        self.complete_with(exchange.request_is_complete(), trailers);
+    }
+
+    /// The same for a request of our own, which was sent whole.
+    pub(crate) fn complete_call(&mut self, trailers: &HeaderMap) {
+        self.complete_with(true, Some(trailers));
+    }
+
+    fn complete_with(&mut self, request_is_complete: bool, trailers: Option<&HeaderMap>) {
         if self.grpc {
             let status = trailers.and_then(|trailers| trailers.get(GRPC_STATUS));
             // Without a status it is an error: 2 is UNKNOWN.
@@ -135,7 +144,7 @@ impl Attempt {
         }
         let stats = self.cluster.stats.local();
         stats.upstream_rq_time_external.record(self.elapsed_milliseconds());
-        let reusable = exchange.request_is_complete() && !self.once;
+        let reusable = request_is_complete && !self.once;
         if let Some(Acquired::Http1(connection)) = self.connection.take() {
             self.pool.give_back(connection, &self.cluster, reusable);
         }

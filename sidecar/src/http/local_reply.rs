@@ -11,6 +11,7 @@
 //! | `upstream_reset` | the endpoint broke off before it answered, or did not speak HTTP |
 //! | `upstream_timeout` | the endpoint did not answer in time |
 //! | `upstream_overflow` | a circuit breaker is open |
+//! | `jwt_denied` | the request has no token that is needed, or a wrong one |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
 //! | `fault_injected` | the fault filter is configured to answer with an error |
 //! | `rate_limited` | a local rate limit has no token left |
@@ -46,6 +47,7 @@ pub(crate) enum Reason {
     UpstreamTimeout,
     UpstreamOverflow,
     RbacDenied,
+    JwtDenied,
     FaultInjected,
     RateLimited,
     RequestBodyTooLarge,
@@ -68,6 +70,7 @@ impl Reason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RbacDenied => "rbac_denied",
+            Self::JwtDenied => "jwt_denied",
             Self::FaultInjected => "fault_injected",
             Self::RateLimited => "rate_limited",
             Self::RequestBodyTooLarge => "request_body_too_large",

@@ -15,6 +15,7 @@
 
 mod attempt;
 pub(crate) mod body;
+mod call;
 pub(crate) mod connection_manager;
 mod exchange;
 mod failures;
@@ -27,6 +28,7 @@ mod local_reply;
 mod matching;
 mod mutations;
 mod path;
+mod query;
 mod replay;
 pub(crate) mod reply_mapper;
 mod retry;

@@ -8,6 +8,7 @@ pub(crate) mod filter_chain;
 pub(crate) mod handshake;
 pub(crate) mod tls_inspector;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::config::listener::TerminalFilter;
 use crate::http::connection_manager::ConnectionManager;
 use crate::http::filters::Filter;
 use crate::http::reply_mapper::ReplyRules;
+use crate::local::Local;
 use crate::snapshot::{ListenerId, RouteConfigId};
 use crate::stats::{
     ListenerCells, ListenerWorkerCells, Registry, Scope, Sharded, TlsCells, TlsInspectorCells,
@@ -87,6 +89,8 @@ pub(crate) struct Build<'a> {
     pub(crate) tls: &'a mut tls::Contexts,
     /// Writer of access logs.
     pub(crate) log_writer: &'a Writer,
+    /// For what goes on beside connections.
+    pub(crate) control: &'a Rc<Local>,
     /// The id of a cluster's name.
     pub(crate) cluster: &'a mut dyn FnMut(&Arc<str>) -> ClusterId,
     /// The id of a route configuration, inline or discovered.
@@ -233,7 +237,7 @@ impl Chain {
                     filters: http
                         .filters
                         .iter()
-                        .map(|filter| Filter::build(filter, with.registry, &prefix))
+                        .map(|filter| Filter::build(filter, with.registry, &prefix, with.control))
                         .collect(),
                     buffer_limit: listener.per_connection_buffer_limit,
                     loggers,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -22,7 +23,7 @@ use crate::config::route::RouteConfiguration;
 use crate::config::secret::Secret;
 use crate::http::RouteTable;
 use crate::listener::{Build, Listener};
-use crate::local::Shared;
+use crate::local::{Local, Shared};
 use crate::snapshot::{ListenerId, Snapshot};
 use crate::stats::{ListenerManagerCells, Registry, Scope, Sharded};
 use crate::tls;
@@ -37,6 +38,8 @@ pub(super) struct DataPlane {
     pub(super) contexts: tls::Contexts,
     /// What workers see.
     pub(super) shared: Shared,
+    /// What the control thread asks of clusters.
+    local: Rc<Local>,
     registry: Arc<Registry>,
     routes: Routes,
     /// By listener id.
@@ -74,6 +77,7 @@ impl DataPlane {
         let cells: Arc<Sharded<ListenerManagerCells>> = registry.scope(Scope::ListenerManager);
         cells.local().workers_started.set(1);
         Ok(Self {
+            local: Local::new(workers, shared.clone()),
             manager: Manager::new(registry),
             contexts: tls::Contexts::new(),
             shared,
@@ -174,12 +178,13 @@ impl DataPlane {
         let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
         let mut inline = Inline::new();
         let listener = {
-            let Self { manager, contexts, routes, registry, writer, workers, .. } = self;
+            let Self { manager, contexts, routes, registry, writer, workers, local, .. } = self;
             let mut build = Build {
                 registry,
                 workers: workers.len(),
                 tls: contexts,
                 log_writer: writer,
+                control: local,
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| routes.id(source, &mut inline),
             };
@@ -254,6 +259,7 @@ impl DataPlane {
     /// Forgets what only requests under way still hold. Called now and then.
     pub(super) fn collect(&mut self) {
         self.routes.collect();
+        self.local.pools.sweep();
     }
 
     /// Lets workers close their connections to endpoints that are gone.

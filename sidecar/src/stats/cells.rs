@@ -305,6 +305,21 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX.jwt_authn[.STAT_PREFIX]`
+    pub(crate) struct JwtCells {
+        counters: {
+            allowed,
+            cors_preflight_bypassed,
+            denied,
+            jwks_fetch_failed,
+            jwks_fetch_success,
+            jwt_cache_hit,
+            jwt_cache_miss,
+        }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `http.STAT_PREFIX`: the filters of a connection manager that set metadata.
     pub(crate) struct SetMetadataCells {
         counters: { overwrite_denied = "set_metadata.overwrite_denied" }

@@ -21,8 +21,8 @@ pub(crate) enum Scope {
     ControlPlane,
     /// `http.STAT_PREFIX`
     Http(Arc<str>),
-    /// `http.STAT_PREFIX.rbac`, and `.RULES_STAT_PREFIX` where that is not empty
-    HttpRbac(Arc<str>, Arc<str>),
+    /// `http.STAT_PREFIX.FILTER`, and `.PREFIX` where the filter has one of its own
+    HttpFilter(&'static str, Arc<str>, Arc<str>),
     /// `http.STAT_PREFIX.rds.ROUTE_CONFIG`
     Rds(Arc<str>, Arc<str>),
     /// `listener.ADDRESS`, or `listener.STAT_PREFIX` of a listener that has one
@@ -58,11 +58,11 @@ impl Scope {
             Self::Cds => "cluster_manager.cds".to_owned(),
             Self::ControlPlane => "control_plane".to_owned(),
             Self::Http(prefix) => format!("http.{}", Segment(prefix)),
-            Self::HttpRbac(prefix, rules) if rules.is_empty() => {
-                format!("http.{}.rbac", Segment(prefix))
+            Self::HttpFilter(filter, prefix, own) if own.is_empty() => {
+                format!("http.{}.{filter}", Segment(prefix))
             }
-            Self::HttpRbac(prefix, rules) => {
-                format!("http.{}.rbac.{}", Segment(prefix), Segment(rules))
+            Self::HttpFilter(filter, prefix, own) => {
+                format!("http.{}.{filter}.{}", Segment(prefix), Segment(own))
             }
             Self::Rds(prefix, route) => format!("http.{}.rds.{}", Segment(prefix), Segment(route)),
             Self::Listener(address) => format!("listener.{}", Segment(address)),
@@ -90,7 +90,10 @@ impl Scope {
             Self::Cds => "cluster_manager_cds",
             Self::ControlPlane => "control_plane",
             Self::Http(_) => "http",
-            Self::HttpRbac(..) => "http_rbac",
+            Self::HttpFilter("rbac", ..) => "http_rbac",
+            Self::HttpFilter("jwt_authn", ..) => "http_jwt_authn",
+            Self::HttpFilter("ext_authz", ..) => "http_ext_authz",
+            Self::HttpFilter(..) => "http",
             Self::Rds(..) => "http_rds",
             Self::Listener(_) => "listener",
             Self::ListenerHttp(..) => "listener_http",
@@ -110,9 +113,9 @@ impl Scope {
         match self {
             Self::Cluster(name) => vec![tag("envoy_cluster_name", name)],
             Self::Http(prefix) => vec![tag("envoy_http_conn_manager_prefix", prefix)],
-            Self::HttpRbac(prefix, rules) => {
+            Self::HttpFilter(_, prefix, own) => {
                 let mut tags = vec![tag("envoy_http_conn_manager_prefix", prefix)];
-                tags.extend((!rules.is_empty()).then(|| tag("envoy_rbac_http_prefix", rules)));
+                tags.extend((!own.is_empty()).then(|| tag("envoy_http_filter_prefix", own)));
                 tags
             }
             Self::Rds(prefix, route) => vec![

@@ -17,7 +17,7 @@ use crate::config::bootstrap;
 use crate::config::http_connection_manager::RouteSource;
 use crate::http::RouteTable;
 use crate::listener::{Build, Listener};
-use crate::local::Shared;
+use crate::local::{Local, Shared};
 use crate::snapshot::{ListenerId, RouteConfigId, Snapshot};
 use crate::stats::registry::Reading;
 use crate::stats::{Registry, Scope};
@@ -51,6 +51,16 @@ impl Sidecar {
             manager.set(Arc::clone(cluster), &mut contexts).unwrap();
         }
         let writer = Writer::start(&registry).unwrap();
+        let shared = Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            server: registry.scope(Scope::Server),
+            connections: Arc::new(AtomicUsize::new(0)),
+            failing: Arc::default(),
+            draining: CancellationToken::new(),
+            draining_inbound: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        };
+        let control = Local::new(1, shared.clone());
         let mut tables = Vec::new();
         let mut listeners = Vec::new();
         for (index, config) in bootstrap.listeners.iter().enumerate() {
@@ -60,6 +70,7 @@ impl Sidecar {
                 workers: 1,
                 tls: &mut contexts,
                 log_writer: &writer,
+                control: &control,
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| {
                     let RouteSource::Inline(config) = source else { panic!("no RDS here") };
@@ -76,21 +87,12 @@ impl Sidecar {
                 tables.push(Some(Arc::new(table)));
             }
         }
-        let snapshot = Snapshot {
+        shared.snapshot.store(Arc::new(Snapshot {
             version: 1,
             listeners: listeners.into(),
             routes: tables.into(),
             clusters: manager.table(),
-        };
-        let shared = Shared {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            server: registry.scope(Scope::Server),
-            connections: Arc::new(AtomicUsize::new(0)),
-            failing: Arc::default(),
-            draining: CancellationToken::new(),
-            draining_inbound: CancellationToken::new(),
-            closing: CancellationToken::new(),
-        };
+        }));
         let worker = spawn(0, shared.clone()).unwrap();
         let mut addresses = Vec::new();
         for (index, _) in bootstrap.listeners.iter().enumerate() {
@@ -125,6 +127,7 @@ impl Sidecar {
                 workers: 1,
                 tls: &mut tls::Contexts::new(),
                 log_writer: &self.writer,
+                control: &Local::new(1, self.shared.clone()),
                 cluster: &mut |name| self.manager.id(name),
                 routes: &mut |_| RouteConfigId(index as u32),
             };

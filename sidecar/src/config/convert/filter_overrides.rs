@@ -9,6 +9,7 @@ use outrigger_proto::envoy::extensions::filters::http::buffer::v3::BufferPerRout
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
+use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::PerRouteConfig;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
@@ -18,7 +19,7 @@ use crate::config::Problems;
 use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
-use super::http_filters::{buffer, cors, fault, header_mutation, local_ratelimit};
+use super::http_filters::{buffer, cors, fault, header_mutation, jwt_authn, local_ratelimit};
 use super::{metadata, rbac};
 
 /// Overrides by the name of the filter instance.
@@ -75,6 +76,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<BufferPerRoute>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Buffer(buffer::per_route(problems, proto)?))
+    } else if any::holds::<PerRouteConfig>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::JwtAuthn(jwt_authn::per_route(problems, proto)?))
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
@@ -87,6 +91,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "LocalRateLimit",
                 "HeaderMutationPerRoute",
                 "BufferPerRoute",
+                "jwt_authn.v3.PerRouteConfig",
                 "set_filter_state.v3.Config",
                 "FilterConfig",
             ];

@@ -7,6 +7,7 @@ use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
+use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router;
@@ -92,7 +93,7 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
 
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
-    use super::http_filters::{buffer, fault, header_mutation, local_ratelimit};
+    use super::http_filters::{buffer, fault, header_mutation, jwt_authn, local_ratelimit};
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Rbac(Arc::new(rbac::filter(problems, proto))))
@@ -119,6 +120,9 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
+    } else if any::holds::<JwtAuthentication>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::JwtAuthn(Arc::new(jwt_authn::filter(problems, proto))))
     } else {
         if !is_optional {
             let filter = |name: &str| format!("envoy.extensions.filters.http.{name}");
@@ -130,6 +134,7 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
                 filter("local_ratelimit.v3.LocalRateLimit"),
                 filter("header_mutation.v3.HeaderMutation"),
                 filter("buffer.v3.Buffer"),
+                filter("jwt_authn.v3.JwtAuthentication"),
                 filter("set_metadata.v3.Config"),
                 filter("set_filter_state.v3.Config"),
             ];

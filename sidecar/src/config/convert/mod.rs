@@ -37,6 +37,7 @@ mod http_connection_manager;
 mod http_filter;
 mod http_filters;
 mod http_options;
+mod http_uri;
 mod listener;
 mod load_balancer;
 mod local_reply;

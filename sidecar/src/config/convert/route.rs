@@ -305,7 +305,8 @@ fn action_of(
     }
 }
 
-fn route_match(problems: &mut Problems, proto: proto::RouteMatch) -> Option<RouteMatch> {
+/// A `RouteMatch`.
+pub(super) fn route_match(problems: &mut Problems, proto: proto::RouteMatch) -> Option<RouteMatch> {
     let proto::RouteMatch {
         case_sensitive,
         runtime_fraction,

@@ -8,6 +8,7 @@ pub(crate) mod buffer;
 mod cors;
 pub(crate) mod fault;
 mod header_mutation;
+mod jwt_authn;
 mod local_ratelimit;
 mod rbac;
 mod set_state;
@@ -31,6 +32,7 @@ use crate::config::http_filters::{
 use crate::config::metadata::{SetFilterState, SetMetadata};
 use crate::config::rbac::Rbac;
 use crate::config::route::Route;
+use crate::local::Local;
 use crate::stats::{
     CorsCells, FaultCells, RbacCells, RbacShadowCells, Registry, Scope, SetMetadataCells, Sharded,
 };
@@ -76,6 +78,7 @@ enum Kind {
     Buffer(u32),
     SetMetadata(Arc<SetMetadata>, Arc<Sharded<SetMetadataCells>>),
     SetFilterState(Arc<SetFilterState>),
+    JwtAuthn(Box<jwt_authn::Filter>),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -86,16 +89,25 @@ enum Pass {
     Wait(Duration, Option<Refusal>),
     /// It goes on once its body is there, of so many bytes at most.
     Buffer(u32),
+    /// The filter has to ask somebody, or may have to.
+    Ask,
 }
 
 impl Filter {
     /// A filter of the connection manager with this prefix of statistics.
-    pub(crate) fn build(config: &HttpFilter, registry: &Arc<Registry>, prefix: &Arc<str>) -> Self {
+    /// `control` is for what goes on beside requests.
+    pub(crate) fn build(
+        config: &HttpFilter,
+        registry: &Arc<Registry>,
+        prefix: &Arc<str>,
+        control: &Rc<Local>,
+    ) -> Self {
         let scope = || Scope::Http(Arc::clone(prefix));
         let kind = match &config.kind {
             FilterKind::Rbac(rbac) => {
-                let scope =
-                    |rules: &Arc<str>| Scope::HttpRbac(Arc::clone(prefix), Arc::clone(rules));
+                let scope = |rules: &Arc<str>| {
+                    Scope::HttpFilter("rbac", Arc::clone(prefix), Arc::clone(rules))
+                };
                 let stats = registry.scope(scope(&rbac.rules_prefix));
                 let shadow = registry.scope(scope(&rbac.shadow_prefix));
                 Kind::Rbac(Arc::clone(rbac), stats, shadow)
@@ -114,6 +126,10 @@ impl Filter {
             FilterKind::Buffer(most) => Kind::Buffer(*most),
             FilterKind::SetMetadata(set) => {
                 Kind::SetMetadata(Arc::clone(set), registry.scope(scope()))
+            }
+            FilterKind::JwtAuthn(config) => {
+                let filter = jwt_authn::Filter::new(config, registry, prefix, control);
+                Kind::JwtAuthn(Box::new(filter))
             }
             FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
         };
@@ -186,8 +202,24 @@ impl Filter {
                 };
                 set_state::filter_state(config, passage);
             }
+            Kind::JwtAuthn(_) => return Ok(Pass::Ask),
         }
         Ok(Pass::On)
+    }
+
+    /// Does what may take a while.
+    async fn ask(&self, passage: &mut Passage<'_>) -> Result<(), Refusal> {
+        let Ok(configured) = self.configured(&passage.overrides) else { return Ok(()) };
+        match &self.kind {
+            Kind::JwtAuthn(filter) => {
+                let per_route = match configured {
+                    Some(RouteFilter::JwtAuthn(per_route)) => Some(per_route),
+                    _ => None,
+                };
+                filter.run(per_route, passage).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the filter does to the answer of one that stands before it.
@@ -215,6 +247,11 @@ pub(crate) async fn pass<'f>(
         let refusal = match filter.run(passage) {
             Ok(Pass::On) if passage.rematch => return Ok((body, rest)),
             Ok(Pass::On) => continue,
+            Ok(Pass::Ask) => match Box::pin(filter.ask(passage)).await {
+                Ok(()) if passage.rematch => return Ok((body, rest)),
+                Ok(()) => continue,
+                Err(refusal) => refusal,
+            },
             Ok(Pass::Wait(time, then)) => {
                 Box::pin(tokio::time::sleep(time)).await;
                 match then {

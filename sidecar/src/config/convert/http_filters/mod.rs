@@ -4,4 +4,5 @@ pub(super) mod buffer;
 pub(super) mod cors;
 pub(super) mod fault;
 pub(super) mod header_mutation;
+pub(super) mod jwt_authn;
 pub(super) mod local_ratelimit;

@@ -4,6 +4,7 @@
 mod accepted;
 mod harmless;
 mod harness;
+mod jwt_authn;
 mod load_balancing;
 mod properties;
 mod refused;
