@@ -17,9 +17,9 @@ pub struct JwtAuthn {
     /// The first that matches a request says what it needs.
     pub rules: Box<[JwtRule]>,
     /// Requirements by the name under which routes ask for them; sorted.
-    pub named: Box<[(Box<str>, JwtRequirement)]>,
+    pub named: NamedRequirements,
     /// For requests that no rule takes: a key of the filter state, and requirements by its value.
-    pub filter_state: Option<(Box<str>, Box<[(Box<str>, JwtRequirement)]>)>,
+    pub filter_state: Option<(Box<str>, NamedRequirements)>,
     /// Preflights need no token.
     pub bypass_cors_preflight: bool,
     /// Answers do not say what is wrong.
@@ -27,6 +27,12 @@ pub struct JwtAuthn {
     /// Stands in the names of statistics, or is empty.
     pub stat_prefix: Arc<str>,
 }
+
+/// Requirements by name.
+pub type NamedRequirements = Box<[(Box<str>, JwtRequirement)]>;
+
+/// Where a claim stands: keys, from outside in.
+pub type ClaimPath = Box<[Box<str>]>;
 
 /// One entry of `rules`.
 #[derive(Debug, Clone)]
@@ -97,7 +103,7 @@ pub struct JwtProvider {
     /// How many tokens that were right are remembered, by each worker, and how long they may be; `None`: none.
     pub cache: Option<(usize, usize)>,
     /// Headers that get the value of a claim.
-    pub claim_to_headers: Box<[(HeaderName, Box<[Box<str>]>)]>,
+    pub claim_to_headers: Box<[(HeaderName, ClaimPath)]>,
     /// Look for the route again when something was added.
     pub clear_route_cache: bool,
 }

@@ -15,7 +15,8 @@ use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::requiremen
 
 use crate::config::Problems;
 use crate::config::jwt_authn::{
-    JwtAuthn, JwtKeys, JwtLocations, JwtPerRoute, JwtProvider, JwtRequirement, JwtRule, RemoteJwks,
+    ClaimPath, JwtAuthn, JwtKeys, JwtLocations, JwtPerRoute, JwtProvider, JwtRequirement, JwtRule,
+    NamedRequirements, RemoteJwks,
 };
 use crate::jwt::Jwks;
 
@@ -114,7 +115,7 @@ fn requirements(
     field: &str,
     protos: HashMap<String, proto::JwtRequirement>,
     names: &[String],
-) -> Box<[(Box<str>, JwtRequirement)]> {
+) -> NamedRequirements {
     sorted(protos)
         .into_iter()
         .filter_map(|(name, proto)| {
@@ -303,7 +304,7 @@ fn provider(problems: &mut Problems, name: &str, proto: proto::JwtProvider) -> O
         .filter_map(|(index, proto)| {
             problems.element("claim_to_headers", index, |problems| {
                 let proto::JwtClaimToHeader { header_name: name, claim_name, claim_path } = proto;
-                let path: Box<[Box<str>]> = match (claim_name.is_empty(), claim_path.is_empty()) {
+                let path: ClaimPath = match (claim_name.is_empty(), claim_path.is_empty()) {
                     (false, true) => claim_name.split('.').map(Into::into).collect(),
                     (true, false) => claim_path.into_iter().map(|it| it.key.into()).collect(),
                     _ => {

@@ -172,7 +172,7 @@ impl<'f, 'p, 'a> Verification<'f, 'p, 'a> {
         let mut added = false;
         if let Some(name) = &provider.forward_payload_header {
             let mut payload = token.encoded_payload.to_string();
-            while provider.pad_payload && payload.len() % 4 != 0 {
+            while provider.pad_payload && !payload.len().is_multiple_of(4) {
                 payload.push('=');
             }
             if let Ok(payload) = HeaderValue::from_str(&payload) {
