@@ -4,6 +4,8 @@
 //! keeps the snapshot it began with. An update copies one table of pointers and never what they point to. Endpoints are
 //! not in here: each cluster swaps its own host set.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::cluster::ClusterTable;
@@ -40,6 +42,8 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     /// By [`ListenerId`].
     pub(crate) listeners: Box<[Option<Arc<Listener>>]>,
+    /// Listeners by their addresses: who takes a connection that was going there.
+    pub(crate) by_address: Arc<HashMap<SocketAddr, ListenerId>>,
     /// By [`RouteConfigId`].
     pub(crate) routes: Box<[Option<Arc<RouteTable>>]>,
     /// By [`ClusterId`](crate::cluster::ClusterId).
@@ -50,6 +54,16 @@ impl Snapshot {
     /// The listener of an id, if it exists at the moment.
     pub(crate) fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
         self.listeners.get(id.index())?.as_ref()
+    }
+
+    /// The listener at an address, or else at the port of any address of its kind.
+    pub(crate) fn listener_at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
+        let any = match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let any = SocketAddr::new(any, address.port());
+        self.listener(*self.by_address.get(&address).or_else(|| self.by_address.get(&any))?)
     }
 
     /// The route table of an id, if it has come.

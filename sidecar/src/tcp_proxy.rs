@@ -1,6 +1,5 @@
 //! The TCP proxy filter: pick an endpoint, connect, copy both ways until both sides are done.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +19,7 @@ use crate::local::{ClusterRef, Local};
 use crate::log_facts::{certificate_of, upstream_of};
 use crate::stats::{Sharded, TcpCells};
 use crate::tls::TlsFacts;
-use crate::transport::{Meter, Transport};
+use crate::transport::{Ends, Meter, Transport};
 use crate::upstream::{ConnectionFacts, Failure, connect};
 
 /// A TCP proxy, compiled: the end of a filter chain.
@@ -90,8 +89,7 @@ impl Meter for TcpMeter {
 
 /// Who connects.
 pub(crate) struct Client {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local_address: SocketAddr,
+    pub(crate) ends: Ends,
     pub(crate) server_name: Option<Box<str>>,
     pub(crate) chain: Arc<str>,
     /// Given when the chain goes away. A connection of bytes has no point at which it could be asked to end: it is left to
@@ -130,7 +128,7 @@ pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport,
         failure: None,
         attempts: 0,
     };
-    Box::pin(run(&local, proxy, client, who.peer, &mut report)).await;
+    Box::pin(run(&local, proxy, client, who.ends, &mut report)).await;
     if who.drain.is_given() {
         proxy.stats.local().downstream_cx_drain_close.inc();
     }
@@ -143,7 +141,7 @@ async fn run(
     local: &Rc<Local>,
     proxy: &TcpProxy,
     mut client: Transport,
-    peer: SocketAddr,
+    ends: Ends,
     report: &mut Report,
 ) {
     let view = local.view();
@@ -156,7 +154,7 @@ async fn run(
         return;
     };
     report.cluster = Some(cluster.clone());
-    let connected = connect_any(&cluster, proxy, metadata, peer, report).await;
+    let connected = connect_any(&cluster, proxy, metadata, ends, report).await;
     let Some((mut upstream, _active)) = connected else { return };
     let ended = copy::both_ways(
         &mut client,
@@ -193,19 +191,22 @@ async fn connect_any(
     cluster: &ClusterRef,
     proxy: &TcpProxy,
     metadata: Option<&MetadataCriteria>,
-    peer: SocketAddr,
+    ends: Ends,
     report: &mut Report,
 ) -> Option<(Transport, Active)> {
     let hashes = proxy.config.hash_source_ip && cluster.config.load_balancer.hashing().is_some();
-    let hash = hashes.then(|| address_hash(peer.ip()));
+    let hash = hashes.then(|| address_hash(ends.peer.ip()));
     let priority = RoutingPriority::Default;
     let stats = cluster.stats.local();
     let mut tried: Vec<EndpointId> = Vec::new();
     while report.attempts < proxy.config.max_connect_attempts.max(1) {
         report.attempts += 1;
-        let endpoint = {
-            let context = Context { hash, metadata, avoid: &tried, attempts: 3 };
-            cluster.pick(&cluster.hosts.load(), &context).cloned()
+        let endpoint = match &cluster.original_dst {
+            Some(_) => cluster.original_destination(None, ends.original_destination()),
+            None => {
+                let context = Context { hash, metadata, avoid: &tried, attempts: 3 };
+                cluster.pick(&cluster.hosts.load(), &context).cloned()
+            }
         };
         let Some(endpoint) = endpoint else {
             stats.upstream_cx_none_healthy.inc();
@@ -281,9 +282,9 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.upstream_cluster = report.cluster.as_ref().map(|cluster| cluster.observed_name());
     record.upstream_transport_failure_reason = report.failure.as_deref();
     record.attempt_count = report.attempts;
-    record.downstream_remote = Some(who.peer);
-    record.downstream_direct_remote = Some(who.peer);
-    record.downstream_local = Some(who.local_address);
+    record.downstream_remote = Some(who.ends.peer);
+    record.downstream_direct_remote = Some(who.ends.direct_peer);
+    record.downstream_local = Some(who.ends.local);
     record.requested_server_name = who.server_name.as_deref();
     record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
     record.connection_id = Some(local.next_id());

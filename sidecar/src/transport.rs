@@ -1,6 +1,7 @@
 //! A connection to a peer: TCP, in the clear or under TLS, with bytes that were read ahead put back in front.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -54,27 +55,68 @@ impl Socket {
         &self.tcp
     }
 
-    /// Reads ahead until `enough` says so, `limit` bytes are there, or the peer is done (`None`). What was read is read
-    /// again, also when this future is dropped on its way: a time that is over loses no byte.
+    /// Reads ahead until `enough` says so, `limit` bytes are there, or the peer is done. What was read is read again, also
+    /// when this future is dropped on its way: a time that is over loses no byte.
     pub(crate) async fn read_ahead<T>(
         &mut self,
         limit: usize,
         mut enough: impl FnMut(&[u8]) -> Option<T>,
-    ) -> io::Result<Option<T>> {
+    ) -> io::Result<Ahead<T>> {
         loop {
             if let Some(found) = enough(&self.ahead) {
-                return Ok(Some(found));
+                return Ok(Ahead::Found(found));
             }
             if self.ahead.len() >= limit {
-                return Ok(None);
+                return Ok(Ahead::TooMuch);
             }
             let mut buffer = bytes::BytesMut::with_capacity(self.ahead.len() + 2048);
             buffer.extend_from_slice(&self.ahead);
             if tokio::io::AsyncReadExt::read_buf(&mut self.tcp, &mut buffer).await? == 0 {
-                return Ok(None);
+                return Ok(Ahead::Closed);
             }
             self.ahead = buffer.freeze();
         }
+    }
+
+    /// Takes bytes away that were read ahead: they are not the application's.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.ahead.advance(count.min(self.ahead.len()));
+    }
+}
+
+/// How reading ahead ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ahead<T> {
+    /// It is known.
+    Found(T),
+    /// The peer sends no more.
+    Closed,
+    /// Nothing is known after as many bytes as are allowed.
+    TooMuch,
+}
+
+/// The ends of a connection from a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The client: the peer, or whom the PROXY protocol names.
+    pub(crate) peer: SocketAddr,
+    /// The other end of the socket.
+    pub(crate) direct_peer: SocketAddr,
+    /// Where the client connected to: our end of the socket, or where the connection was going to before it was redirected.
+    pub(crate) local: SocketAddr,
+    /// `local` was told by the kernel or by the PROXY protocol.
+    pub(crate) is_restored: bool,
+}
+
+impl Ends {
+    /// Of a socket.
+    pub(crate) fn of(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, direct_peer: peer, local, is_restored: false }
+    }
+
+    /// Where the connection was going to, if that was told.
+    pub(crate) fn original_destination(&self) -> Option<SocketAddr> {
+        self.is_restored.then_some(self.local)
     }
 }
 

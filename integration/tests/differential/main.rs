@@ -10,6 +10,7 @@ mod forwarding;
 mod hashing;
 mod headers;
 mod http1_trailers;
+mod http_inspector;
 mod internal;
 mod jwt;
 mod limits;
@@ -17,7 +18,9 @@ mod local_replies;
 mod matching;
 mod metadata;
 mod names;
+mod original_dst;
 mod protocols;
+mod proxy_protocol;
 mod rbac;
 mod redirects;
 mod retries;
@@ -28,6 +31,7 @@ mod timeouts;
 mod tls_downstream;
 mod tls_upstream;
 mod weights;
+mod wire;
 
 use outrigger_integration::differential::{self, Accepted, Group};
 
@@ -48,8 +52,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets
-names }
+groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

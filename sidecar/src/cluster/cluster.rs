@@ -1,16 +1,21 @@
 //! A cluster as a request sees it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 
 use super::circuit_breaker::Breaker;
 use super::endpoint::Endpoint;
 use super::host_set::HostSet;
 use super::load_balancer::{self, Context};
+use super::original_dst::OriginalDst;
 use super::outlier_detection::{Detector, Outcome};
 use crate::config;
+use crate::config::bind_config::BindConfig;
+use crate::config::cluster::Discovery;
 use crate::stats::{ClusterCells, ClusterUpdateCells, Sharded, TlsCells};
 
 /// A cluster's number: the same for a name as long as the process lives, whether the cluster exists or not.
@@ -54,6 +59,10 @@ pub(crate) struct Cluster {
     /// Its endpoints. Swapped whole when they, their health or an ejection changes.
     pub(crate) hosts: Arc<ArcSwap<HostSet>>,
     pub(super) drop_overload: Arc<AtomicU32>,
+    /// Where its endpoints are made, if it is of type ORIGINAL_DST: it has nothing to choose from.
+    pub(crate) original_dst: Option<Arc<OriginalDst>>,
+    /// Where its connections come from; `None`: the kernel chooses.
+    pub(crate) bind: Option<Arc<BindConfig>>,
     pub(super) breakers: Arc<[Breaker; 2]>,
     pub(super) detector: Option<Detector>,
 }
@@ -77,6 +86,32 @@ impl Cluster {
     #[inline]
     pub(crate) fn drop_overload(&self) -> u32 {
         self.drop_overload.load(Relaxed)
+    }
+
+    /// The endpoint of a cluster of type ORIGINAL_DST: where a header says, if the cluster goes by one, else where the
+    /// client was going to.
+    pub(crate) fn original_destination(
+        &self,
+        headers: Option<&HeaderMap>,
+        destination: Option<SocketAddr>,
+    ) -> Option<Arc<Endpoint>> {
+        let (Some(places), Discovery::OriginalDst(config)) =
+            (&self.original_dst, &self.config.discovery)
+        else {
+            return None;
+        };
+        let named = config.header.as_ref().and_then(|name| headers?.get(name)).and_then(|value| {
+            let address = value.to_str().ok().and_then(|text| text.parse::<SocketAddr>().ok());
+            if address.is_none() {
+                self.stats.local().original_dst_host_invalid.inc();
+            }
+            address
+        });
+        let mut address = named.or(destination)?;
+        if let Some(port) = config.port {
+            address.set_port(port);
+        }
+        places.endpoint(address)
     }
 
     /// Tells outlier detection how an endpoint did.

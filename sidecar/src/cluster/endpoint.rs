@@ -16,7 +16,7 @@ use crate::tls::ClientContext;
 
 /// An endpoint's number, dense and never used again: what connection pools are kept by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct EndpointId(pub(crate) u32);
+pub(crate) struct EndpointId(pub(crate) u64);
 
 /// What load balancing thinks of an endpoint (Envoy's coarse health).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

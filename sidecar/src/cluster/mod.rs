@@ -16,6 +16,7 @@ pub(crate) mod endpoint;
 pub(crate) mod host_set;
 pub(crate) mod load_balancer;
 pub(crate) mod manager;
+pub(crate) mod original_dst;
 pub(crate) mod outlier_detection;
 pub(crate) mod table;
 #[cfg(test)]

@@ -56,6 +56,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         circuit_breakers: [breakers.clone(), breakers],
         outlier_detection: None,
         tcp_keepalive: None,
+        bind: None,
         auto_sni: false,
         metadata: Arc::default(),
         fingerprint: 0,

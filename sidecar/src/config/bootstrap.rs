@@ -13,6 +13,7 @@ use outrigger_proto::envoy::config::core::v3::Node;
 use outrigger_proto::json::{Document, JsonError, Position, Schema, parse_document};
 use prost::Message;
 
+use super::bind_config::BindConfig;
 use super::cluster::Cluster;
 use super::config_source::ConfigSource;
 use super::listener::Listener;
@@ -38,6 +39,8 @@ pub struct Bootstrap {
     pub lds: Option<ConfigSource>,
     /// Clusters are discovered.
     pub cds: Option<ConfigSource>,
+    /// Where connections to endpoints come from, of clusters that do not say.
+    pub bind: Option<Arc<BindConfig>>,
     /// The message as it was read, encoded: what `/config_dump` shows.
     pub encoded: Vec<u8>,
 }

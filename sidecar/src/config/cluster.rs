@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use super::bind_config::BindConfig;
 use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::http_connection_manager::Http2Options;
@@ -60,6 +63,8 @@ pub struct Cluster {
     pub outlier_detection: Option<OutlierDetection>,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Where its connections come from, unless the kernel is to choose; `None`: as all do by the bootstrap.
+    pub bind: Option<Arc<BindConfig>>,
     /// Set the server name of TLS from the `Host` of the request that opens the connection.
     pub auto_sni: bool,
     /// Its metadata.
@@ -93,6 +98,19 @@ pub enum Discovery {
         /// Where it comes from.
         source: ConfigSource,
     },
+    /// They are wherever clients were going to.
+    OriginalDst(OriginalDst),
+}
+
+/// A validated `OriginalDstLbConfig`, with what else belongs to the type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalDst {
+    /// A request header that may name the destination, `ADDRESS:PORT`.
+    pub header: Option<HeaderName>,
+    /// Instead of the port of the destination.
+    pub port: Option<u16>,
+    /// An endpoint that has not been used, and has no connection, for so long to twice as long is given up. Default 5 s.
+    pub cleanup_interval: Duration,
 }
 
 /// How host names become endpoints.

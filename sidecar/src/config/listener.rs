@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::access_log::AccessLog;
 use super::http_connection_manager::HttpConnectionManager;
+use super::listener_filter::ListenerFilter;
 use super::tcp_proxy::TcpProxy;
 use super::tls::DownstreamTls;
 
@@ -26,8 +27,13 @@ pub struct Listener {
     pub filter_chains: Vec<FilterChain>,
     /// Chain for a connection that no other chain matches.
     pub default_filter_chain: Option<FilterChain>,
-    /// The tls_inspector listener filter is on: server name, ALPN and transport protocol are read before a chain is chosen.
-    pub tls_inspector: bool,
+    /// Connections that were redirected to this listener go to the one that has the address they were going to, if there is
+    /// one.
+    pub use_original_dst: bool,
+    /// It has a socket. Without one it only takes connections that others hand over.
+    pub bind_to_port: bool,
+    /// What looks at a connection before a chain is chosen, in this order.
+    pub filters: Vec<ListenerFilter>,
     /// Longest time that listener filters may take; `None` for no limit. Default 15 s.
     pub listener_filters_timeout: Option<Duration>,
     /// Go on with what is known when the time is over, instead of closing.

@@ -24,6 +24,8 @@ pub enum LoadBalancer {
     RingHash(RingHash),
     /// By a hash of the request, in a table of a fixed size (Google's Maglev).
     Maglev(Maglev),
+    /// The cluster itself says: only of type ORIGINAL_DST.
+    ClusterProvided,
 }
 
 /// How an endpoint that has just become healthy comes to its full weight, by turns and by least request.
@@ -85,7 +87,9 @@ impl LoadBalancer {
         match self {
             Self::RingHash(ring) => Some(&ring.common),
             Self::Maglev(maglev) => Some(&maglev.common),
-            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => None,
+            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random | Self::ClusterProvided => {
+                None
+            }
         }
     }
 
@@ -94,7 +98,9 @@ impl LoadBalancer {
         match self {
             Self::RingHash(ring) => Some(&mut ring.common),
             Self::Maglev(maglev) => Some(&mut maglev.common),
-            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => None,
+            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random | Self::ClusterProvided => {
+                None
+            }
         }
     }
 }

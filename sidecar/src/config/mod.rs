@@ -14,6 +14,7 @@
 mod convert;
 
 pub mod access_log;
+pub mod bind_config;
 pub mod bootstrap;
 pub mod cluster;
 pub mod config_source;
@@ -24,6 +25,7 @@ pub mod http_connection_manager;
 pub mod http_filters;
 pub mod jwt_authn;
 pub mod listener;
+pub mod listener_filter;
 pub mod load_balancer;
 pub mod local_reply;
 pub mod matcher;
@@ -33,6 +35,7 @@ pub mod rbac;
 pub mod resource_file;
 pub mod route;
 pub mod secret;
+pub mod socket_option;
 pub mod subset;
 pub mod tcp_proxy;
 pub mod tls;

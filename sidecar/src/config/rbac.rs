@@ -89,7 +89,10 @@ pub enum Principal {
     /// The connection is encrypted; with a matcher: the peer has a verified certificate, of which one of the URI SANs, else
     /// DNS SANs, else the subject, matches.
     Authenticated(Option<StringMatcher>),
+    /// The peer of the connection itself.
     DirectRemoteIp(IpNet),
+    /// The peer, or whom the PROXY protocol names.
+    SourceIp(IpNet),
     RemoteIp(IpNet),
     Header(HeaderMatcher),
     UrlPath(PathMatcher),

@@ -333,7 +333,7 @@ impl Exchange {
             SocketAddr::new(client, if is_peer { connection.peer.port() } else { 0 })
         });
         record.downstream_remote = Some(client);
-        record.downstream_direct_remote = Some(connection.peer);
+        record.downstream_direct_remote = Some(connection.direct_peer);
         record.downstream_local = Some(connection.local_address);
         record.downstream_peer = identity.map(certificate_of);
         record.downstream_own = tls.and_then(|tls| tls.own.as_deref()).map(certificate_of);

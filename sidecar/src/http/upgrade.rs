@@ -73,10 +73,14 @@ pub(crate) async fn run(
     };
     request.extensions.clear();
 
-    let context = Context { hash: hashed.hash, metadata, ..Context::default() };
-    let endpoint = cluster
-        .pick(&cluster.hosts.load(), &context)
-        .map(|endpoint| connection.local.pools.get(endpoint));
+    let endpoint = match &cluster.original_dst {
+        Some(_) => connection.original_destination(cluster, &request.headers),
+        None => {
+            let context = Context { hash: hashed.hash, metadata, ..Context::default() };
+            cluster.pick(&cluster.hosts.load(), &context).cloned()
+        }
+    };
+    let endpoint = endpoint.map(|endpoint| connection.local.pools.get(&endpoint));
     let Some(pool) = endpoint else { return Err(failures::unavailable()) };
     if let Some(facts) = &mut exchange.facts {
         facts.attempts = 1;

@@ -26,7 +26,7 @@ pub(crate) struct ProcessDrains {
 }
 
 impl ProcessDrains {
-    fn of(&self, listener: &Listener) -> &Rc<Signal> {
+    pub(super) fn of(&self, listener: &Listener) -> &Rc<Signal> {
         match listener.config.traffic_direction {
             TrafficDirection::Inbound => &self.inbound,
             _ => &self.all,
@@ -51,11 +51,12 @@ pub(crate) async fn run(
                 // Between its removal and the end of this loop.
                 let Some(listener) = view.listener(listener).cloned() else { continue };
                 let local = Rc::clone(&local);
-                let process_drain = Rc::clone(process_drains.of(&listener));
+                let process_drains = process_drains.clone();
                 let chain_drains = Rc::clone(&chain_drains);
                 tokio::task::spawn_local(async move {
                     let _panic = Panic { local: Rc::clone(&local) };
-                    handshake::run(local, listener, tcp, peer, process_drain, &chain_drains).await;
+                    handshake::run(local, listener, tcp, peer, &process_drains, &chain_drains)
+                        .await;
                 });
             }
             Err(error) if concerns_one_connection(&error) => {}

@@ -47,8 +47,12 @@ impl Default for Criteria<'_> {
 
 impl Criteria<'_> {
     fn is_local(&self) -> bool {
-        let source = self.source.ip();
-        source.is_loopback() || source == self.destination.ip()
+        // As in Envoy 127.0.0.1 alone is meant by the loopback address, and not its network.
+        let is_loopback = match self.source.ip() {
+            IpAddr::V4(address) => address == Ipv4Addr::LOCALHOST,
+            IpAddr::V6(address) => address.is_loopback(),
+        };
+        is_loopback || self.source.ip() == self.destination.ip()
     }
 }
 
@@ -404,7 +408,12 @@ mod tests {
             chain(SourceType::Any),
         ])
         .unwrap();
-        assert_eq!(matcher.find(&from("127.9.0.1:1", "10.0.0.1:1")), Some(0));
+        assert_eq!(matcher.find(&from("127.0.0.1:1", "10.0.0.1:1")), Some(0));
+        assert_eq!(
+            matcher.find(&from("127.9.0.1:1", "10.0.0.1:1")),
+            Some(1),
+            "not the address itself"
+        );
         assert_eq!(matcher.find(&from("[::1]:1", "10.0.0.1:1")), Some(0));
         assert_eq!(matcher.find(&from("10.0.0.1:5", "10.0.0.1:1")), Some(0));
         assert_eq!(matcher.find(&from("10.0.0.2:1", "10.0.0.1:1")), Some(1));

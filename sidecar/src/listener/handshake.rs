@@ -13,17 +13,17 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::accept::ProcessDrains;
 use super::filter_chain::Criteria;
-use super::tls_inspector::{self, Inspected};
+use super::filters::{self, Found, Passed};
 use super::{Chain, Listener, Terminal};
-use crate::config::listener::TransportProtocol;
 use crate::drain::{Listening, Signal};
 use crate::http::connection_manager::{self, Accepted, Connection, DownstreamMeter, Drains};
 use crate::local::Local;
 use crate::stats::ListenerCells;
 use crate::tcp_proxy;
 use crate::tls::{self, TlsFacts};
-use crate::transport::{Meter, Socket, Transport};
+use crate::transport::{Ends, Meter, Socket, Transport};
 use crate::upstream::connect::count_tls_failure;
 
 /// Longest time for a TLS handshake where nothing is configured.
@@ -57,36 +57,31 @@ pub(crate) async fn run(
     listener: Arc<Listener>,
     tcp: TcpStream,
     peer: SocketAddr,
-    process_drain: Rc<Signal>,
+    process_drains: &ProcessDrains,
     chain_drains: &ChainDrains,
 ) {
     let _counted = local.count_connection();
-    let _life = Life::begin(&listener, local.index);
     let Ok(local_address) = tcp.local_addr() else { return };
     let mut socket = Socket::new(tcp, Bytes::new());
-
-    let inspected = if listener.config.tls_inspector {
-        match inspect(&listener, &mut socket).await {
-            Some(inspected) => inspected,
-            None => return,
-        }
-    } else {
-        Inspected::raw_buffer()
-    };
+    let mut found = Found::new(Ends::of(peer, local_address));
+    let Some(listener) = filtered(&local, listener, &mut socket, &mut found).await else { return };
+    let Found { ends, transport_protocol, server_name, application_protocols } = found;
     let criteria = Criteria {
-        destination: local_address,
-        server_name: inspected.server_name.as_deref().unwrap_or_default(),
-        transport_protocol: inspected.transport_protocol,
-        application_protocols: &inspected.application_protocols,
-        direct_source: peer,
-        source: peer,
+        destination: ends.local,
+        server_name: server_name.as_deref().unwrap_or_default(),
+        transport_protocol,
+        application_protocols: &application_protocols,
+        direct_source: ends.direct_peer,
+        source: ends.peer,
     };
     let Some(chain) = listener.chain_for(&criteria).cloned() else {
         listener.stats.local().no_filter_chain_match.inc();
-        tracing::debug!(%peer, listener = %listener.config.name, server_name = ?inspected.server_name, "no filter chain takes the connection");
+        tracing::debug!(%peer, listener = %listener.config.name, ?server_name, "no filter chain takes the connection");
         return;
     };
+    let _life = Life::begin(&listener, local.index);
     let drain = chain_drains.of(&chain);
+    let process_drain = process_drains.of(&listener);
 
     match &chain.terminal {
         Terminal::Http(manager) => {
@@ -98,13 +93,12 @@ pub(crate) async fn run(
             let connection = Connection::new(Accepted {
                 local,
                 manager: Arc::clone(manager),
-                peer,
-                local_address,
+                ends,
                 tls,
                 chain: Arc::clone(&chain.name),
                 meter,
             });
-            let drains = Drains::new(&drain, &process_drain);
+            let drains = Drains::new(&drain, process_drain);
             connection_manager::serve(connection, transport, drains).await;
         }
         Terminal::Tcp(proxy) => {
@@ -112,13 +106,10 @@ pub(crate) async fn run(
             let Some((transport, tls)) = secure(&listener, &chain, metered, peer).await else {
                 return;
             };
-            let server_name = inspected
-                .server_name
-                .clone()
-                .or_else(|| tls.as_ref().and_then(|tls| tls.server_name.clone()));
+            let server_name =
+                server_name.or_else(|| tls.as_ref().and_then(|tls| tls.server_name.clone()));
             let client = tcp_proxy::Client {
-                peer,
-                local_address,
+                ends,
                 server_name,
                 chain: Arc::clone(&chain.name),
                 drain: Listening::to(&drain),
@@ -129,37 +120,51 @@ pub(crate) async fn run(
     }
 }
 
-async fn inspect(listener: &Listener, socket: &mut Socket) -> Option<Inspected> {
-    let inspecting = tls_inspector::inspect(socket);
-    let inspected = match within(listener.config.listener_filters_timeout, inspecting).await {
-        Some(Ok(inspected)) => inspected,
+/// Shows a connection to the filters of its listener, and of the one that it is handed over to. Returns the listener that
+/// takes it; `None`: it ends here.
+async fn filtered(
+    local: &Local,
+    listener: Arc<Listener>,
+    socket: &mut Socket,
+    found: &mut Found,
+) -> Option<Arc<Listener>> {
+    inspect(&listener, socket, found).await?;
+    let Some(destination) = found.ends.original_destination() else { return Some(listener) };
+    if !listener.config.use_original_dst {
+        return Some(listener);
+    }
+    // From there it is not handed on.
+    let Some(other) = local.view().listener_at(destination).cloned() else {
+        return Some(listener);
+    };
+    inspect(&other, socket, found).await?;
+    Some(other)
+}
+
+/// Runs the filters of a listener, for as long as they may take. `None`: the connection ends here.
+async fn inspect(listener: &Listener, socket: &mut Socket, found: &mut Found) -> Option<()> {
+    if listener.filters.is_empty() {
+        return Some(());
+    }
+    let _before = PreConnection::begin(listener);
+    let stats = listener.stats.local();
+    let filtering = filters::run(&listener.filters, socket, found);
+    match within(listener.config.listener_filters_timeout, filtering).await {
+        Some(Ok(Passed::On)) => Some(()),
+        Some(Ok(Passed::Refused)) => None,
+        Some(Ok(Passed::RemoteClosed)) => {
+            stats.downstream_listener_filter_remote_close.inc();
+            None
+        }
         Some(Err(_)) => {
-            listener.stats.local().downstream_listener_filter_remote_close.inc();
-            return None;
+            stats.downstream_listener_filter_error.inc();
+            None
         }
         None => {
-            listener.stats.local().downstream_pre_cx_timeout.inc();
-            if !listener.config.continue_on_listener_filters_timeout {
-                return None;
-            }
-            Inspected::raw_buffer()
+            stats.downstream_pre_cx_timeout.inc();
+            listener.config.continue_on_listener_filters_timeout.then_some(())
         }
-    };
-    let stats = listener.inspector_stats.local();
-    if inspected.transport_protocol == TransportProtocol::Tls {
-        stats.tls_found.inc();
-        match inspected.server_name {
-            Some(_) => stats.sni_found.inc(),
-            None => stats.sni_not_found.inc(),
-        }
-        match inspected.application_protocols.is_empty() {
-            false => stats.alpn_found.inc(),
-            true => stats.alpn_not_found.inc(),
-        }
-    } else {
-        stats.tls_not_found.inc();
     }
-    Some(inspected)
 }
 
 /// The connection as its chain wants it: under TLS, or as it is.
@@ -226,6 +231,22 @@ async fn within<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Outp
     match limit {
         Some(limit) => tokio::time::timeout(limit, future).await.ok(),
         None => Some(future.await),
+    }
+}
+
+/// A connection that is looked at, for the statistics of its listener.
+struct PreConnection<'l>(&'l Listener);
+
+impl<'l> PreConnection<'l> {
+    fn begin(listener: &'l Listener) -> Self {
+        listener.stats.local().downstream_pre_cx_active.inc();
+        Self(listener)
+    }
+}
+
+impl Drop for PreConnection<'_> {
+    fn drop(&mut self) {
+        self.0.stats.local().downstream_pre_cx_active.dec();
     }
 }
 

@@ -1,12 +1,12 @@
 //! Listeners: from a socket that accepts to the filter chain that takes a connection.
 //!
 //! Reading order: [`Listener`] (what a configuration is compiled to), [`accept`] (the loop over a socket), [`handshake`]
-//! (from a TCP connection to the chain that takes it), with [`tls_inspector`] and [`filter_chain`].
+//! (from a TCP connection to the chain that takes it), with [`filters`] and [`filter_chain`].
 
 pub(crate) mod accept;
 pub(crate) mod filter_chain;
+pub(crate) mod filters;
 pub(crate) mod handshake;
-pub(crate) mod tls_inspector;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,9 +25,7 @@ use crate::http::filters::Filter;
 use crate::http::reply_mapper::ReplyRules;
 use crate::local::Local;
 use crate::snapshot::{ListenerId, RouteConfigId};
-use crate::stats::{
-    ListenerCells, ListenerWorkerCells, Registry, Scope, Sharded, TlsCells, TlsInspectorCells,
-};
+use crate::stats::{ListenerCells, ListenerWorkerCells, Registry, Scope, Sharded, TlsCells};
 use crate::tcp_proxy::TcpProxy;
 use crate::tls;
 use filter_chain::Matcher;
@@ -45,7 +43,8 @@ pub(crate) struct Listener {
     pub(crate) stats: Arc<Sharded<ListenerCells>>,
     pub(crate) worker_stats: Box<[Arc<Sharded<ListenerWorkerCells>>]>,
     pub(crate) tls_stats: Arc<Sharded<TlsCells>>,
-    pub(crate) inspector_stats: Arc<Sharded<TlsInspectorCells>>,
+    /// What looks at a connection before a chain is chosen.
+    pub(crate) filters: Box<[filters::Filter]>,
     matcher: Matcher,
 }
 
@@ -161,7 +160,11 @@ impl Listener {
                 })
                 .collect(),
             tls_stats: with.registry.scope(Scope::Listener(Arc::clone(&address))),
-            inspector_stats: with.registry.scope(Scope::Root("tls_inspector")),
+            filters: config
+                .filters
+                .iter()
+                .map(|filter| filters::Filter::build(filter, with.registry))
+                .collect(),
             matcher,
         })
     }

@@ -113,6 +113,7 @@ impl Control {
         let status = Status::new(&registry, workers);
         let queries = admin::open(args, &bootstrap, &registry, &status)?;
         let mut data = DataPlane::start(&registry, workers)?;
+        data.manager.set_default_bind(bootstrap.bind.clone());
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
             data.contexts.set_secret(secret).map_err(|rejected| Error::Static {

@@ -1,6 +1,6 @@
 //! Puts configuration into effect: from validated resources to the snapshot that workers serve from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -45,6 +45,10 @@ pub(super) struct DataPlane {
     /// By listener id.
     listeners: Vec<Option<Arc<Listener>>>,
     ids: HashMap<Arc<str>, ListenerId>,
+    /// Listeners that accept nothing any more, and take nothing over.
+    stopped: HashSet<ListenerId>,
+    /// Who takes over a connection that was going to an address; `None`: to be found out anew.
+    by_address: Option<Arc<HashMap<SocketAddr, ListenerId>>>,
     sockets: Sockets,
     workers: Vec<WorkerHandle>,
     writer: Writer,
@@ -85,6 +89,8 @@ impl DataPlane {
             routes: Routes::default(),
             listeners: Vec::new(),
             ids: HashMap::new(),
+            stopped: HashSet::new(),
+            by_address: None,
             sockets: Sockets::new(workers),
             workers: started,
             writer,
@@ -119,9 +125,12 @@ impl DataPlane {
         for (id, name) in names {
             self.tell_all(|| Command::Unlisten { listener: id });
             self.sockets.close(&name);
+            self.stopped.insert(id);
             self.cells.local().listener_stopped.inc();
         }
         self.sockets.close_unused();
+        self.by_address = None;
+        self.swap_snapshot();
     }
 
     /// Accepts no more connections at all.
@@ -221,6 +230,8 @@ impl DataPlane {
         if let Some(slot) = self.listeners.get_mut(id.index()) {
             *slot = Some(listener);
         }
+        self.stopped.remove(&id);
+        self.by_address = None;
         Ok(())
     }
 
@@ -239,6 +250,7 @@ impl DataPlane {
         self.sockets.close(name);
         let id = self.ids.get(name)?;
         let removed = self.listeners.get_mut(id.index()).and_then(Option::take)?;
+        self.by_address = None;
         self.cells.local().listener_removed.inc();
         Some(removed)
     }
@@ -246,14 +258,27 @@ impl DataPlane {
     /// Workers see everything that was changed until now.
     fn swap_snapshot(&mut self) {
         self.version += 1;
+        let by_address = self.by_address();
         self.shared.snapshot.store(Arc::new(Snapshot {
             version: self.version,
             listeners: self.listeners.as_slice().into(),
+            by_address,
             routes: self.routes.tables(),
             clusters: self.manager.table(),
         }));
         let active = self.listeners.iter().flatten().count();
         self.cells.local().total_listeners_active.set(active as u64);
+    }
+
+    /// Listeners by where they are. Costs nothing as long as they stay the same.
+    fn by_address(&mut self) -> Arc<HashMap<SocketAddr, ListenerId>> {
+        if let Some(known) = &self.by_address {
+            return Arc::clone(known);
+        }
+        let open =
+            self.open_listeners().filter(|(listener, _)| !self.stopped.contains(&listener.id));
+        let map: HashMap<_, _> = open.map(|(listener, address)| (address, listener.id)).collect();
+        Arc::clone(self.by_address.insert(Arc::new(map)))
     }
 
     /// Forgets what only requests under way still hold. Called now and then.
@@ -352,7 +377,8 @@ impl Publish for DataPlane {
             }
         }
         for (old, next) in left {
-            if next.is_none() {
+            let was_bound = old.config.bind_to_port;
+            if was_bound && next.as_ref().is_none_or(|next| !next.config.bind_to_port) {
                 self.tell_all(|| Command::Unlisten { listener: old.id });
             }
             old.drain_unless_in(next.as_deref());

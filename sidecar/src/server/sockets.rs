@@ -18,12 +18,15 @@ const BACKLOG: u32 = 4096;
 
 /// An address, with the listener's name where the address alone says nothing (port 0: each such listener gets its own).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Place(SocketAddr, Option<Arc<str>>);
+struct Place {
+    address: SocketAddr,
+    own: Option<Arc<str>>,
+}
 
 impl Place {
     fn of(listener: &Listener) -> Self {
         let own = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
-        Self(listener.address, own)
+        Self { address: listener.address, own }
     }
 }
 
@@ -58,6 +61,9 @@ impl Sockets {
     /// # Errors
     /// What the system says.
     pub(super) fn reserve(&mut self, listener: &Listener) -> io::Result<()> {
+        if !listener.bind_to_port {
+            return Ok(());
+        }
         let place = Place::of(listener);
         if !self.bound.contains_key(&place) {
             let bound = Bound::bind(listener, self.workers)?;
@@ -72,6 +78,10 @@ impl Sockets {
     /// # Errors
     /// If the address cannot be bound or is another listener's.
     pub(super) fn open(&mut self, listener: &Listener) -> io::Result<Option<Vec<TcpListener>>> {
+        if !listener.bind_to_port {
+            self.close(&listener.name);
+            return Ok(None);
+        }
         let place = Place::of(listener);
         let other =
             self.open.iter().find(|(name, open)| **open == place && **name != listener.name);

@@ -108,6 +108,7 @@ cells! {
             lb_subsets_selected,
             lb_subsets_fallback,
             lb_subsets_fallback_panic,
+            original_dst_host_invalid,
             http1_dropped_headers_with_underscores = "http1.dropped_headers_with_underscores",
             http2_goaway_sent = "http2.goaway_sent",
             http2_header_overflow = "http2.header_overflow",
@@ -405,6 +406,36 @@ cells! {
         }
         gauges: {}
         histograms: { bytes_processed }
+    }
+
+    /// `http_inspector`
+    pub(crate) struct HttpInspectorCells {
+        counters: { read_error, http10_found, http11_found, http2_found, http_not_found }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// Of all proxy_protocol filters, without a prefix.
+    pub(crate) struct ProxyProtocolErrorCells {
+        counters: { downstream_cx_proxy_proto_error }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `proxy_proto` or `proxy_proto.STAT_PREFIX`
+    pub(crate) struct ProxyProtocolCells {
+        counters: {
+            not_found_allowed,
+            not_found_disallowed,
+            v1_found = "versions.v1.found",
+            v1_disallowed = "versions.v1.disallowed",
+            v1_error = "versions.v1.error",
+            v2_found = "versions.v2.found",
+            v2_disallowed = "versions.v2.disallowed",
+            v2_error = "versions.v2.error",
+        }
+        gauges: {}
+        histograms: {}
     }
 
     /// `listener_manager`

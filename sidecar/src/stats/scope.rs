@@ -37,6 +37,8 @@ pub(crate) enum Scope {
     Lds,
     /// `STAT_PREFIX.http_local_rate_limit`
     LocalRateLimit(Arc<str>),
+    /// `proxy_proto`, or `proxy_proto.STAT_PREFIX` of a filter that has one
+    ProxyProtocol(Arc<str>),
     /// `sds.SECRET`
     Sds(Arc<str>),
     /// `server`
@@ -75,6 +77,8 @@ impl Scope {
             Self::ListenerManager => "listener_manager".to_owned(),
             Self::Lds => "listener_manager.lds".to_owned(),
             Self::LocalRateLimit(prefix) => format!("{}.http_local_rate_limit", Segment(prefix)),
+            Self::ProxyProtocol(prefix) if prefix.is_empty() => "proxy_proto".to_owned(),
+            Self::ProxyProtocol(prefix) => format!("proxy_proto.{}", Segment(prefix)),
             Self::Sds(name) => format!("sds.{}", Segment(name)),
             Self::Server => "server".to_owned(),
             Self::Tcp(prefix) => format!("tcp.{}", Segment(prefix)),
@@ -101,6 +105,7 @@ impl Scope {
             Self::ListenerManager => "listener_manager",
             Self::Lds => "listener_manager_lds",
             Self::LocalRateLimit(_) => "http_local_rate_limit",
+            Self::ProxyProtocol(_) => "proxy_proto",
             Self::Sds(_) => "sds",
             Self::Server => "server",
             Self::Tcp(_) => "tcp",
@@ -131,6 +136,8 @@ impl Scope {
                 vec![("envoy_worker_id", index.to_string()), tag("envoy_listener_address", address)]
             }
             Self::LocalRateLimit(prefix) => vec![tag("envoy_local_http_ratelimit_prefix", prefix)],
+            Self::ProxyProtocol(prefix) if prefix.is_empty() => Vec::new(),
+            Self::ProxyProtocol(prefix) => vec![tag("envoy_proxy_protocol_prefix", prefix)],
             Self::Sds(name) => vec![tag("envoy_xds_resource_name", name)],
             Self::Tcp(prefix) => vec![tag("envoy_tcp_prefix", prefix)],
             Self::Root(_)

@@ -11,6 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Failure;
 use crate::cluster::{Cluster, Endpoint, RoutingPriority};
+use crate::config::bind_config;
 use crate::tls;
 use crate::transport::{Meter, Socket, Transport};
 
@@ -60,7 +61,7 @@ async fn connect_without_limit(
     alpn: &[&[u8]],
     life: &Arc<Life>,
 ) -> Result<Transport, Failure> {
-    let tcp = TcpStream::connect(endpoint.address).await.map_err(|error| {
+    let tcp = tcp(cluster, endpoint).await.map_err(|error| {
         Failure::Connect(format!("delayed connect error: {}", strerror(&error)))
     })?;
     // A connection without these is slower, but works.
@@ -103,6 +104,10 @@ async fn connect_without_limit(
             Err(Failure::Connect(format!("TLS_error: {failure}")))
         }
     }
+}
+
+async fn tcp(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<TcpStream> {
+    bind_config::socket(cluster.bind.as_deref(), endpoint.address)?.connect(endpoint.address).await
 }
 
 /// Counts a failed handshake, on either side.

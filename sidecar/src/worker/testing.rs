@@ -90,6 +90,7 @@ impl Sidecar {
         shared.snapshot.store(Arc::new(Snapshot {
             version: 1,
             listeners: listeners.into(),
+            by_address: Arc::default(),
             routes: tables.into(),
             clusters: manager.table(),
         }));
@@ -139,6 +140,7 @@ impl Sidecar {
         let after = Snapshot {
             version: before.version + 1,
             listeners: listeners.into(),
+            by_address: Arc::default(),
             routes: before.routes.clone(),
             clusters: self.manager.table(),
         };

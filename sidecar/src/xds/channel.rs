@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Rejected;
+use crate::config::bind_config;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::{EndpointAddress, LoadAssignment};
 use crate::tls::{self, ClientContext};
@@ -168,7 +169,8 @@ impl ControlPlane {
     async fn open(&self, address: &Address) -> Result<Stream, OpenError> {
         let plain: Plain = match address {
             Address::Ip(address) => {
-                let tcp = TcpStream::connect(address).await?;
+                let socket = bind_config::socket(self.cluster.bind.as_deref(), *address)?;
+                let tcp = socket.connect(*address).await?;
                 tcp.set_nodelay(true)?;
                 Box::new(tcp)
             }
@@ -188,7 +190,7 @@ impl ControlPlane {
         let assignment: &LoadAssignment = match &self.cluster.discovery {
             Discovery::Static(assignment) => assignment,
             Discovery::Dns(dns) => &dns.assignment,
-            Discovery::Eds { .. } => {
+            Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
                 return Err(ConnectError::NoEndpoint(Arc::clone(&self.cluster.name)));
             }
         };

@@ -100,7 +100,9 @@ impl Discovery {
             None => First::Unneeded,
         };
         let servers = bootstrap.clusters.iter();
-        let servers = servers.filter(|it| !matches!(it.discovery, ClusterDiscovery::Eds { .. }));
+        let servers = servers.filter(|it| {
+            !matches!(it.discovery, ClusterDiscovery::Eds { .. } | ClusterDiscovery::OriginalDst(_))
+        });
         let mut discovery = Self {
             streams,
             warming: Warming::default(),

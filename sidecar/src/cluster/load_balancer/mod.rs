@@ -117,10 +117,11 @@ fn choose<'h>(cluster: &Cluster, hosts: &'h HostSet, subset: usize) -> Option<&'
         [] => None,
         [only] => Some(only),
         _ => match &cluster.config.load_balancer {
-            // The last two are here for completeness: they always have a hash.
-            LoadBalancer::Random | LoadBalancer::RingHash(_) | LoadBalancer::Maglev(_) => {
-                random::pick(list)
-            }
+            // The last ones are here for completeness: they always have a hash, or nothing to choose from.
+            LoadBalancer::Random
+            | LoadBalancer::RingHash(_)
+            | LoadBalancer::Maglev(_)
+            | LoadBalancer::ClusterProvided => random::pick(list),
             LoadBalancer::RoundRobin if !by_weight => {
                 with_state(cluster.id, |state| round_robin::pick(state.position(source), list))
             }

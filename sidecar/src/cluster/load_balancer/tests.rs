@@ -24,6 +24,8 @@ pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>
     let stats = Arc::new(Sharded::new(1));
     let breaker = || Breaker::new(&config.circuit_breakers[0], Arc::clone(&stats));
     Cluster {
+        bind: None,
+        original_dst: None,
         id: ClusterId(7),
         name: Arc::clone(&config.name),
         breakers: Arc::new([breaker(), breaker()]),

@@ -47,7 +47,7 @@ impl Transports {
     }
 
     /// The transport of an endpoint: of the first match, or the cluster's own.
-    fn of(&self, metadata: &Metadata) -> Option<Arc<ClientContext>> {
+    pub(super) fn of(&self, metadata: &Metadata) -> Option<Arc<ClientContext>> {
         let chosen = self.matches.iter().find(|(matcher, _)| matcher.matches(metadata, MATCH_KEY));
         chosen.map_or_else(|| self.default.clone(), |(_, context)| context.clone())
     }

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use super::{Manager, assign};
 use crate::cluster::cluster::ClusterId;
 use crate::cluster::dns;
-use crate::cluster::endpoint::{Endpoint, EndpointId};
+use crate::cluster::endpoint::Endpoint;
 use crate::config::cluster::Discovery;
 use crate::config::endpoint::LoadAssignment;
 
 impl Manager {
     /// Begins to find a cluster's endpoints, or takes those that are known.
     pub(super) fn start_discovery(&mut self, id: ClusterId) {
+        self.start_tidying(id);
         let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let config = Arc::clone(&entry.cluster.config);
         let known = match &config.discovery {
+            Discovery::OriginalDst(_) => {
+                self.start_original_dst(id);
+                return self.reschedule(id);
+            }
             Discovery::Static(assignment) => Some(Arc::clone(assignment)),
             Discovery::Eds { service_name, .. } => {
                 let known = self.assignments.get(service_name).cloned();
@@ -89,7 +94,7 @@ impl Manager {
     /// Puts an assignment with addresses into effect.
     pub(super) fn assign(&mut self, id: ClusterId, assignment: Arc<LoadAssignment>) {
         let shards = self.registry.shards();
-        let next_endpoint = &mut self.next_endpoint;
+        let endpoint_ids = &self.endpoint_ids;
         let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::as_mut) else { return };
         let before = entry.cluster.hosts.load_full();
         let (members, changed) = assign::members(
@@ -97,9 +102,7 @@ impl Manager {
             &entry.transports,
             &before,
             &mut |address, hostname, transport| {
-                let id = EndpointId(*next_endpoint);
-                *next_endpoint += 1;
-                Endpoint::new(id, address, hostname, transport, shards)
+                Endpoint::new(endpoint_ids.next(), address, hostname, transport, shards)
             },
         );
         entry.assignment = Some(Arc::clone(&assignment));

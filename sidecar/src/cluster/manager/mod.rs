@@ -5,6 +5,7 @@
 //! - [`assign`]: from a load assignment to endpoints, the same objects where they stay the same;
 //! - [`ejections`]: the decisions of outlier detection;
 //! - [`rates`]: those that compare the endpoints of a cluster;
+//! - [`original_dst`]: endpoints that workers make;
 //! - [`membership`]: how many endpoints there are, for statistics;
 //! - here: clusters by name, and what happens to them by itself.
 
@@ -12,6 +13,7 @@ mod assign;
 mod discovery;
 mod ejections;
 mod membership;
+mod original_dst;
 mod rates;
 #[cfg(test)]
 mod tests;
@@ -29,14 +31,17 @@ use super::cluster::{Cluster, ClusterId};
 use super::dns;
 use super::endpoint::Endpoint;
 use super::host_set::{HostSet, Members, SubsetValues};
+use super::original_dst::EndpointIds;
 use super::outlier_detection::Detected;
 use super::table::ClusterTable;
+use crate::config::bind_config::BindConfig;
 use crate::config::cluster::OutlierDetection;
 use crate::config::endpoint::LoadAssignment;
 use crate::stats::{ClusterManagerCells, OutlierCells, Registry, Scope, Sharded};
 use assign::Transports;
 use ejections::Ejections;
 use membership::Membership;
+use original_dst::Tidying;
 
 /// All clusters of the process. Lives on the control thread.
 pub(crate) struct Manager {
@@ -49,7 +54,9 @@ pub(crate) struct Manager {
     by_service: HashMap<Arc<str>, Vec<ClusterId>>,
     /// Load assignments that came, whether a cluster uses them yet or not.
     assignments: HashMap<Arc<str>, Arc<LoadAssignment>>,
-    next_endpoint: u32,
+    endpoint_ids: EndpointIds,
+    /// Where connections come from, of clusters that do not say.
+    bind: Option<Arc<BindConfig>>,
     table: ClusterTable,
     /// Places of the table that changed since it was made.
     changed: BTreeSet<ClusterId>,
@@ -57,6 +64,9 @@ pub(crate) struct Manager {
     gone: Vec<Arc<Endpoint>>,
     /// When outlier detection looks at a cluster next. Only clusters that have it are in here.
     due: BTreeSet<(Instant, ClusterId)>,
+    /// When a cluster of type ORIGINAL_DST is looked at next.
+    untidy: BTreeSet<(Instant, ClusterId)>,
+    made: (mpsc::UnboundedSender<ClusterId>, mpsc::UnboundedReceiver<ClusterId>),
     resolver: dns::Resolver,
     detected: (mpsc::UnboundedSender<Detected>, mpsc::UnboundedReceiver<Detected>),
     resolved: (mpsc::UnboundedSender<dns::Resolved>, mpsc::UnboundedReceiver<dns::Resolved>),
@@ -72,6 +82,7 @@ struct Entry {
     ejections: Ejections,
     /// Its place in `Manager::due`.
     due: Option<Instant>,
+    tidying: Tidying,
     outlier_stats: Option<Arc<Sharded<OutlierCells>>>,
     /// Endpoints were found, or the first attempt is over.
     initialized: bool,
@@ -90,15 +101,23 @@ impl Manager {
             entries: Vec::new(),
             by_service: HashMap::new(),
             assignments: HashMap::new(),
-            next_endpoint: 0,
+            endpoint_ids: EndpointIds::default(),
+            bind: None,
             table: ClusterTable::default(),
             changed: BTreeSet::new(),
             gone: Vec::new(),
             due: BTreeSet::new(),
+            untidy: BTreeSet::new(),
+            made: mpsc::unbounded_channel(),
             resolver: dns::Resolver::new(registry),
             detected: mpsc::unbounded_channel(),
             resolved: mpsc::unbounded_channel(),
         }
+    }
+
+    /// Where connections come from, of clusters that do not say.
+    pub(crate) fn set_default_bind(&mut self, bind: Option<Arc<BindConfig>>) {
+        self.bind = bind;
     }
 
     /// The id of a name. A cluster need not exist: routes may name one that is still to come.
@@ -147,12 +166,9 @@ impl Manager {
     /// Meant to be called in a loop, as a branch of a `select!`: dropping it loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Arc<str>> {
         let due = self.due.first().copied();
-        let timer = async {
-            match due {
-                Some((at, _)) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        let untidy = self.untidy.first().copied();
+        let timer = at(due.map(|(at, _)| at));
+        let tidying = at(untidy.map(|(at, _)| at));
         tokio::select! {
             biased;
             Some(detected) = self.detected.1.recv() => {
@@ -160,9 +176,19 @@ impl Manager {
                 None
             }
             Some(resolved) = self.resolved.1.recv() => self.resolved(resolved),
+            Some(id) = self.made.1.recv() => {
+                self.expect_new(id);
+                None
+            }
             () = timer => {
                 if let Some((at, id)) = due {
                     self.look(id, at);
+                }
+                None
+            }
+            () = tidying => {
+                if let Some((at, id)) = untidy {
+                    self.tidy(at, id);
                 }
                 None
             }
@@ -171,6 +197,13 @@ impl Manager {
 
     fn entry(&self, id: ClusterId) -> Option<&Entry> {
         self.entries.get(id.index()).and_then(Option::as_ref)
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

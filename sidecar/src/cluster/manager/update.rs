@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::assign::Transports;
 use super::ejections::Ejections;
 use super::membership::Membership;
+use super::original_dst::Tidying;
 use super::{Entry, Manager};
 use crate::cluster::circuit_breaker::{Breaker, BreakerGauges};
 use crate::cluster::cluster::{Cluster, ClusterId};
@@ -121,8 +122,12 @@ impl Manager {
         self.registry.add_source(scope.clone(), &breaker_gauges);
         self.registry.add_source(scope, &membership);
 
+        let original_dst = matches!(config.discovery, Discovery::OriginalDst(_))
+            .then(|| self.original_dst(id, &transports, previous.as_ref()));
         let cluster = Cluster {
             id,
+            original_dst,
+            bind: config.bind.clone().or_else(|| self.bind.clone()),
             name: Arc::clone(&config.name),
             stats,
             tls_stats,
@@ -137,7 +142,7 @@ impl Manager {
         let interval = |config: &config::cluster::Cluster| {
             config.outlier_detection.as_ref().map(|outlier| outlier.interval)
         };
-        let (assignment, dns, mut ejections, initialized) = match previous {
+        let (assignment, dns, mut ejections, initialized, tidying) = match previous {
             Some(previous) => {
                 let mut ejections = previous.ejections;
                 if interval(&previous.cluster.config) != interval(&cluster.config) {
@@ -145,11 +150,13 @@ impl Manager {
                 }
                 let dns = match &cluster.config.discovery {
                     Discovery::Dns(config) => previous.dns.and_then(|dns| dns.adopt(config)),
-                    Discovery::Static(_) | Discovery::Eds { .. } => None,
+                    Discovery::Static(_) | Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
+                        None
+                    }
                 };
-                (previous.assignment, dns, ejections, previous.initialized)
+                (previous.assignment, dns, ejections, previous.initialized, previous.tidying)
             }
-            None => (None, None, Ejections::new(now), false),
+            None => (None, None, Ejections::new(now), false, Tidying::default()),
         };
         if cluster.config.outlier_detection.is_none() {
             ejections.forgive_all(&cluster);
@@ -161,6 +168,7 @@ impl Manager {
             dns,
             ejections,
             due: None,
+            tidying,
             outlier_stats,
             initialized,
             breaker_gauges,
@@ -173,6 +181,12 @@ impl Manager {
         let Some(&id) = self.ids.get(name) else { return };
         let Some(entry) = self.entries.get_mut(id.index()).and_then(Option::take) else { return };
         self.forget_service(id, &entry.cluster.config.discovery);
+        if let Some(places) = &entry.cluster.original_dst {
+            places.clear();
+        }
+        if let Some(at) = entry.tidying.due() {
+            self.untidy.remove(&(at, id));
+        }
         let hosts = entry.cluster.hosts.swap(Arc::new(HostSet::empty()));
         for endpoint in hosts.endpoints() {
             endpoint.set_gone();

@@ -17,6 +17,7 @@ use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use prost::Message;
 
 use crate::config::Problems;
+use crate::config::bind_config::BindConfig;
 use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::{ConfigSource, Origin};
@@ -25,7 +26,9 @@ use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, sorted, unsupported};
-use super::{bootstrap_references, cluster, config_source, discovery, listener, secret};
+use super::{
+    bind_config, bootstrap_references, cluster, config_source, discovery, listener, secret,
+};
 
 /// What servers may count on: resources with a time to live, and wrapped ones by state of the world.
 const CLIENT_FEATURES: &[&str] =
@@ -100,7 +103,7 @@ pub(super) fn convert(
         xds_config_tracker_extension, listener_manager, application_log_config,
         enable_worker_cpu_affinity);
     let manager = cluster_manager.unwrap_or_default();
-    problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
+    let bind = problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
     problems.field("stats_config", |problems| {
         stats_config_of(problems, stats_config.unwrap_or_default());
     });
@@ -109,7 +112,12 @@ pub(super) fn convert(
         admin.and_then(|proto| problems.field("admin", |problems| admin_of(problems, proto)));
     let static_resources = static_resources.unwrap_or_default();
     let names = Names::of(&static_resources, secrets);
-    let parts = problems.field("static_resources", |problems| statics(problems, static_resources));
+    let mut parts =
+        problems.field("static_resources", |problems| statics(problems, static_resources));
+    if bind.is_some() {
+        let unsaid = parts.clusters.iter_mut().filter(|(_, cluster)| cluster.bind.is_none());
+        unsaid.for_each(|(_, cluster)| Arc::make_mut(cluster).bind.clone_from(&bind));
+    }
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
@@ -128,6 +136,7 @@ pub(super) fn convert(
         ads,
         lds,
         cds,
+        bind,
         encoded,
     })
 }
@@ -159,7 +168,10 @@ fn node_of(problems: &mut Problems, mut node: core::Node, needs_name: bool) -> c
     node
 }
 
-fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) {
+fn cluster_manager_of(
+    problems: &mut Problems,
+    proto: proto::ClusterManager,
+) -> Option<Arc<BindConfig>> {
     let proto::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -167,8 +179,11 @@ fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) {
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy's workers build a cluster; changes no outcome
     } = proto;
-    unsupported!(problems;
-        local_cluster_name, outlier_detection, upstream_bind_config, load_stats_config);
+    unsupported!(problems; local_cluster_name, outlier_detection, load_stats_config);
+    let bind = upstream_bind_config.and_then(|proto| {
+        problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
+    });
+    bind.map(Arc::new)
 }
 
 fn stats_config_of(problems: &mut Problems, proto: StatsConfig) {

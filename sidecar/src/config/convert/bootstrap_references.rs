@@ -58,8 +58,8 @@ pub(super) fn check(
     names: &Names,
 ) {
     let discovered = statics.clusters.iter().map(|(_, cluster)| cluster);
-    let discovered =
-        discovered.filter(|cluster| matches!(cluster.discovery, Discovery::Eds { .. }));
+    let discovered = discovered
+        .filter(|it| matches!(it.discovery, Discovery::Eds { .. } | Discovery::OriginalDst(_)));
     let known = Known {
         has_ads: sources.ads.is_some(),
         names,

@@ -17,6 +17,7 @@ use crate::config::cluster::{
     Cluster, Discovery, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
 };
 use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
+use crate::config::load_balancer::LoadBalancer;
 use crate::config::tls::UpstreamTls;
 
 use super::common::{
@@ -28,7 +29,8 @@ use super::endpoint::{self, Hosts};
 use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
 use super::{
-    buffer_limit, circuit_breakers, config_source, dns, metadata, outlier_detection, subset, tls,
+    bind_config, buffer_limit, circuit_breakers, config_source, dns, metadata, original_dst,
+    outlier_detection, subset, tls,
 };
 
 /// A connection has to be there within this time where nothing is set.
@@ -68,7 +70,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         typed_dns_resolver_config: _, // which resolver library; there is one here
         wait_for_warm_on_init,
         outlier_detection,
-        cleanup_interval: _, // of ORIGINAL_DST clusters, which are refused
+        cleanup_interval,
         upstream_bind_config,
         lb_subset_config,
         common_lb_config,
@@ -94,7 +96,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     unsupported!(problems;
         transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks,
         dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-        upstream_bind_config, filters, lrs_server, lrs_report_endpoint_metrics,
+        filters, lrs_server, lrs_report_endpoint_metrics,
         upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     if !boolean(wait_for_warm_on_init, true) {
@@ -112,6 +114,11 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         jitter: dns_jitter,
         family: dns_lookup_family,
     };
+    let original_dst = original_dst::Fields {
+        lb_config: lb_config.clone(),
+        cleanup_interval,
+        has_load_assignment: load_assignment.is_some(),
+    };
     let discovery = discovery(
         problems,
         &name,
@@ -119,6 +126,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         load_assignment,
         eds_cluster_config,
         dns,
+        original_dst,
     );
     let Common { healthy_panic_threshold, localities, consistent_hashing } =
         common_lb::convert(problems, common_lb_config);
@@ -143,6 +151,20 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
             consistent_hashing,
         ),
     };
+    let is_original_dst = matches!(discovery, Some(Discovery::OriginalDst(_)));
+    match &chosen {
+        Some(Chosen { load_balancer: LoadBalancer::ClusterProvided, .. })
+            if discovery.is_some() && !is_original_dst =>
+        {
+            let reason = "CLUSTER_PROVIDED is for clusters of type ORIGINAL_DST";
+            problems.reject_field("lb_policy", reason);
+        }
+        Some(Chosen { load_balancer: LoadBalancer::ClusterProvided, .. }) => {}
+        Some(_) if is_original_dst => {
+            problems.reject_field("lb_policy", "must be CLUSTER_PROVIDED with type ORIGINAL_DST");
+        }
+        _ => {}
+    }
     if use_hostname && !matches!(discovery, None | Some(Discovery::Dns(_))) {
         problems.reject_field(
             "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing",
@@ -191,6 +213,9 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
     });
+    let bind = upstream_bind_config.and_then(|proto| {
+        problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
+    });
     let Chosen { mut load_balancer, localities, slow_start, subsets: of_policy } = chosen?;
     if let Some(hashing) = load_balancer.hashing_mut()
         && hashing.hash_policy.is_empty()
@@ -220,6 +245,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         circuit_breakers: breakers,
         outlier_detection,
         tcp_keepalive,
+        bind: bind.map(Arc::new),
         auto_sni: http.auto_sni,
         metadata: Arc::new(metadata.map(metadata::of).unwrap_or_default()),
         fingerprint: 0,
@@ -235,6 +261,7 @@ fn discovery(
     assignment: Option<ClusterLoadAssignment>,
     eds: Option<parts::EdsClusterConfig>,
     dns: dns::Legacy,
+    original_dst: original_dst::Fields,
 ) -> Option<Discovery> {
     let kind = match kind {
         // Unset, it is the first of the enumeration.
@@ -278,14 +305,7 @@ fn discovery(
             problems.field("eds_cluster_config", |problems| eds_config(problems, name, config))
         }
         DiscoveryType::OriginalDst => {
-            problems.reject_field(
-                "type",
-                format!(
-                    "{} is not supported by this version of Outrigger: STATIC, STRICT_DNS, LOGICAL_DNS, EDS",
-                    kind.as_str_name()
-                ),
-            );
-            None
+            Some(Discovery::OriginalDst(original_dst::convert(problems, original_dst)))
         }
     }
 }

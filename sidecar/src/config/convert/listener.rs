@@ -7,16 +7,13 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3::{self as core, TrafficDirection as DirectionProto};
 use outrigger_proto::envoy::config::listener::v3 as proto;
 use outrigger_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfigType;
-use outrigger_proto::envoy::config::listener::v3::listener_filter::ConfigType as ListenerFilterConfigType;
-use outrigger_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
-use crate::config::listener::{
-    FilterChain, Listener, TerminalFilter, TrafficDirection, TransportProtocol,
-};
+use crate::config::listener::{FilterChain, Listener, TerminalFilter, TrafficDirection};
+use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
 use crate::config::tls::DownstreamTls;
 
 use super::common::{
@@ -24,8 +21,8 @@ use super::common::{
     unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::{
-    access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager, tcp_proxy,
-    tls,
+    access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager,
+    listener_filter, tcp_proxy, tls,
 };
 
 /// Listener filters may take so long where nothing is set.
@@ -77,26 +74,27 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         additional_addresses, fcds_config, filter_chain_matcher,
         per_connection_buffer_high_watermark_timeout, socket_options, tcp_fast_open_queue_length,
         udp_listener_config, api_listener, connection_balance_config, enable_mptcp, tcp_keepalive);
-    unsupported_if_true!(problems; use_original_dst, transparent, freebind);
+    unsupported_if_true!(problems; transparent, freebind);
     if listener_specifier.is_some() {
         problems.unsupported("internal_listener", true);
     }
     let old_bind =
         deprecated_v1.and_then(|proto::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
-    if !boolean(bind_to_port, true) || !boolean(old_bind, true) {
-        problems.unsupported("bind_to_port", true);
-    }
     // MODIFY_ONLY would keep the listener from draining on /healthcheck/fail.
     let drain_type = enumeration(problems, "drain_type", drain_type);
     problems.unsupported("drain_type", drain_type == Some(proto::listener::DrainType::ModifyOnly));
 
     let address = required(problems, "address", address)
         .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));
-    let mut tls_inspector = false;
-    for (index, proto) in listener_filters.into_iter().enumerate() {
-        tls_inspector |= problems
-            .element("listener_filters", index, |problems| listener_filter(problems, proto));
-    }
+    let mut filters: Vec<ListenerFilter> = listener_filters
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element("listener_filters", index, |problems| {
+                listener_filter::convert(problems, proto)
+            })
+        })
+        .collect();
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         problems.reject_field("filter_chains", "must have at least one entry");
     }
@@ -114,15 +112,11 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
     let default_filter_chain = default_filter_chain.and_then(|proto| {
         problems.field("default_filter_chain", |problems| filter_chain(problems, proto))
     });
-    // As Envoy adds it where a match cannot be decided without.
-    tls_inspector |= filter_chains.iter().any(|chain| {
-        let matches = &chain.matches;
-        match matches.transport_protocol {
-            Some(TransportProtocol::Tls) => true,
-            Some(TransportProtocol::RawBuffer) => false,
-            None => !matches.server_names.is_empty() || !matches.application_protocols.is_empty(),
-        }
-    });
+    let use_original_dst = boolean(use_original_dst, false);
+    if use_original_dst {
+        // As Envoy does it, behind all others.
+        filters.push(ListenerFilter { kind: ListenerFilterKind::OriginalDst, disabled: None });
+    }
     let traffic_direction = match enumeration(problems, "traffic_direction", traffic_direction) {
         Some(DirectionProto::Inbound) => TrafficDirection::Inbound,
         Some(DirectionProto::Outbound) => TrafficDirection::Outbound,
@@ -144,7 +138,9 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         stat_prefix: optional(stat_prefix),
         filter_chains,
         default_filter_chain,
-        tls_inspector,
+        use_original_dst,
+        bind_to_port: boolean(bind_to_port, true) && boolean(old_bind, true),
+        filters,
         listener_filters_timeout,
         continue_on_listener_filters_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
@@ -152,45 +148,6 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         enable_reuse_port: boolean(enable_reuse_port, true),
         traffic_direction,
         access_logs,
-    })
-}
-
-/// Whether it is the tls_inspector, which is the only one there is.
-fn listener_filter(problems: &mut Problems, proto: proto::ListenerFilter) -> bool {
-    // name: of the filter, which its type already says.
-    let proto::ListenerFilter { name: _, filter_disabled, config_type } = proto;
-    unsupported!(problems; filter_disabled);
-    let config = match config_type {
-        Some(ListenerFilterConfigType::TypedConfig(config)) => config,
-        Some(ListenerFilterConfigType::ConfigDiscovery(_)) => {
-            problems.unsupported("config_discovery", true);
-            return false;
-        }
-        None => {
-            problems.reject_field("typed_config", "required");
-            return false;
-        }
-    };
-    problems.field("typed_config", |problems| {
-        if !any::holds::<TlsInspector>(&config) {
-            let supported = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
-            unknown_type(problems, &config, &[supported]);
-            return false;
-        }
-        let Some(TlsInspector {
-            enable_ja3_fingerprinting,
-            enable_ja4_fingerprinting,
-            initial_read_buffer_size: _, // how its buffer grows; changes no outcome
-            close_connection_on_client_hello_parsing_errors,
-            max_client_hello_size,
-        }) = unpack(problems, &config)
-        else {
-            return false;
-        };
-        unsupported!(problems;
-            close_connection_on_client_hello_parsing_errors, max_client_hello_size);
-        unsupported_if_true!(problems; enable_ja3_fingerprinting, enable_ja4_fingerprinting);
-        true
     })
 }
 

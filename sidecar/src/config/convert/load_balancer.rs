@@ -88,11 +88,12 @@ pub(super) fn of_enumeration(
                 consistent_hashing::legacy_maglev(problems, config, hashing)
             })?
         }
-        policy @ (LbPolicy::ClusterProvided | LbPolicy::LoadBalancingPolicyConfig) => {
+        LbPolicy::ClusterProvided => LoadBalancer::ClusterProvided,
+        policy @ LbPolicy::LoadBalancingPolicyConfig => {
             problems.reject_field(
                 "lb_policy",
                 format!(
-                    "{} is not supported by this version of Outrigger: ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV",
+                    "{} is not supported by this version of Outrigger: ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV, CLUSTER_PROVIDED",
                     policy.as_str_name()
                 ),
             );

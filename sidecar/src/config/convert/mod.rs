@@ -5,7 +5,7 @@
 //! beside it: that is the list of what may be ignored.
 //!
 //! Reading order: [`common`] (the vocabulary), then the resources from outside in: [`bootstrap`]; [`listener`] with
-//! [`http_connection_manager`], [`http_filter`] with [`http_filters`], [`tcp_proxy`]; [`route`] with [`route_action`] and [`retry`];
+//! [`listener_filter`], [`http_connection_manager`], [`http_filter`] with [`http_filters`], [`tcp_proxy`]; [`route`] with [`route_action`] and [`retry`];
 //! [`cluster`] with its parts; [`endpoint`]; [`tls`], [`certificate`], [`secret`].
 //!
 //! A conversion goes on after a problem, to report all of them. What it makes then is thrown away: the functions
@@ -13,6 +13,7 @@
 
 mod access_log;
 mod access_log_filter;
+mod bind_config;
 mod bootstrap;
 mod bootstrap_references;
 mod certificate;
@@ -39,10 +40,12 @@ mod http_filters;
 mod http_options;
 mod http_uri;
 mod listener;
+mod listener_filter;
 mod load_balancer;
 mod local_reply;
 mod matcher;
 mod metadata;
+mod original_dst;
 mod outlier_detection;
 mod percent;
 mod rbac;
@@ -51,6 +54,7 @@ mod route;
 mod route_action;
 mod secret;
 mod slow_start;
+mod socket_option;
 mod subset;
 mod tcp_proxy;
 #[cfg(test)]

@@ -257,10 +257,7 @@ fn principal(problems: &mut Problems, proto: proto::Principal) -> Option<Princip
             };
             Some(Principal::Authenticated(name))
         }
-        // Deprecated; the peer's address, as there is nothing here that replaces it.
-        Identifier::SourceIp(range) => {
-            ip(problems, "source_ip", range).map(Principal::DirectRemoteIp)
-        }
+        Identifier::SourceIp(range) => ip(problems, "source_ip", range).map(Principal::SourceIp),
         Identifier::DirectRemoteIp(range) => {
             ip(problems, "direct_remote_ip", range).map(Principal::DirectRemoteIp)
         }

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::uri::Authority;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::ConnectionManager;
+use crate::cluster::{Cluster, Endpoint};
 use crate::http::head_tap::HeadTap;
 use crate::http::headers;
 use crate::local::Local;
 use crate::stats::{HttpCells, HttpListenerCells, Sharded};
 use crate::tls::TlsFacts;
-use crate::transport::Meter;
+use crate::transport::{Ends, Meter};
 
 /// HTTP/2 streams that a client resets at once: from so many streams on, a connection of which most were is cut.
 const PREMATURE_RESETS: u32 = 500;
@@ -31,10 +32,14 @@ pub(crate) struct Connection {
     pub(crate) manager: Arc<ConnectionManager>,
     /// Unique in the process.
     pub(crate) id: u64,
-    /// The other end.
+    /// The client: the other end, or whom the PROXY protocol names.
     pub(crate) peer: SocketAddr,
-    /// This end.
+    /// The other end itself.
+    pub(crate) direct_peer: SocketAddr,
+    /// Where the client connected to: this end, unless it was redirected here.
     pub(crate) local_address: SocketAddr,
+    /// Where it was going to, if it was redirected.
+    original_destination: Option<SocketAddr>,
     pub(crate) tls: Option<TlsFacts>,
     /// Name of the filter chain.
     pub(crate) chain: Arc<str>,
@@ -100,8 +105,7 @@ impl Meter for DownstreamMeter {
 pub(crate) struct Accepted {
     pub(crate) local: Rc<Local>,
     pub(crate) manager: Arc<ConnectionManager>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) local_address: SocketAddr,
+    pub(crate) ends: Ends,
     pub(crate) tls: Option<TlsFacts>,
     pub(crate) chain: Arc<str>,
     pub(crate) meter: Arc<DownstreamMeter>,
@@ -109,7 +113,7 @@ pub(crate) struct Accepted {
 
 impl Connection {
     pub(crate) fn new(accepted: Accepted) -> Rc<Self> {
-        let Accepted { local, manager, peer, local_address, tls, chain, meter } = accepted;
+        let Accepted { local, manager, ends, tls, chain, meter } = accepted;
         let stats = manager.stats.local();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
@@ -124,8 +128,10 @@ impl Connection {
             id: local.next_id(),
             local,
             manager,
-            peer,
-            local_address,
+            peer: ends.peer,
+            direct_peer: ends.direct_peer,
+            local_address: ends.local,
+            original_destination: ends.original_destination(),
             tls,
             chain,
             meter,
@@ -175,6 +181,15 @@ impl Connection {
         if let Some(head) = self.head.get() {
             head.start();
         }
+    }
+
+    /// The endpoint of a cluster of type ORIGINAL_DST for a request of this connection.
+    pub(crate) fn original_destination(
+        &self,
+        cluster: &Cluster,
+        headers: &HeaderMap,
+    ) -> Option<Arc<Endpoint>> {
+        cluster.original_destination(Some(headers), self.original_destination)
     }
 
     /// The version of HTTP that the client speaks.

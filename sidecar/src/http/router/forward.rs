@@ -138,6 +138,11 @@ pub(super) async fn forward(
     }
     request.extensions.clear();
 
+    // Kept over all attempts: the last of them takes the headers along.
+    let original = match &cluster.original_dst {
+        Some(_) => connection.original_destination(&cluster, &request.headers),
+        None => None,
+    };
     let mut payload =
         Payload::new(body, exchange, matched.buffer_limit(manager), retries.is_some());
     let mut timer = Timer::new(&connection.local.timers);
@@ -147,7 +152,9 @@ pub(super) async fn forward(
         if let Some(facts) = &mut exchange.facts {
             facts.attempts = attempts;
         }
-        let endpoint = {
+        let endpoint = if cluster.original_dst.is_some() {
+            original.as_ref().map(|endpoint| connection.local.pools.get(endpoint))
+        } else {
             let hosts = cluster.hosts.load();
             let (avoid, attempts) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
             let metadata = own.as_deref().or_else(|| matched.metadata_match(action));

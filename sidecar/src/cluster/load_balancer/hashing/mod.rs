@@ -73,9 +73,10 @@ impl HashTable {
         let kind = match policy {
             LoadBalancer::RingHash(config) => Kind::Ring(Ring::new(config, shares, &keys)),
             LoadBalancer::Maglev(config) => Kind::Maglev(Maglev::new(config, shares, &keys)),
-            LoadBalancer::RoundRobin | LoadBalancer::LeastRequest { .. } | LoadBalancer::Random => {
-                return None;
-            }
+            LoadBalancer::RoundRobin
+            | LoadBalancer::LeastRequest { .. }
+            | LoadBalancer::Random
+            | LoadBalancer::ClusterProvided => return None,
         };
         let hosts = shares.entries.iter().map(|(endpoint, _)| Arc::clone(endpoint)).collect();
         let bound = policy.hashing()?.balance_factor.map(|factor| Bound {

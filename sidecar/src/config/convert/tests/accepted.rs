@@ -149,7 +149,7 @@ fn what_is_not_set_has_envoys_default() {
     assert_eq!(&*listener.name, "0.0.0.0:0", "a name that is the same each time");
     assert_eq!(listener.listener_filters_timeout, Some(Duration::from_secs(15)));
     assert_eq!(listener.per_connection_buffer_limit, 1 << 20);
-    assert!(!listener.tls_inspector);
+    assert!(listener.filters.is_empty() && listener.bind_to_port && !listener.use_original_dst);
     let http = manager(&bootstrap);
     assert_eq!(http.server_name, "envoy");
     assert_eq!(http.stream_idle_timeout, Some(Duration::from_secs(300)));
@@ -242,7 +242,7 @@ fn a_list_of_policies_skips_what_is_unknown() {
 fn tls_arrives_with_its_secrets() {
     let bootstrap = accepted(&[]);
     let chain = &bootstrap.listeners[1].filter_chains[0];
-    assert!(bootstrap.listeners[1].tls_inspector, "added where a match needs it");
+    assert!(bootstrap.listeners[1].filters.is_empty(), "none is added");
     assert_eq!(chain.matches.server_names[0], ServerNamePattern::Exact("a.test".into()));
     assert_eq!(chain.matches.server_names[1], ServerNamePattern::Suffix(".b.test".into()));
     assert_eq!(chain.matches.transport_protocol, Some(TransportProtocol::Tls));

@@ -64,7 +64,6 @@ fn fields_of_the_bootstrap() {
             ("application_log_config", json!({})),
             ("cluster_manager.local_cluster_name", json!("static")),
             ("cluster_manager.outlier_detection", json!({})),
-            ("cluster_manager.upstream_bind_config", json!({})),
             ("cluster_manager.load_stats_config", json!({"api_type": "GRPC"})),
             (
                 "stats_config.histogram_bucket_settings",
@@ -90,7 +89,6 @@ fn fields_of_a_listener() {
             ("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}])),
             ("fcds_config", json!({})),
             ("filter_chain_matcher", matcher()),
-            ("use_original_dst", json!(true)),
             ("per_connection_buffer_high_watermark_timeout", json!("1s")),
             ("transparent", json!(true)),
             ("freebind", json!(true)),
@@ -99,11 +97,9 @@ fn fields_of_a_listener() {
             ("udp_listener_config", json!({})),
             ("api_listener", json!({})),
             ("connection_balance_config", json!({"exact_balance": {}})),
-            ("bind_to_port", json!(false)),
             ("enable_mptcp", json!(true)),
             ("tcp_keepalive", json!({})),
             ("internal_listener", json!({})),
-            ("listener_filters[0].filter_disabled", json!({"any_match": true})),
             ("listener_filters[0].typed_config.enable_ja3_fingerprinting", json!(true)),
             ("listener_filters[0].typed_config.max_client_hello_size", json!(1024)),
             (
@@ -112,7 +108,7 @@ fn fields_of_a_listener() {
             ),
             (
                 "listener_filters[0].typed_config",
-                any("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"),
+                any("envoy.extensions.filters.network.rbac.v3.RBAC"),
             ),
         ],
     );
@@ -421,7 +417,6 @@ fn fields_of_a_cluster() {
             ("use_tcp_for_dns_lookups", json!(true)),
             ("dns_resolution_config", json!({"resolvers": [{}]})),
             ("wait_for_warm_on_init", json!(false)),
-            ("upstream_bind_config", json!({})),
             ("filters", json!([{"name": "a"}])),
             ("lrs_server", json!({})),
             ("lrs_report_endpoint_metrics", json!(["a"])),
@@ -430,8 +425,6 @@ fn fields_of_a_cluster() {
             ("close_connections_on_host_health_failure", json!(true)),
             ("connection_pool_per_downstream_connection", json!(true)),
             ("queuing_policies", json!({})),
-            ("type", json!("ORIGINAL_DST")),
-            ("lb_policy", json!("CLUSTER_PROVIDED")),
             ("common_lb_config.close_connections_on_host_set_change", json!(true)),
             ("common_lb_config.override_host_status", json!({})),
             ("circuit_breakers.per_host_thresholds", json!([{}])),

@@ -5,26 +5,28 @@
 
 use rustls::server::Acceptor;
 
+use super::{Found, Passed};
 use crate::config::listener::TransportProtocol;
-use crate::transport::Socket;
+use crate::stats::TlsInspectorCells;
+use crate::transport::{Ahead, Socket};
 
 /// Most bytes of a ClientHello. Envoy's limit is the same 16 KiB.
 const LIMIT: usize = 16 * 1024;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Inspected {
+struct Inspected {
     /// TLS, or something else.
-    pub(crate) transport_protocol: TransportProtocol,
+    transport_protocol: TransportProtocol,
     /// Server name, lower case.
-    pub(crate) server_name: Option<Box<str>>,
+    server_name: Option<Box<str>>,
     /// Protocols that the client offers, in its order.
-    pub(crate) application_protocols: Vec<Vec<u8>>,
+    application_protocols: Vec<Vec<u8>>,
 }
 
 impl Inspected {
     /// Not TLS.
-    pub(crate) fn raw_buffer() -> Self {
+    fn raw_buffer() -> Self {
         Self {
             transport_protocol: TransportProtocol::RawBuffer,
             server_name: None,
@@ -35,13 +37,42 @@ impl Inspected {
 
 /// Reads as much as it takes to know.
 ///
-/// A peer that ends its stream, or sends more than a ClientHello may have, is not TLS.
-///
 /// # Errors
 /// What the socket says.
-pub(crate) async fn inspect(socket: &mut Socket) -> std::io::Result<Inspected> {
-    let found = socket.read_ahead(LIMIT, parse).await?;
-    Ok(found.unwrap_or_else(Inspected::raw_buffer))
+pub(super) async fn inspect(
+    socket: &mut Socket,
+    stats: &TlsInspectorCells,
+    found: &mut Found,
+) -> std::io::Result<Passed> {
+    let inspected = match socket.read_ahead(LIMIT, parse).await? {
+        Ahead::Found(inspected) => inspected,
+        Ahead::Closed => return Ok(Passed::RemoteClosed),
+        Ahead::TooMuch => {
+            stats.client_hello_too_large.inc();
+            return Ok(Passed::Refused);
+        }
+    };
+    if inspected.transport_protocol != TransportProtocol::Tls {
+        stats.tls_not_found.inc();
+        return Ok(Passed::On);
+    }
+    stats.tls_found.inc();
+    match inspected.server_name {
+        Some(_) => stats.sni_found.inc(),
+        None => stats.sni_not_found.inc(),
+    }
+    match inspected.application_protocols.is_empty() {
+        false => stats.alpn_found.inc(),
+        true => stats.alpn_not_found.inc(),
+    }
+    found.transport_protocol = TransportProtocol::Tls;
+    if inspected.server_name.is_some() {
+        found.server_name = inspected.server_name;
+    }
+    if !inspected.application_protocols.is_empty() {
+        found.application_protocols = inspected.application_protocols;
+    }
+    Ok(Passed::On)
 }
 
 /// `None`: more bytes are needed.
