@@ -74,6 +74,14 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/request_id/uuid/v3/uuid.proto",
     "envoy/extensions/filters/http/on_demand/v3/on_demand.proto",
     "envoy/service/runtime/v3/rtds.proto",
+    "envoy/extensions/http/original_ip_detection/xff/v3/xff.proto",
+    "envoy/extensions/http/original_ip_detection/custom_header/v3/custom_header.proto",
+    "envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto",
+    "envoy/extensions/internal_redirect/allow_listed_routes/v3/allow_listed_routes_config.proto",
+    "envoy/extensions/internal_redirect/previous_routes/v3/previous_routes_config.proto",
+    "envoy/extensions/internal_redirect/safe_cross_scheme/v3/safe_cross_scheme_config.proto",
+    "envoy/extensions/path/match/uri_template/v3/uri_template_match.proto",
+    "envoy/extensions/path/rewrite/uri_template/v3/uri_template_rewrite.proto",
 ];
 
 /// Messages that may stand in Envoy's, and that `envoy-types` does not carry.

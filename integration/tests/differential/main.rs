@@ -4,11 +4,13 @@
 
 mod access_log;
 mod access_log_fields;
+mod client_address;
 mod domains;
 mod filters;
 mod forwarding;
 mod hashing;
 mod headers;
+mod hedging;
 mod http1_trailers;
 mod http_inspector;
 mod internal;
@@ -52,7 +54,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries timeouts internal http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
+groups! { matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

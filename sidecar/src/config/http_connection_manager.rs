@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::access_log::AccessLog;
+use super::client_address::{ClientAddress, InternalAddresses};
 use super::config_source::ConfigSource;
-use super::http_filters::HttpFilter;
+use super::http_filters::{HeaderOperation, HttpFilter};
 use super::local_reply::LocalReplies;
 use super::route::RouteConfiguration;
 
@@ -24,6 +25,10 @@ pub struct HttpConnectionManager {
     pub filters: Vec<HttpFilter>,
     /// The router filter does not add `x-envoy-*` headers.
     pub suppress_envoy_headers: bool,
+    /// `x-envoy-expected-rq-timeout-ms` of a request is its timeout (`respect_expected_rq_timeout`).
+    pub respect_expected_timeout: bool,
+    /// Headers whose value must be well-formed (`strict_check_headers`).
+    pub strict_headers: Box<[HeaderName]>,
     /// Value of the `server` header. Default `envoy`.
     pub server_name: HeaderValue,
     /// What happens to a `server` header from upstream.
@@ -58,6 +63,13 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     /// Trusted proxies in front of this one.
     pub xff_num_trusted_hops: u32,
+    /// Who counts as internal.
+    pub internal_addresses: InternalAddresses,
+    /// How the client is found out where it is not the peer; empty: by `x-forwarded-for` and the trusted hops. The first
+    /// that finds one counts.
+    pub client_addresses: Box<[ClientAddress]>,
+    /// Done to the headers of a request before anything else.
+    pub early_mutations: Box<[HeaderOperation]>,
     /// Do not append the peer to `x-forwarded-for`.
     pub skip_xff_append: bool,
     /// Make an `x-request-id` where there is none. Default true.

@@ -16,6 +16,7 @@ mod convert;
 pub mod access_log;
 pub mod bind_config;
 pub mod bootstrap;
+pub mod client_address;
 pub mod cluster;
 pub mod config_source;
 pub mod endpoint;

@@ -63,6 +63,10 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Put `x-envoy-attempt-count` into the response.
     pub include_attempt_count_in_response: bool,
+    /// Put `x-envoy-is-timeout-retry` into the upstream request of a retry.
+    pub include_is_timeout_retry_header: bool,
+    /// Begin another attempt beside one that is over its timeout, where a route says nothing.
+    pub hedge_on_per_try_timeout: Option<bool>,
     /// Most bytes of a request body that are kept for a retry; `None`: the listener's buffer limit.
     pub per_request_buffer_limit: Option<u32>,
     /// Overrides of filters.
@@ -196,6 +200,10 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// Put the old `Host` into `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
+    /// `grpc-timeout` is the timeout of a gRPC call (`max_grpc_timeout`), unless `max_stream_duration` is set.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// Begin another attempt beside one that is over its timeout; `None`: as the virtual host says.
+    pub hedge_on_per_try_timeout: Option<bool>,
     /// Circuit breakers of which priority apply.
     pub priority: RoutingPriority,
     /// Upgrades that this route turns on or off, by lower-case token.
@@ -213,6 +221,15 @@ pub struct MaxStreamDuration {
     pub grpc_timeout_header_max: Option<Duration>,
     /// Subtracted from `grpc-timeout`.
     pub grpc_timeout_header_offset: Option<Duration>,
+}
+
+/// How `grpc-timeout` counts as a route's timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// At most so much; zero: without a bound.
+    pub max: Duration,
+    /// Subtracted, where something is left then.
+    pub offset: Duration,
 }
 
 /// Where a request goes.
@@ -337,6 +354,28 @@ pub struct RetryPolicy {
     pub reset_max_interval: Duration,
 }
 
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        /// Upper bound of the first delay.
+        const BASE: Duration = Duration::from_millis(25);
+        Self {
+            on: RetryOn::default(),
+            num_retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            retriable_status_codes: Vec::new(),
+            retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
+            avoid_previous_hosts: false,
+            host_selection_retry_max_attempts: 1,
+            base_interval: BASE,
+            max_interval: BASE * 10,
+            reset_headers: Vec::new(),
+            reset_max_interval: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Envoy's `ResetHeaderFormat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetFormat {
@@ -368,6 +407,10 @@ impl RetryOn {
     pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 13);
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 14);
     pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 15);
+    /// Those of `x-envoy-retry-grpc-on`.
+    pub const GRPC_CONDITIONS: Self = Self(0b1_1111 << 10);
+    /// Those of `x-envoy-retry-on`.
+    pub const HTTP_CONDITIONS: Self = Self(!Self::GRPC_CONDITIONS.0);
 
     /// Whether every condition of `other` is in here.
     pub fn contains(self, other: Self) -> bool {

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::body::RequestBody;
 use super::exchange::Exchange;
+use super::failures::{count_expired, count_response};
 use super::headers::GRPC_STATUS;
+use super::limits::Expired;
 use super::local_reply::http_status;
 use crate::cluster::{Outcome, RoutingPriority};
 use crate::local::ClusterRef;
@@ -32,6 +34,8 @@ pub(crate) struct Attempt {
     once: bool,
     /// The connection had served another request before.
     used: bool,
+    /// The request is of one of ours.
+    internal: bool,
 }
 
 impl Attempt {
@@ -40,6 +44,7 @@ impl Attempt {
         cluster: &ClusterRef,
         pool: Rc<Pool<RequestBody>>,
         priority: RoutingPriority,
+        internal: bool,
     ) -> Option<Box<Self>> {
         if !cluster.breaker(priority).try_request() {
             return None;
@@ -60,6 +65,7 @@ impl Attempt {
             judged: false,
             once: false,
             used: false,
+            internal,
         }))
     }
 
@@ -92,6 +98,11 @@ impl Attempt {
         self.connection.as_ref().map(Acquired::facts).or_else(|| self.lost.clone())
     }
 
+    /// When it began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Time since it began, for `x-envoy-upstream-service-time`.
     pub(crate) fn elapsed_milliseconds(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -100,8 +111,6 @@ impl Attempt {
     /// The head of a response is there.
     pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
         let status = response.status();
-        let stats = self.cluster.stats.local();
-        stats.responses_external.record(status.as_u16());
         let in_headers = response.headers().get(GRPC_STATUS);
         self.grpc = grpc && in_headers.is_none() && status == StatusCode::OK;
         if self.grpc {
@@ -112,6 +121,16 @@ impl Attempt {
             _ => status.as_u16(),
         };
         self.judge(outcome);
+    }
+
+    /// Its response is the request's.
+    pub(crate) fn is_taken(&self, status: StatusCode) {
+        count_response(&self.cluster, self.internal, status);
+    }
+
+    /// Its response is not taken: another attempt follows.
+    pub(crate) fn is_retried(&self, status: StatusCode) {
+        self.cluster.stats.local().responses_retry.record(status.as_u16());
     }
 
     fn judge(&mut self, status: u16) {
@@ -143,7 +162,12 @@ impl Attempt {
             self.judge(http_status(status));
         }
         let stats = self.cluster.stats.local();
-        stats.upstream_rq_time_external.record(self.elapsed_milliseconds());
+        let times = if self.internal {
+            &stats.upstream_rq_time_internal
+        } else {
+            &stats.upstream_rq_time_external
+        };
+        times.record(self.elapsed_milliseconds());
         let reusable = request_is_complete && !self.once;
         if let Some(Acquired::Http1(connection)) = self.connection.take() {
             self.pool.give_back(connection, &self.cluster, reusable);
@@ -174,6 +198,12 @@ impl Attempt {
     /// The route's timeout was over in the middle of the response.
     pub(crate) fn timed_out(&self) {
         self.cluster.stats.local().upstream_rq_timeout.inc();
+        self.pool.endpoint.stats.local().rq_timeout.inc();
+    }
+
+    /// It was over its own time in the middle of the response.
+    pub(crate) fn count_expired(&self, expired: Expired) {
+        count_expired(&self.cluster, expired);
         self.pool.endpoint.stats.local().rq_timeout.inc();
     }
 

@@ -67,7 +67,7 @@ pub(crate) async fn call(
         cluster.stats.local().upstream_cx_none_healthy.inc();
         return Err(unavailable());
     };
-    let Some(mut attempt) = Attempt::begin(&cluster, pool, RoutingPriority::Default) else {
+    let Some(mut attempt) = Attempt::begin(&cluster, pool, RoutingPriority::Default, true) else {
         return Err(CallError::Failed(Failure::Overflow));
     };
     let whole = whole(&mut attempt, &cluster, request, version, most);
@@ -101,6 +101,7 @@ async fn whole(
 ) -> Result<Answer, CallError> {
     let response = send(attempt, cluster, request, version).await.map_err(CallError::Failed)?;
     attempt.answered(&response, super::matching::is_grpc(response.headers()));
+    attempt.is_taken(response.status());
     let (head, mut incoming) = response.into_parts();
     let mut data = BytesMut::new();
     let mut trailers = HeaderMap::new();

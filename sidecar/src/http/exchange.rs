@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`
     pub(crate) details: Cow<'static, str>,
+    /// The client, once it is known, and whether it came by HTTPS.
+    pub(crate) origin: Option<(IpAddr, bool)>,
     /// The body of the request, if it has one.
     pub(crate) progress: Option<Rc<Progress>>,
     /// What a log or a header wants to know.
@@ -105,6 +107,7 @@ impl Exchange {
             status: 0,
             flags: ResponseFlags::NONE,
             details: Cow::Borrowed(""),
+            origin: None,
             progress: None,
             facts: None,
             tried: false,
@@ -135,8 +138,8 @@ impl Exchange {
                 path: None,
                 authority: None,
                 request_id: None,
-                https: self.connection.tls.is_some(),
-                client: None,
+                https: self.origin.map_or(self.connection.tls.is_some(), |(_, https)| https),
+                client: self.origin.map(|(client, _)| client),
                 route: None,
                 cluster: None,
                 endpoint: None,
@@ -241,6 +244,7 @@ impl Exchange {
             status: self.status,
             flags: self.flags,
             details: std::mem::take(&mut self.details),
+            origin: self.origin,
             progress: self.progress.take(),
             facts: self.facts.take(),
             tried: false,

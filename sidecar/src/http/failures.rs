@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::attempt::Attempt;
 use super::exchange::Exchange;
-use super::limits::Expired;
+use super::limits::{Expired, Limits};
 use super::local_reply::{LocalReply, Reason};
 use super::router::Refusal;
 use crate::access_log::ResponseFlags;
@@ -25,6 +25,17 @@ pub(crate) fn count_failure(cluster: &ClusterRef, failure: &Failure) {
     }
 }
 
+/// Counts an attempt that took too long.
+pub(crate) fn count_expired(cluster: &ClusterRef, expired: Expired) {
+    let stats = cluster.stats.local();
+    match expired {
+        Expired::PerTry => stats.upstream_rq_per_try_timeout.inc(),
+        Expired::PerTryIdle => stats.upstream_rq_per_try_idle_timeout.inc(),
+        Expired::Attempt => stats.upstream_rq_max_duration_reached.inc(),
+        Expired::Route | Expired::Stream | Expired::Idle | Expired::Request => {}
+    }
+}
+
 /// What outlier detection is told; an open circuit breaker says nothing about an endpoint.
 pub(crate) fn outcome_of(failure: &Failure) -> Option<Outcome> {
     match failure {
@@ -38,10 +49,26 @@ pub(crate) fn outcome_of(failure: &Failure) -> Option<Outcome> {
     }
 }
 
+/// Counts a response of a cluster, or ours in its place.
+pub(crate) fn count_response(cluster: &ClusterRef, internal: bool, status: StatusCode) {
+    let stats = cluster.stats.local();
+    let responses = if internal { &stats.responses_internal } else { &stats.responses_external };
+    responses.record(status.as_u16());
+}
+
+/// Our answer in place of a response of this cluster, counted as such.
+pub(crate) fn charged(cluster: &ClusterRef, internal: bool, reply: Refusal) -> Refusal {
+    if reply.of_cluster {
+        count_response(cluster, internal, reply.status);
+    }
+    reply
+}
+
 pub(crate) fn unavailable() -> Refusal {
     LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
         .because(Reason::NoHealthyUpstream)
         .flagged(ResponseFlags::NO_HEALTHY_UPSTREAM)
+        .in_place_of_a_response()
         .into()
 }
 
@@ -117,13 +144,14 @@ pub(crate) fn failed(failure: &Failure, retried: bool) -> Refusal {
         details = format!("upstream_reset_before_response_started{{{what}|{cause}}}");
     }
     let reply = LocalReply::new(status, text, details.replace(' ', "_"));
-    let reply = reply.because(reason).flagged(flags);
+    let reply = reply.because(reason).flagged(flags).in_place_of_a_response();
     if *failure == Failure::Overflow { reply.overloaded() } else { reply }.into()
 }
 
 /// The answer for a request that took too long.
 pub(crate) fn timed_out(
     expired: Expired,
+    limits: &Limits,
     exchange: &Exchange,
     attempt: Option<(&mut Attempt, &ClusterRef)>,
 ) -> Refusal {
@@ -141,16 +169,29 @@ pub(crate) fn timed_out(
         attempt.failed(Outcome::Timeout);
     }
     let mut reply = match expired {
-        Expired::Route | Expired::PerTry => {
-            let details = if expired == Expired::Route {
-                "response_timeout"
-            } else {
-                "upstream_per_try_timeout"
+        Expired::Route | Expired::PerTry | Expired::PerTryIdle => {
+            let details = match expired {
+                Expired::PerTry => "upstream_per_try_timeout",
+                Expired::PerTryIdle => "upstream_per_try_idle_timeout",
+                _ => "response_timeout",
             };
-            LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", details)
+            let (status, body) = if limits.no_content_on_timeout {
+                (StatusCode::NO_CONTENT, "")
+            } else {
+                (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")
+            };
+            LocalReply::new(status, body, details)
                 .because(Reason::UpstreamTimeout)
                 .flagged(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT)
+                .in_place_of_a_response()
         }
+        Expired::Attempt => LocalReply::new(
+            blame,
+            "upstream max stream duration reached",
+            "upstream_max_stream_duration_reached",
+        )
+        .because(Reason::UpstreamTimeout)
+        .flagged(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED),
         Expired::Stream => {
             stats.downstream_rq_max_duration_reached.inc();
             let mut reply =

@@ -18,6 +18,8 @@
 //! | `request_body_too_large` | the body is larger than may be buffered |
 //! | `request_headers_too_large` | too many or too long headers |
 //! | `bad_request` | the request is malformed |
+//! | `client_address_unknown` | the request does not say who it is from, where it has to |
+//! | `invalid_envoy_header` | an `x-envoy-*` header is malformed, where it has to be well-formed |
 //! | `upgrade_refused` | the upgrade is not allowed, or the endpoint cannot do it |
 //! | `request_timeout` | the request did not arrive in time, or the stream was idle for too long |
 
@@ -53,6 +55,8 @@ pub(crate) enum Reason {
     RequestBodyTooLarge,
     RequestHeadersTooLarge,
     BadRequest,
+    ClientAddressUnknown,
+    InvalidEnvoyHeader,
     UpgradeRefused,
     RequestTimeout,
 }
@@ -76,6 +80,8 @@ impl Reason {
             Self::RequestBodyTooLarge => "request_body_too_large",
             Self::RequestHeadersTooLarge => "request_headers_too_large",
             Self::BadRequest => "bad_request",
+            Self::ClientAddressUnknown => "client_address_unknown",
+            Self::InvalidEnvoyHeader => "invalid_envoy_header",
             Self::UpgradeRefused => "upgrade_refused",
             Self::RequestTimeout => "request_timeout",
         }
@@ -95,6 +101,8 @@ pub(crate) struct LocalReply {
     pub(crate) headers: HeaderMap,
     /// `grpc-status` for a gRPC client, where it does not follow from the status.
     pub(crate) grpc_status: Option<u8>,
+    /// It stands for a response of the cluster, and counts as one.
+    pub(crate) of_cluster: bool,
     /// The connection is closed after it: where the request ends is in doubt, or it was not read to its end.
     pub(crate) close: bool,
 }
@@ -113,6 +121,7 @@ impl LocalReply {
             reason: None,
             headers: HeaderMap::new(),
             grpc_status: None,
+            of_cluster: false,
             close: false,
         }
     }
@@ -126,6 +135,12 @@ impl LocalReply {
     #[must_use]
     pub(crate) fn flagged(mut self, flags: ResponseFlags) -> Self {
         self.flags.insert(flags);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn in_place_of_a_response(mut self) -> Self {
+        self.of_cluster = true;
         self
     }
 

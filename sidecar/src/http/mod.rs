@@ -8,11 +8,12 @@
 //! - [`filters`]: what may refuse it on the way;
 //! - [`hash_policy`]: what the choice of an endpoint may depend on;
 //! - [`rewrite`], [`mutations`]: what its route changes;
-//! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`];
+//! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`], as [`asked`] for;
 //! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
 //! - [`local_reply`] with [`reply_mapper`], [`failures`]: every response that we make ourselves;
 //! - [`exchange`]: what is counted and logged of all this.
 
+mod asked;
 mod attempt;
 pub(crate) mod body;
 mod call;

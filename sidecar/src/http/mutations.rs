@@ -83,6 +83,11 @@ impl<'c> Levels<'c> {
         self.levels.iter().flatten().for_each(|level| level.apply(headers, side, record));
     }
 
+    /// Whether there is something to do.
+    pub(crate) fn has_any(&self) -> bool {
+        self.levels.iter().any(Option::is_some)
+    }
+
     /// Whether some value has command operators.
     pub(crate) fn has_commands(&self) -> bool {
         self.levels

@@ -89,7 +89,9 @@ impl Replay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut state = self.kept.state.borrow_mut();
         let state = &mut *state;
-        if state.attempt != self.attempt || self.kept.progress.abandoned.get() {
+        // Once all of it is here, several attempts may send it at a time.
+        let taken_over = state.attempt != self.attempt && !state.ended;
+        if taken_over || self.kept.progress.abandoned.get() {
             return Poll::Ready(Some(Err(BodyError::Abandoned)));
         }
         if let Some(piece) = state.pieces.get(self.next) {

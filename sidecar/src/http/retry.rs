@@ -1,13 +1,16 @@
 //! Whether a request is tried again, and when. Conditions and back-off are Envoy's (documentation of `x-envoy-retry-on`).
 
+use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode};
 
+use super::asked::AskedRetries;
 use super::headers::{GRPC_STATUS, X_ENVOY_RATELIMITED};
 use super::matching::RequestView;
 use crate::cluster::{Breaker, EndpointId, RoutingPriority};
-use crate::config::route::{ResetFormat, RetryOn, RetryPolicy};
+use crate::config::matcher::{HeaderMatcher, HeaderValueMatcher, MatchedHeader};
+use crate::config::route::{Forward, ResetFormat, RetryOn, RetryPolicy, VirtualHost};
 use crate::local::ClusterRef;
 use crate::upstream::Failure;
 
@@ -25,9 +28,42 @@ pub(crate) enum Attempted<'a> {
     TimedOut,
 }
 
+/// What a route, or its virtual host, says about trying again.
+pub(crate) struct Policies<'p> {
+    pub(crate) retry: Option<&'p RetryPolicy>,
+    /// An attempt over its timeout goes on beside the next.
+    pub(crate) hedges: bool,
+}
+
+impl<'p> Policies<'p> {
+    pub(crate) fn of(action: &'p Forward, host: &'p VirtualHost) -> Self {
+        let retry = action.retry_policy.as_ref().or(host.retry_policy.as_ref());
+        let hedges = action.hedge_on_per_try_timeout.or(host.hedge_on_per_try_timeout);
+        Self { retry: retry.map(|policy| &**policy), hedges: hedges.unwrap_or(false) }
+    }
+}
+
+/// The policy of one request.
+enum Policy<'p> {
+    OfRoute(&'p RetryPolicy),
+    /// With what the client asks for.
+    Merged(Box<RetryPolicy>),
+}
+
+impl Deref for Policy<'_> {
+    type Target = RetryPolicy;
+
+    fn deref(&self) -> &RetryPolicy {
+        match self {
+            Self::OfRoute(policy) => policy,
+            Self::Merged(policy) => policy,
+        }
+    }
+}
+
 /// The retries of one request.
 pub(crate) struct Retries<'p> {
-    policy: &'p RetryPolicy,
+    policy: Policy<'p>,
     /// Left to do.
     remaining: u32,
     /// Done.
@@ -51,22 +87,38 @@ pub(crate) enum Verdict {
 }
 
 impl<'p> Retries<'p> {
-    /// The retries of a request; `None` if its route has none for it.
-    pub(crate) fn new(policy: Option<&'p RetryPolicy>, request: &RequestView<'_>) -> Option<Self> {
-        let policy = policy.filter(|policy| policy.on != RetryOn::default())?;
+    /// The retries of a request; `None` if neither its route nor its client wants any for it.
+    pub(crate) fn new(
+        policy: Option<&'p RetryPolicy>,
+        asked: Option<Box<AskedRetries>>,
+        request: &RequestView<'_>,
+    ) -> Option<Self> {
+        let policy = match asked {
+            None => Policy::OfRoute(policy?),
+            Some(asked) => Policy::Merged(Box::new(merged(policy, *asked))),
+        };
+        if policy.on == RetryOn::default() {
+            return None;
+        }
         let wanted = policy.retriable_request_headers.is_empty()
             || policy.retriable_request_headers.iter().any(|header| header.matches(request));
         wanted.then(|| Self {
-            policy,
             remaining: policy.num_retries,
+            policy,
             done: 0,
             tried: smallvec::SmallVec::new(),
             permit: None,
         })
     }
 
-    pub(crate) fn policy(&self) -> &'p RetryPolicy {
-        self.policy
+    /// Whether no attempt comes after the one that begins now.
+    pub(crate) fn is_last(&self) -> bool {
+        self.remaining == 0
+    }
+
+    /// Whether the policy names what happened.
+    pub(crate) fn would(&self, attempted: Attempted<'_>) -> bool {
+        wants(&self.policy, attempted)
     }
 
     /// Endpoints to pass over, and how often to look for another.
@@ -92,13 +144,28 @@ impl<'p> Retries<'p> {
     ) -> Verdict {
         // The retry that this attempt was is over.
         let was_retry = self.permit.take().is_some();
-        let stats = cluster.stats.local();
-        if !wants(self.policy, attempted) {
+        if !self.would(attempted) {
             if was_retry && matches!(attempted, Attempted::Response(..)) {
-                stats.upstream_rq_retry_success.inc();
+                cluster.stats.local().upstream_rq_retry_success.inc();
             }
             return Verdict::No;
         }
+        self.another(attempted, cluster, priority)
+    }
+
+    /// Whether another attempt begins beside one that is over its timeout: whatever the conditions say, as in Envoy.
+    pub(crate) fn hedge(&mut self, cluster: &ClusterRef, priority: RoutingPriority) -> Verdict {
+        self.permit = None;
+        self.another(Attempted::TimedOut, cluster, priority)
+    }
+
+    fn another(
+        &mut self,
+        attempted: Attempted<'_>,
+        cluster: &ClusterRef,
+        priority: RoutingPriority,
+    ) -> Verdict {
+        let stats = cluster.stats.local();
         if self.remaining == 0 {
             stats.upstream_rq_retry_limit_exceeded.inc();
             return Verdict::LimitExceeded;
@@ -111,15 +178,32 @@ impl<'p> Retries<'p> {
         self.done += 1;
         stats.upstream_rq_retry.inc();
         if let Attempted::Response(_, headers) = attempted
-            && let Some(wait) = asked_for(self.policy, headers, SystemTime::now())
+            && let Some(wait) = asked_for(&self.policy, headers, SystemTime::now())
         {
             stats.upstream_rq_retry_backoff_ratelimited.inc();
             // All who were told the same must not come back at once.
             return Verdict::After(wait.mul_f64(1.0 + fastrand::f64() / 2.0));
         }
         stats.upstream_rq_retry_backoff_exponential.inc();
-        Verdict::After(back_off(self.policy, self.done, fastrand::f64()))
+        Verdict::After(back_off(&self.policy, self.done, fastrand::f64()))
     }
+}
+
+/// The policy of a route, if it has one, with what the client asks for.
+fn merged(policy: Option<&RetryPolicy>, asked: AskedRetries) -> RetryPolicy {
+    let mut policy = policy.cloned().unwrap_or_default();
+    policy.on = policy.on.union(asked.on);
+    if let Some(max) = asked.max {
+        policy.num_retries = max;
+    }
+    policy.retriable_status_codes.extend(asked.statuses);
+    policy.retriable_headers.extend(asked.headers.into_iter().map(|name| HeaderMatcher {
+        name: MatchedHeader::Header(name),
+        value: HeaderValueMatcher::Present(true),
+        invert: false,
+        treat_missing_as_empty: false,
+    }));
+    policy
 }
 
 /// A place in the circuit breaker for retries, from the decision to the end of the attempt.
@@ -223,17 +307,8 @@ mod tests {
         RetryPolicy {
             on,
             num_retries: 3,
-            per_try_timeout: None,
-            per_try_idle_timeout: None,
             retriable_status_codes: vec![StatusCode::TOO_EARLY],
-            retriable_headers: Vec::new(),
-            retriable_request_headers: Vec::new(),
-            avoid_previous_hosts: false,
-            host_selection_retry_max_attempts: 1,
-            base_interval: Duration::from_millis(25),
-            max_interval: Duration::from_millis(250),
-            reset_headers: Vec::new(),
-            reset_max_interval: Duration::from_secs(300),
+            ..RetryPolicy::default()
         }
     }
 

@@ -23,7 +23,7 @@ use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::failures;
 use super::hash_policy::RequestHash;
-use super::headers;
+use super::headers::{self, Accepted};
 use super::limits::{Limits, within};
 use super::local_reply::{LocalReply, Reason};
 use super::rewrite;
@@ -46,7 +46,8 @@ pub(crate) struct Upgrading<'r> {
     pub(crate) cluster: &'r ClusterRef,
     pub(crate) action: &'r Forward,
     pub(crate) priority: RoutingPriority,
-    pub(crate) https: bool,
+    pub(crate) accepted: &'r Accepted,
+    pub(crate) limits: &'r Limits,
     /// The endpoint is chosen by.
     pub(crate) hashed: RequestHash,
     /// And by what its metadata must hold.
@@ -60,7 +61,8 @@ pub(crate) async fn run(
     request: &mut Parts,
     token: &str,
 ) -> Result<Answer, Refusal> {
-    let Upgrading { connection, cluster, action, priority, https, hashed, metadata } = upgrading;
+    let Upgrading { connection, cluster, action, priority, accepted, limits, hashed, metadata } =
+        upgrading;
     let manager = &connection.manager;
     let default = manager.config.upgrades.iter().find(|upgrade| *upgrade.token == *token);
     let here = action.upgrades.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
@@ -81,15 +83,15 @@ pub(crate) async fn run(
         }
     };
     let endpoint = endpoint.map(|endpoint| connection.local.pools.get(&endpoint));
-    let Some(pool) = endpoint else { return Err(failures::unavailable()) };
+    let charged = |reply| failures::charged(cluster, accepted.internal, reply);
+    let Some(pool) = endpoint else { return Err(charged(failures::unavailable())) };
     if let Some(facts) = &mut exchange.facts {
         facts.attempts = 1;
         facts.endpoint = Some(Arc::clone(&pool.endpoint));
     }
-    let Some(mut attempt) = Attempt::begin(cluster, pool, priority) else {
-        return Err(failures::failed(&Failure::Overflow, false));
+    let Some(mut attempt) = Attempt::begin(cluster, pool, priority, accepted.internal) else {
+        return Err(charged(failures::failed(&Failure::Overflow, false)));
     };
-    let limits = Limits::new(action, manager, exchange, request, None);
     let mut timer = Timer::new(&connection.local.timers);
     if !manager.config.suppress_envoy_headers
         && let Some(expected) = limits.expected(Duration::ZERO)
@@ -101,17 +103,23 @@ pub(crate) async fn run(
     *outgoing.uri_mut() = std::mem::take(&mut request.uri);
     *outgoing.headers_mut() = std::mem::take(&mut request.headers);
 
-    let sending = send(&mut attempt, outgoing, cluster, connection, priority, token, https);
+    let sending =
+        send(&mut attempt, outgoing, cluster, connection, priority, token, accepted.https);
     let began = Instant::now();
-    let mut response = match within(sending, &mut timer, exchange, &limits, Some(began)).await {
+    let mut response = match within(sending, &mut timer, exchange, limits, Some(began)).await {
         Ok(Ok(response)) => response,
         Ok(Err(Sent::Refused)) => return Err(refused(StatusCode::BAD_GATEWAY, "upgrade_failed")),
         Ok(Err(Sent::Failed(failure))) => {
             attempt.failed(Outcome::Reset);
-            return Err(failures::failed(&failure, false));
+            return Err(charged(failures::failed(&failure, false)));
         }
         Err(expired) => {
-            return Err(failures::timed_out(expired, exchange, Some((&mut attempt, cluster))));
+            return Err(charged(failures::timed_out(
+                expired,
+                limits,
+                exchange,
+                Some((&mut attempt, cluster)),
+            )));
         }
     };
     if let Some(facts) = &mut exchange.facts {
@@ -119,6 +127,7 @@ pub(crate) async fn run(
         facts.upstream = attempt.connection_facts();
     }
     attempt.answered(&response, false);
+    attempt.is_taken(response.status());
     exchange.status = response.status().as_u16();
     exchange.details = "via_upstream".into();
 
@@ -135,7 +144,8 @@ pub(crate) async fn run(
         hashed.set_cookies(&mut head.headers);
         head.version = Version::HTTP_11;
         head.extensions.clear();
-        let body = UpstreamBody::new(incoming, attempt, timer, limits.of_response(), true);
+        let deadlines = limits.of_response(attempt.began());
+        let body = UpstreamBody::new(incoming, attempt, timer, deadlines, true);
         return Ok(Answer::Forwarded(Response::from_parts(head, ()), body));
     }
 

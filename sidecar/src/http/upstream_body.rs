@@ -15,6 +15,7 @@ use super::attempt::Attempt;
 use super::body::BodyError;
 use super::exchange::Exchange;
 use super::headers;
+use super::limits::Expired;
 use super::timeout::{Timer, earlier};
 use crate::access_log::ResponseFlags;
 use crate::upstream::failure::h2_error;
@@ -28,6 +29,10 @@ pub(crate) struct Deadlines {
     pub(crate) stream: Option<Instant>,
     /// Longest pause.
     pub(crate) idle: Option<Duration>,
+    /// The attempt's longest life.
+    pub(crate) attempt: Option<Instant>,
+    /// The attempt's longest pause.
+    pub(crate) attempt_idle: Option<Duration>,
 }
 
 /// The body of an endpoint's response.
@@ -144,7 +149,9 @@ impl UpstreamBody {
         let idle = self.deadlines.idle.map(|limit| last + limit);
         let completed = exchange.request_completed_at();
         let route = self.deadlines.route.and_then(|limit| Some(completed? + limit));
-        let deadline = earlier(earlier(route, self.deadlines.stream), idle);
+        let attempt_idle = self.deadlines.attempt_idle.map(|limit| last + limit);
+        let of_attempt = earlier(self.deadlines.attempt, attempt_idle);
+        let deadline = earlier(earlier(route, self.deadlines.stream), earlier(idle, of_attempt));
         std::task::ready!(self.timer.poll(cx, deadline));
         let now = Instant::now();
         let passed = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
@@ -154,6 +161,21 @@ impl UpstreamBody {
                 attempt.timed_out();
             }
             "upstream request timeout"
+        } else if passed(attempt_idle) {
+            exchange.fail(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT, "upstream_per_try_idle_timeout");
+            if let Some(attempt) = &self.attempt {
+                attempt.count_expired(Expired::PerTryIdle);
+            }
+            "upstream request timeout"
+        } else if passed(self.deadlines.attempt) {
+            exchange.fail(
+                ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
+                "upstream_max_stream_duration_reached",
+            );
+            if let Some(attempt) = &self.attempt {
+                attempt.count_expired(Expired::Attempt);
+            }
+            "upstream max stream duration reached"
         } else if passed(self.deadlines.stream) {
             exchange.fail(ResponseFlags::DURATION_TIMEOUT, "max_duration_timeout");
             exchange.connection.stats().downstream_rq_max_duration_reached.inc();

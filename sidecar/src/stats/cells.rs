@@ -52,7 +52,8 @@ macro_rules! cells {
 cells! {
     /// `cluster.NAME`: what requests and connections do there.
     ///
-    /// Responses are counted in `responses_external` or `responses_internal` and times in the two histograms beside
+    /// A response that is not taken, because another attempt follows, is counted in `responses_retry`. All others, our own
+    /// included, are counted in `responses_external` or `responses_internal` and times in the two histograms beside
     /// them; `upstream_rq_<code>`, `upstream_rq_<class>xx`, `upstream_rq_completed` and `upstream_rq_time` are their sums.
     pub(crate) struct ClusterCells, derived by cluster_responses {
         counters: {
@@ -134,6 +135,7 @@ cells! {
         hidden: {
             responses_external: ResponseCodes,
             responses_internal: ResponseCodes,
+            responses_retry: ResponseCodes,
             upstream_rq_time_external: Histogram,
             upstream_rq_time_internal: Histogram,
         }
@@ -526,6 +528,9 @@ fn cluster_responses(shards: &[&ClusterCells], sink: &mut Sink<'_>) {
         all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
     }
     responses_by_code("", "upstream_rq", &all, sink);
+    let mut retried = [0; 500];
+    shards.iter().for_each(|cells| cells.responses_retry.add_to(&mut retried));
+    responses_by_code("retry.", "upstream_rq", &retried, sink);
 
     let mut all = super::histogram::Snapshot::default();
     for (name, histogram) in [

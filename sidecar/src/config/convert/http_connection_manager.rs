@@ -20,7 +20,9 @@ use super::common::{
     required, text, unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::http_filter::{self, Filters};
-use super::{access_log, config_source, http_options, local_reply, route, route_action};
+use super::{
+    access_log, client_address, config_source, http_options, local_reply, route, route_action,
+};
 
 /// A stream may be silent for so long where nothing is set.
 const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -102,20 +104,17 @@ pub(super) fn convert(
     unsupported!(problems;
         http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
         stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
-        flush_access_log_on_new_request, access_log_options, original_ip_detection_extensions,
-        early_header_mutation_extensions, forward_client_cert_matcher, proxy_100_continue,
+        flush_access_log_on_new_request, access_log_options, forward_client_cert_matcher, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config,
         append_x_forwarded_port, append_local_overload, forward_proto_config);
     unsupported_if_true!(problems; add_user_agent, stream_error_on_invalid_http_message);
     no_tracing(problems, tracing);
-    internal_addresses(problems, internal_address_config);
     request_id(problems, request_id_extension);
 
     let codec = codec(problems, codec_type);
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
-    let Filters { filters, suppress_envoy_headers } =
-        http_filter::convert(problems, "http_filters", http_filters);
+    let Filters { filters, router } = http_filter::convert(problems, "http_filters", http_filters);
     let common = problems.field("common_http_protocol_options", |problems| {
         http_options::common(problems, common_http_protocol_options)
     });
@@ -152,13 +151,25 @@ pub(super) fn convert(
     let escaped_slashes = escaped_slashes(problems, path_with_escaped_slashes_action);
     let strip_port = strip_port(problems, strip_matching_host_port, strip_port_mode);
     let local_replies = local_reply::convert(problems, local_reply_config);
+    let use_remote_address = boolean(use_remote_address, false);
+    let internal_addresses = client_address::internal(problems, internal_address_config);
+    let client_addresses = client_address::detection(
+        problems,
+        original_ip_detection_extensions,
+        use_remote_address,
+        xff_num_trusted_hops,
+    );
+    let early_mutations =
+        client_address::early_mutations(problems, early_header_mutation_extensions);
     let routes = route_source(problems, route_specifier);
     Some(HttpConnectionManager {
         stat_prefix: stat_prefix.into(),
         codec: codec?,
         routes: routes?,
         filters,
-        suppress_envoy_headers,
+        suppress_envoy_headers: router.suppress_envoy_headers,
+        respect_expected_timeout: router.respect_expected_timeout,
+        strict_headers: router.strict_headers,
         server_name,
         server_header,
         max_request_headers_bytes: max_request_headers_kb as usize * 1024,
@@ -174,8 +185,11 @@ pub(super) fn convert(
         delayed_close_timeout,
         http2,
         accept_http_10,
-        use_remote_address: boolean(use_remote_address, false),
+        use_remote_address,
         xff_num_trusted_hops,
+        internal_addresses,
+        client_addresses,
+        early_mutations,
         skip_xff_append,
         generate_request_id: boolean(generate_request_id, true),
         preserve_external_request_id,
@@ -213,14 +227,6 @@ fn no_tracing(problems: &mut Problems, proto: Option<hcm::Tracing>) {
         return;
     };
     problems.unsupported("tracing.provider", provider.is_some());
-}
-
-/// Without it no address is internal, which is Envoy's default and ours; an empty one says the same.
-fn internal_addresses(problems: &mut Problems, proto: Option<hcm::InternalAddressConfig>) {
-    let Some(hcm::InternalAddressConfig { unix_sockets, cidr_ranges }) = proto else { return };
-    problems.field("internal_address_config", |problems| {
-        unsupported!(problems; unix_sockets, cidr_ranges);
-    });
 }
 
 /// The one way to make a request id here is Envoy's default.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use outrigger_proto::any;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
@@ -10,7 +11,7 @@ use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::Head
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
-use outrigger_proto::envoy::extensions::filters::http::router::v3::Router;
+use outrigger_proto::envoy::extensions::filters::http::router::v3::Router as RouterProto;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
 use outrigger_proto::envoy::extensions::filters::http::set_metadata::v3::Config as SetMetadata;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
@@ -28,8 +29,16 @@ use super::{extensions, metadata, rbac};
 pub(super) struct Filters {
     /// Before the router, in order.
     pub(super) filters: Vec<HttpFilter>,
-    /// A setting of the router.
+    /// Settings of the router.
+    pub(super) router: Router,
+}
+
+/// Settings of the router.
+#[derive(Default)]
+pub(super) struct Router {
     pub(super) suppress_envoy_headers: bool,
+    pub(super) respect_expected_timeout: bool,
+    pub(super) strict_headers: Box<[HeaderName]>,
 }
 
 /// The repeated field `name`.
@@ -78,10 +87,10 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
     if extensions::is_harmless_http(&config) {
         return false;
     }
-    if any::holds::<Router>(&config) {
+    if any::holds::<RouterProto>(&config) {
         unsupported!(problems; disabled);
-        let suppress = problems.field("typed_config", |problems| router(problems, &config));
-        result.suppress_envoy_headers = suppress.unwrap_or(false);
+        let settings = problems.field("typed_config", |problems| router(problems, &config));
+        result.router = settings.unwrap_or_default();
         return true;
     }
     let kind = problems.field("typed_config", |problems| kind(problems, &config, is_optional));
@@ -144,9 +153,17 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
     }
 }
 
-/// Whether the router keeps its `x-envoy-*` headers to itself.
-fn router(problems: &mut Problems, config: &Any) -> Option<bool> {
-    let Router {
+/// Headers that the router can be told to be strict about.
+const STRICT: [&str; 5] = [
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-max-retries",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+];
+
+fn router(problems: &mut Problems, config: &Any) -> Option<Router> {
+    let RouterProto {
         dynamic_stats: _,    // only leaves statistics out
         start_child_span: _, // there is no tracing here
         upstream_log,
@@ -158,7 +175,20 @@ fn router(problems: &mut Problems, config: &Any) -> Option<bool> {
         upstream_http_filters,
         reject_connect_request_early_data: _, // of CONNECT, which is refused
     } = unpack(problems, config)?;
-    unsupported!(problems;
-        upstream_log, strict_check_headers, respect_expected_rq_timeout, upstream_http_filters);
-    Some(suppress_envoy_headers)
+    unsupported!(problems; upstream_log, upstream_http_filters);
+    let strict = strict_check_headers.iter().enumerate().filter_map(|(index, name)| {
+        let known = STRICT.into_iter().find(|known| known == name);
+        if known.is_none() {
+            problems.element("strict_check_headers", index, |problems| {
+                problems.reject(format!("{name:?} is not one of {}", STRICT.join(", ")));
+            });
+        }
+        known.map(HeaderName::from_static)
+    });
+    let strict_headers = strict.collect();
+    Some(Router {
+        suppress_envoy_headers,
+        respect_expected_timeout: respect_expected_rq_timeout,
+        strict_headers,
+    })
 }

@@ -18,6 +18,7 @@ mod bootstrap;
 mod bootstrap_references;
 mod certificate;
 mod circuit_breakers;
+mod client_address;
 mod cluster;
 mod common;
 mod common_lb;

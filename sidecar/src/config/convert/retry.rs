@@ -33,6 +33,26 @@ pub(super) fn convert(
     problems.field("retry_policy", |problems| policy_of(problems, proto)).map(Arc::new)
 }
 
+/// The policy in the field `hedge_policy`: whether an attempt over its timeout goes on beside the next.
+pub(super) fn hedging(problems: &mut Problems, proto: Option<proto::HedgePolicy>) -> Option<bool> {
+    let proto::HedgePolicy {
+        initial_requests,
+        additional_request_chance,
+        hedge_on_per_try_timeout,
+    } = proto?;
+    problems.field("hedge_policy", |problems| {
+        // Envoy has neither, and takes one request for what is meant.
+        match number(initial_requests) {
+            None | Some(1) => {}
+            Some(0) => problems.reject_field("initial_requests", "must be at least 1"),
+            Some(_) => problems.unsupported("initial_requests", true),
+        }
+        let chance = additional_request_chance.is_some_and(|chance| chance.numerator > 0);
+        problems.unsupported("additional_request_chance", chance);
+    });
+    Some(hedge_on_per_try_timeout)
+}
+
 fn policy_of(problems: &mut Problems, proto: proto::RetryPolicy) -> Option<RetryPolicy> {
     let proto::RetryPolicy {
         retry_on,

@@ -144,8 +144,8 @@ fn virtual_host(
         route_specifiers,
     } = proto;
     unsupported!(problems;
-        matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config, hedge_policy,
-        include_is_timeout_retry_header, request_mirror_policies, route_specifiers);
+        matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config,
+        request_mirror_policies, route_specifiers);
     let name = text(problems, "name", name);
     if domains.is_empty() {
         problems.reject_field("domains", "must have at least one entry");
@@ -191,6 +191,8 @@ fn virtual_host(
         retry_policy: retry::convert(problems, retry_policy),
         include_request_attempt_count,
         include_attempt_count_in_response,
+        include_is_timeout_retry_header,
+        hedge_on_per_try_timeout: retry::hedging(problems, hedge_policy),
         per_request_buffer_limit: buffer_limit(
             per_request_buffer_limit_bytes,
             request_body_buffer_limit,

@@ -21,8 +21,8 @@ use outrigger_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use crate::config::Problems;
 use crate::config::route::{
-    ClusterSpecifier, Forward, HostRewrite, MaxStreamDuration, PathRewrite, Redirect, RouteAction,
-    RoutingPriority, WeightedCluster,
+    ClusterSpecifier, Forward, GrpcTimeout, HostRewrite, MaxStreamDuration, PathRewrite, Redirect,
+    RouteAction, RoutingPriority, WeightedCluster,
 };
 use crate::config::subset::MetadataCriteria;
 
@@ -70,8 +70,8 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     } = proto;
     unsupported!(problems;
         path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
-        retry_policy_typed_config, request_mirror_policies, rate_limits, cors, max_grpc_timeout,
-        grpc_timeout_offset, internal_redirect_policy, hedge_policy);
+        retry_policy_typed_config, request_mirror_policies, rate_limits, cors,
+        internal_redirect_policy);
     if enumeration(problems, "internal_redirect_action", internal_redirect_action)
         == Some(InternalRedirectAction::HandleInternalRedirect)
     {
@@ -97,7 +97,14 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     let timeout = limit(problems, "timeout", timeout, Some(DEFAULT_TIMEOUT));
     let idle_timeout = duration(problems, "idle_timeout", idle_timeout);
     let max_stream_duration = max_stream_duration.map(|proto| stream_duration(problems, proto));
+    let max = duration(problems, "max_grpc_timeout", max_grpc_timeout);
+    let offset = duration(problems, "grpc_timeout_offset", grpc_timeout_offset);
+    // As in Envoy the newer field replaces both.
+    let grpc_timeout = max
+        .filter(|_| max_stream_duration.is_none())
+        .map(|max| GrpcTimeout { max, offset: offset.unwrap_or_default() });
     let retry_policy = retry::convert(problems, retry_policy);
+    let hedge_on_per_try_timeout = retry::hedging(problems, hedge_policy);
     let path_rewrite = path_rewrite_of(problems, prefix_rewrite, regex_rewrite);
     let host_rewrite = host_rewrite(problems, host_rewrite_specifier);
     let upgrades = upgrades(problems, upgrade_configs);
@@ -113,6 +120,8 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         path_rewrite,
         host_rewrite,
         append_x_forwarded_host,
+        grpc_timeout,
+        hedge_on_per_try_timeout,
         priority,
         upgrades,
         hash_policy,

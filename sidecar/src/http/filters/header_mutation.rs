@@ -78,7 +78,15 @@ impl Pending {
     }
 }
 
-fn has_commands(operations: &[HeaderOperation]) -> bool {
+/// Does `early_header_mutation_extensions`, before there is a route.
+pub(crate) fn early(operations: &[HeaderOperation], headers: &mut HeaderMap, exchange: &Exchange) {
+    for operation in operations {
+        apply(operation, headers, Side::Request, &HeaderMap::new(), exchange);
+    }
+}
+
+/// Whether some value has command operators.
+pub(crate) fn has_commands(operations: &[HeaderOperation]) -> bool {
     operations.iter().any(|operation| match operation {
         HeaderOperation::Mutate(mutations) => {
             mutations.add.iter().any(|add| matches!(add.value, HeaderTemplate::Format(_)))

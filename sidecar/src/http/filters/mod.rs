@@ -7,7 +7,7 @@
 pub(crate) mod buffer;
 mod cors;
 pub(crate) mod fault;
-mod header_mutation;
+pub(crate) mod header_mutation;
 mod jwt_authn;
 mod local_ratelimit;
 mod rbac;

@@ -10,31 +10,36 @@ use super::hop_by_hop::{lists, remove_hop_by_hop};
 use super::host::host;
 use super::request_id::request_id;
 use super::{Seen, client_cert, forwarding};
-use super::{X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, X_ENVOY_INTERNAL};
+use super::{
+    X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT, X_ENVOY_INTERNAL,
+    X_ENVOY_MAX_RETRIES, X_ENVOY_ORIGINAL_URL, X_ENVOY_RETRIABLE_HEADER_NAMES,
+    X_ENVOY_RETRIABLE_STATUS_CODES, X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
+    X_ENVOY_UPSTREAM_ALT_STAT_NAME, X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_STREAM_DURATION_MS,
+};
 use crate::config::http_connection_manager::{HttpConnectionManager, Underscores};
 use crate::http::head_tap::HeadTap;
 use crate::http::local_reply::Reason;
 use crate::tls::PeerIdentity;
 
-/// `x-envoy-*` headers that only an internal caller may set; nobody is internal unless configured, and that cannot be
-/// configured yet. They are removed from every request.
-const INTERNAL_ONLY: [HeaderName; 16] = [
-    HeaderName::from_static("x-envoy-retriable-status-codes"),
-    HeaderName::from_static("x-envoy-retriable-header-names"),
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
-    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
+/// `x-envoy-*` headers that only an internal caller may set.
+const INTERNAL_ONLY: [HeaderName; 15] = [
+    X_ENVOY_RETRIABLE_STATUS_CODES,
+    X_ENVOY_RETRIABLE_HEADER_NAMES,
+    X_ENVOY_RETRY_ON,
+    X_ENVOY_RETRY_GRPC_ON,
+    X_ENVOY_MAX_RETRIES,
+    X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
+    X_ENVOY_UPSTREAM_STREAM_DURATION_MS,
     X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
     HeaderName::from_static("x-envoy-force-trace"),
     HeaderName::from_static("x-envoy-ip-tags"),
-    HeaderName::from_static("x-envoy-original-url"),
-    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
-    X_ENVOY_INTERNAL,
+    X_ENVOY_ORIGINAL_URL,
+    X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
 ];
 
 /// Removed where the direct peer is the client (`use_remote_address`).
@@ -65,6 +70,10 @@ pub(crate) struct Peer<'a> {
 pub(crate) struct Accepted {
     /// The client: the peer, or whom trusted proxies name.
     pub(crate) client: IpAddr,
+    /// It is one of ours.
+    pub(crate) internal: bool,
+    /// It may steer what is done with its request, and has headers that could say so.
+    pub(crate) asks: bool,
     /// `https` if `x-forwarded-proto` or the connection says so.
     pub(crate) https: bool,
     /// The protocol that the client wants to upgrade to, lower case.
@@ -93,6 +102,8 @@ impl Refused {
 /// Brings a request into the form that everything behind this point sees: `Host` is there and holds the authority, the
 /// target is the path alone, hop-by-hop headers are gone, forwarding headers are ours.
 ///
+/// `early` is done to the headers once they are known to be well-formed, before they mean anything.
+///
 /// # Errors
 /// If the request must not be passed on.
 pub(crate) fn accept(
@@ -100,6 +111,7 @@ pub(crate) fn accept(
     config: &HttpConnectionManager,
     peer: &Peer<'_>,
     internal_only: &[HeaderName],
+    early: Option<&mut dyn FnMut(&mut HeaderMap)>,
 ) -> Result<Accepted, Refused> {
     if parts.version == Version::HTTP_10 && !config.accept_http_10 {
         return Err(Refused::new(StatusCode::UPGRADE_REQUIRED, "low_version", Reason::BadRequest));
@@ -111,7 +123,7 @@ pub(crate) fn accept(
             Reason::RequestHeadersTooLarge,
         ));
     }
-    let seen = Seen::of(&parts.headers);
+    let mut seen = Seen::of(&parts.headers);
     if seen.any(Seen::UNDERSCORE) {
         underscores(&mut parts.headers, config.underscores)?;
     }
@@ -140,6 +152,10 @@ pub(crate) fn accept(
     }
     let upgrade = upgrade(parts, seen)?;
     host(parts, config, peer)?;
+    if let Some(early) = early {
+        early(&mut parts.headers);
+        seen = Seen::of(&parts.headers);
+    }
     if seen.any(Seen::HOP_BY_HOP) {
         remove_hop_by_hop(&mut parts.headers, seen)?;
     }
@@ -156,22 +172,33 @@ pub(crate) fn accept(
             return Err(Refused::bad("http1.invalid_content_length"));
         }
     }
-    if seen.any(Seen::X_ENVOY) {
-        INTERNAL_ONLY.iter().for_each(|name| drop(parts.headers.remove(name)));
+    let origin = forwarding::client(&mut parts.headers, config, peer)?;
+    let https = forwarding::proto(&mut parts.headers, config, peer);
+    let x_envoy = seen.any(Seen::X_ENVOY);
+    if x_envoy {
+        parts.headers.remove(X_ENVOY_INTERNAL);
+    }
+    if origin.internal {
+        parts.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    } else {
+        if x_envoy {
+            INTERNAL_ONLY.iter().for_each(|name| drop(parts.headers.remove(name)));
+        }
+        internal_only.iter().for_each(|name| drop(parts.headers.remove(name)));
         if config.use_remote_address {
-            EDGE_ONLY.iter().for_each(|name| drop(parts.headers.remove(name)));
+            if x_envoy {
+                EDGE_ONLY.iter().for_each(|name| drop(parts.headers.remove(name)));
+            }
+            forwarding::name_external_address(&mut parts.headers, origin.client);
         }
     }
-    internal_only.iter().for_each(|name| drop(parts.headers.remove(name)));
-
-    let client = forwarding::client(&mut parts.headers, config, peer);
-    let https = forwarding::proto(&mut parts.headers, config, peer);
     client_cert::apply(&mut parts.headers, seen, config, peer);
-    request_id(&mut parts.headers, config);
+    request_id(&mut parts.headers, config, origin.internal);
     if let Some(via) = &config.via {
         forwarding::append_via(&mut parts.headers, via);
     }
-    Ok(Accepted { client, https, upgrade })
+    let asks = origin.internal && x_envoy;
+    Ok(Accepted { client: origin.client, internal: origin.internal, asks, https, upgrade })
 }
 
 fn underscores(headers: &mut HeaderMap, rule: Underscores) -> Result<(), Refused> {

@@ -30,3 +30,26 @@ pub(crate) const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-set
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const X_ENVOY_RETRIABLE_STATUS_CODES: HeaderName =
+    HeaderName::from_static("x-envoy-retriable-status-codes");
+pub(crate) const X_ENVOY_RETRIABLE_HEADER_NAMES: HeaderName =
+    HeaderName::from_static("x-envoy-retriable-header-names");
+pub(crate) const X_ENVOY_RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+pub(crate) const X_ENVOY_RETRY_GRPC_ON: HeaderName =
+    HeaderName::from_static("x-envoy-retry-grpc-on");
+pub(crate) const X_ENVOY_MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+pub(crate) const X_ENVOY_UPSTREAM_ALT_STAT_NAME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name");
+pub(crate) const X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+pub(crate) const X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+pub(crate) const X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
+pub(crate) const X_ENVOY_UPSTREAM_STREAM_DURATION_MS: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
+pub(crate) const X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
+pub(crate) const X_ENVOY_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
+pub(crate) const X_ENVOY_IS_TIMEOUT_RETRY: HeaderName =
+    HeaderName::from_static("x-envoy-is-timeout-retry");

@@ -5,11 +5,12 @@ use http::header::{HeaderMap, HeaderValue};
 use super::X_REQUEST_ID;
 use crate::config::http_connection_manager::HttpConnectionManager;
 
-pub(super) fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager) {
+pub(super) fn request_id(headers: &mut HeaderMap, config: &HttpConnectionManager, internal: bool) {
     if !config.generate_request_id {
         return;
     }
-    let replace = config.use_remote_address && !config.preserve_external_request_id;
+    let edge = config.use_remote_address && !internal;
+    let replace = edge && !config.preserve_external_request_id;
     if replace || !headers.contains_key(X_REQUEST_ID) {
         headers.insert(X_REQUEST_ID, new_request_id());
     }

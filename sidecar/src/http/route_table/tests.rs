@@ -46,6 +46,8 @@ fn host(name: &str, domains: Vec<Domain>, routes: Vec<Arc<RouteConfig>>) -> Host
         retry_policy: None,
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
+        include_is_timeout_retry_header: false,
+        hedge_on_per_try_timeout: None,
         per_request_buffer_limit: None,
         filters: FilterOverrides::default(),
     }
@@ -190,6 +192,8 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
         path_rewrite: None,
         host_rewrite: None,
         append_x_forwarded_host: false,
+        grpc_timeout: None,
+        hedge_on_per_try_timeout: None,
         priority: Default::default(),
         upgrades: Vec::new(),
     };

@@ -1,6 +1,6 @@
 //! A request as everything behind it sees it: in its canonical form, or refused.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
@@ -9,6 +9,7 @@ use super::Refusal;
 use crate::access_log::ResponseFlags;
 use crate::http::connection_manager::Connection;
 use crate::http::exchange::Exchange;
+use crate::http::filters::header_mutation::{self, has_commands};
 use crate::http::headers::{self, Accepted, Peer, host_of};
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::matching::RequestView;
@@ -35,13 +36,24 @@ pub(super) fn accept(
             .map_or(&[], |own| &own.uri_sans),
         head: connection.head.get().map(|head| &**head),
     };
-    let accepted = headers::accept(request, &manager.config, &peer, internal_only);
+    let mutations = &manager.config.early_mutations;
+    if has_commands(mutations) {
+        exchange.collect(request);
+    }
+    let mut early = |headers: &mut HeaderMap| header_mutation::early(mutations, headers, exchange);
+    let early: Option<&mut dyn FnMut(&mut HeaderMap)> =
+        if mutations.is_empty() { None } else { Some(&mut early) };
+    let accepted = headers::accept(request, &manager.config, &peer, internal_only, early);
     if let Some(rules) = &manager.replies {
         exchange.collect(request);
         exchange.for_replies = rules.capture(&request.headers);
     }
     exchange.capture_request(request);
     let accepted = accepted.map_err(|refused| {
+        if refused.reason == Reason::ClientAddressUnknown {
+            // It is well-formed, and nothing is in doubt but its sender.
+            return LocalReply::new(refused.status, "", refused.details).because(refused.reason);
+        }
         let body = refused.status.canonical_reason().unwrap_or_default();
         let reply = LocalReply::new(refused.status, body, refused.details);
         // Where a request is malformed, nobody knows where it ends.
@@ -50,6 +62,7 @@ pub(super) fn accept(
     if manager.config.always_set_request_id_in_response {
         exchange.request_id = request.headers.get(headers::X_REQUEST_ID).cloned();
     }
+    exchange.origin = Some((accepted.client, accepted.https));
     if let Some(facts) = &mut exchange.facts {
         facts.client = Some(accepted.client);
         facts.https = accepted.https;

@@ -1,43 +1,38 @@
 //! Forwarding: a cluster, the request as its endpoint gets it, and attempts until there is a response or a reason.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
-use http::{Method, Response, Version};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::time::Instant;
 
+use super::hedge::hedged;
 use super::matched::Matched;
 use super::payload::Payload;
 use super::send::send;
+use super::tries::{Tries, discard, note_attempt};
 use super::{Answer, Refusal, view_of};
 use crate::access_log::ResponseFlags;
-use crate::cluster::{Context, Outcome, RoutingPriority};
+use crate::cluster::RoutingPriority;
 use crate::config;
-use crate::config::route::Forward;
+use crate::config::route::{Forward, RetryOn};
 use crate::config::subset::{METADATA_FILTER, MetadataCriteria};
-use crate::http::attempt::Attempt;
+use crate::http::asked::{Asked, AskedRetries};
 use crate::http::body::ClientBody;
 use crate::http::connection_manager::Connection;
 use crate::http::exchange::Exchange;
-use crate::http::failures::{
-    broken_request, count_failure, drop_overload, failed, outcome_of, timed_out, unavailable,
-};
+use crate::http::failures::{drop_overload, timed_out};
 use crate::http::hash_policy::{RequestHash, Sender};
-use crate::http::headers::{self, Accepted};
-use crate::http::limits::{Expired, Limits, within};
+use crate::http::headers::Accepted;
+use crate::http::limits::{Limits, within};
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::mutations::Side;
-use crate::http::retry::{Attempted, Retries, Verdict};
+use crate::http::retry::{Policies, Retries, Verdict};
 use crate::http::rewrite;
 use crate::http::stream_state::metadata_of;
 use crate::http::timeout::Timer;
 use crate::http::upgrade;
-use crate::http::upstream_body::UpstreamBody;
 use crate::local::{ClusterRef, View};
-use crate::upstream::Failure;
 
 /// What a request is forwarded by.
 pub(super) struct Forwarding<'r> {
@@ -87,25 +82,37 @@ pub(super) async fn forward(
         return Err(reply);
     }
 
-    // What a retry needs of the request is taken before it is changed.
-    let policy = action.retry_policy.as_ref().or(matched.host.retry_policy.as_ref());
-    let mut retries =
-        Retries::new(policy.map(|policy| &**policy), &view_of(request, accepted, None));
-    let limits = Limits::new(action, manager, exchange, request, retries.as_ref());
+    check_strictly(&manager.config.strict_headers, &request.headers)?;
+    // A filter may have put there what a client may not.
+    let asks = accepted.asks || !manager.filters.is_empty();
+    let asked = if asks {
+        Asked::take(&mut request.headers, manager.config.respect_expected_timeout)
+    } else {
+        Asked::default()
+    };
+    let policies = Policies::of(action, matched.host);
+    let limits = Limits::new(action, &policies, manager, exchange, request, &asked);
 
     // The request as the endpoint gets it.
     let response_headers = matched.response_headers();
     let request_headers = matched.request_headers();
     if request_headers.has_commands() || response_headers.has_commands() {
-        exchange.collect(request);
-        exchange.capture_for_additions(request, &matched.table.needs);
+        matched.collect(exchange, request);
+        if let Some(facts) = &mut exchange.facts {
+            facts.cluster = Some(cluster.clone());
+        }
     }
-    let literal_host = matched.weighted().and_then(|cluster| cluster.host_rewrite.as_ref());
     let envoy_headers = !manager.config.suppress_envoy_headers;
     request_headers
         .apply(&mut request.headers, Side::Request, &mut || exchange.record_for_additions());
     rewrite::path(action, &matched.route.config.matches, request, envoy_headers)?;
-    rewrite::host(action, literal_host, request, envoy_headers);
+    rewrite::host(action, matched.literal_host(), request, envoy_headers);
+    let asked = if asks || request_headers.has_any() {
+        AskedRetries::take(&mut request.headers)
+    } else {
+        None
+    };
+    let retries = Retries::new(policies.retry, asked, &view_of(request, accepted, None));
     exchange.capture_request(request);
 
     // As in Envoy 1.40 the request counts as its route has changed it.
@@ -130,7 +137,8 @@ pub(super) async fn forward(
             cluster: &cluster,
             action,
             priority,
-            https: accepted.https,
+            accepted,
+            limits: &limits,
             hashed,
             metadata: own.as_deref().or_else(|| matched.metadata_match(action)),
         };
@@ -143,156 +151,77 @@ pub(super) async fn forward(
         Some(_) => connection.original_destination(&cluster, &request.headers),
         None => None,
     };
-    let mut payload =
-        Payload::new(body, exchange, matched.buffer_limit(manager), retries.is_some());
+    let payload = Payload::new(body, exchange, matched.buffer_limit(manager), retries.is_some());
     let mut timer = Timer::new(&connection.local.timers);
-    let mut attempts = 0u32;
+    let mut tries = Tries {
+        connection,
+        cluster: &cluster,
+        matched,
+        action,
+        priority,
+        accepted,
+        limits: &limits,
+        response_headers: &response_headers,
+        hashed,
+        metadata: own.as_deref().or_else(|| matched.metadata_match(action)),
+        original,
+        payload,
+        retries,
+        attempts: 0,
+        timed_out_before: false,
+    };
+    if limits.hedges {
+        return Box::pin(hedged(tries, exchange, request, timer)).await;
+    }
     loop {
-        attempts += 1;
-        if let Some(facts) = &mut exchange.facts {
-            facts.attempts = attempts;
-        }
-        let endpoint = if cluster.original_dst.is_some() {
-            original.as_ref().map(|endpoint| connection.local.pools.get(endpoint))
-        } else {
-            let hosts = cluster.hosts.load();
-            let (avoid, attempts) = retries.as_ref().map_or((&[][..], 0), Retries::avoid);
-            let metadata = own.as_deref().or_else(|| matched.metadata_match(action));
-            let context = Context { hash: hashed.hash, metadata, avoid, attempts };
-            cluster.pick(&hosts, &context).map(|endpoint| connection.local.pools.get(endpoint))
-        };
-        let Some(pool) = endpoint else {
-            cluster.stats.local().upstream_cx_none_healthy.inc();
-            return Err(unavailable());
-        };
-        if let Some(retries) = &mut retries {
-            retries.note(pool.endpoint.id);
-        }
-        if let Some(facts) = &mut exchange.facts {
-            facts.endpoint = Some(Arc::clone(&pool.endpoint));
-            facts.upstream = None;
-        }
-        let last =
-            retries.as_ref().is_none_or(|retries| retries.policy().num_retries == retries.done);
-        let mut outgoing = payload.request(request, last);
-        rewrite::for_endpoint(action, literal_host, &pool.endpoint, &mut outgoing, envoy_headers);
-        let after = if attempts == 1 { Duration::ZERO } else { exchange.start.elapsed() };
-        if envoy_headers && let Some(expected) = limits.expected(after) {
-            let value = connection.timeout_header(expected);
-            outgoing.headers_mut().insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
-        }
-        if matched.host.include_request_attempt_count {
-            outgoing
-                .headers_mut()
-                .insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(attempts.into()));
-        }
-
-        let Some(mut attempt) = Attempt::begin(&cluster, pool, priority) else {
-            return Err(failed(&Failure::Overflow, false));
-        };
-        exchange.tried = true;
+        let (mut attempt, outgoing) = tries.begin(exchange, request)?;
         let began = Instant::now();
         let sending = send(&mut attempt, outgoing, &cluster, connection, accepted.https, priority);
-        let outcome = within(sending, &mut timer, exchange, &limits, Some(began)).await;
-
-        if let Some(facts) = &mut exchange.facts {
-            facts.sending_since.get_or_insert(began);
-            facts.upstream = attempt.connection_facts();
-        }
-        let verdict = match &outcome {
-            Ok(Ok(response)) => {
-                attempt.answered(response, payload.grpc);
-                let attempted = Attempted::Response(response.status(), response.headers());
-                decide(&mut retries, &payload, attempted, &cluster, priority)
-            }
-            Ok(Err(failure)) => {
-                if let Some(facts) = &mut exchange.facts {
-                    facts.failure = failure.cause().map(|cause| cause.replace(' ', "_"));
-                }
-                count_failure(&cluster, failure);
-                if let Some(outcome) = outcome_of(failure) {
-                    attempt.failed(outcome);
-                }
-                if exchange.progress.as_ref().is_some_and(|progress| progress.failed.get()) {
-                    return Err(broken_request());
-                }
-                let lost = *failure == Failure::ConnectionTermination
-                    && attempt.was_used()
-                    && request.method.is_safe();
-                let attempted =
-                    if lost { Attempted::Lost(failure) } else { Attempted::Failed(failure) };
-                decide(&mut retries, &payload, attempted, &cluster, priority)
-            }
-            Err(Expired::PerTry) => {
-                cluster.stats.local().upstream_rq_per_try_timeout.inc();
-                attempt.failed(Outcome::Timeout);
-                decide(&mut retries, &payload, Attempted::TimedOut, &cluster, priority)
-            }
-            Err(expired) => {
-                return Err(timed_out(*expired, exchange, Some((&mut attempt, &cluster))));
-            }
-        };
+        let tried = within(sending, &mut timer, exchange, &limits, Some(began)).await;
+        note_attempt(&attempt, began, exchange);
+        let verdict = tries.judge(&mut attempt, &tried, exchange, &request.method)?;
         if let Verdict::After(delay) = verdict {
-            if let Ok(Ok(response)) = &outcome
-                && response.body().is_end_stream()
-            {
-                // Nothing is left to read of it: the connection is free.
-                attempt.complete(exchange, None);
-            }
-            drop((outcome, attempt));
+            discard(&tried, &mut attempt, exchange);
+            drop((tried, attempt));
             let pause = tokio::time::sleep(delay);
             if let Err(expired) = within(pause, &mut timer, exchange, &limits, None).await {
-                return Err(timed_out(expired, exchange, None));
+                return Err(tries.charged(timed_out(expired, &limits, exchange, None)));
             }
             continue;
         }
-        if verdict == Verdict::LimitExceeded {
-            exchange.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-        }
-        let response = match outcome {
-            Ok(Ok(response)) => response,
-            Ok(Err(failure)) => return Err(failed(&failure, attempts > 1)),
-            Err(expired) => return Err(timed_out(expired, exchange, None)),
+        return match tried {
+            Ok(Ok(response)) => {
+                Ok(tries.answer(response, attempt, timer, exchange, &request.method))
+            }
+            tried => Err(tries.refusal(&tried, exchange)),
         };
-
-        // The response as the client gets it.
-        payload.commit();
-        let (mut head, incoming) = response.into_parts();
-        headers::clean_response(&mut head.headers);
-        exchange.status = head.status.as_u16();
-        exchange.details = "via_upstream".into();
-        if let Some(facts) = &mut exchange.facts {
-            facts.first_response_byte = Some(Instant::now());
-        }
-        if envoy_headers {
-            let milliseconds = headers::number(attempt.elapsed_milliseconds());
-            head.headers.insert(headers::X_ENVOY_UPSTREAM_SERVICE_TIME, milliseconds);
-        }
-        if matched.host.include_attempt_count_in_response {
-            head.headers.insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(attempts.into()));
-        }
-        hashed.set_cookies(&mut head.headers);
-        response_headers
-            .apply(&mut head.headers, Side::Response, &mut || exchange.record_for_additions());
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
-        let has_body = request.method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
-        let body = UpstreamBody::new(incoming, attempt, timer, limits.of_response(), has_body);
-        return Ok(Answer::Forwarded(Response::from_parts(head, ()), body));
     }
 }
 
-fn decide(
-    retries: &mut Option<Retries<'_>>,
-    payload: &Payload,
-    attempted: Attempted<'_>,
-    cluster: &ClusterRef,
-    priority: RoutingPriority,
-) -> Verdict {
-    let Some(retries) = retries else { return Verdict::No };
-    if !payload.can_replay() {
-        cluster.stats.local().retry_or_shadow_abandoned.inc();
-        return Verdict::No;
+/// Refuses a request with an `x-envoy-*` header that is malformed, where the router is told to (`strict_check_headers`).
+fn check_strictly(names: &[HeaderName], headers: &HeaderMap) -> Result<(), Refusal> {
+    for name in names {
+        let Some(value) = headers.get(name) else { continue };
+        let text = value.to_str().unwrap_or_default();
+        let words = |known: RetryOn| {
+            text.split(',').all(|word| {
+                RetryOn::parse(word.trim()).is_some_and(|condition| known.contains(condition))
+            })
+        };
+        let valid = match name.as_str() {
+            "x-envoy-retry-on" => words(RetryOn::HTTP_CONDITIONS),
+            "x-envoy-retry-grpc-on" => words(RetryOn::GRPC_CONDITIONS),
+            _ => text.trim().parse::<u64>().is_ok(),
+        };
+        if !valid {
+            let body = format!("invalid header '{name}' with value '{text}'");
+            let details = format!("request_headers_failed_strict_check{{{name}}}");
+            return Err(LocalReply::new(StatusCode::BAD_REQUEST, body, details)
+                .because(Reason::InvalidEnvoyHeader)
+                .flagged(ResponseFlags::INVALID_ENVOY_REQUEST_HEADERS)
+                .closing()
+                .into());
+        }
     }
-    retries.decide(attempted, cluster, priority)
+    Ok(())
 }

@@ -1,5 +1,8 @@
 //! Where a request goes, by its routes, and what each level of them says about it.
 
+use std::sync::Arc;
+
+use http::HeaderValue;
 use http::request::Parts;
 
 use super::view_of;
@@ -9,6 +12,7 @@ use crate::config::http_filters::FilterOverrides;
 use crate::config::route::{ClusterSpecifier, Forward, RouteAction, WeightedCluster};
 use crate::config::subset::MetadataCriteria;
 use crate::http::connection_manager::{Connection, ConnectionManager};
+use crate::http::exchange::Exchange;
 use crate::http::headers::Accepted;
 use crate::http::mutations::Levels;
 use crate::http::route_table::{Route, RouteTable, VirtualHost};
@@ -50,6 +54,20 @@ impl<'t> Matched<'t> {
             },
             _ => None,
         }
+    }
+
+    /// Collects what additions to headers may ask for.
+    pub(super) fn collect(&self, exchange: &mut Exchange, request: &Parts) {
+        exchange.collect(request);
+        exchange.capture_for_additions(request, &self.table.needs);
+        if let Some(facts) = &mut exchange.facts {
+            facts.route = Some(Arc::clone(&self.route.config.name));
+        }
+    }
+
+    /// The `Host` of this one of several clusters.
+    pub(super) fn literal_host(&self) -> Option<&'t HeaderValue> {
+        self.weighted().and_then(|cluster| cluster.host_rewrite.as_ref())
     }
 
     pub(super) fn overrides(&self) -> [Option<&'t FilterOverrides>; 4] {

@@ -2,13 +2,16 @@
 //!
 //! [`respond`] is read top-down: accept ([`mod@accept`]), find the route ([`matched`]), run the filters, do what the route
 //! says. [`fn@forward`] is what most routes say: choose a cluster, rewrite, and try until there is a response or a reason; it
-//! sends the request's body ([`payload`]) on a connection ([`send`]).
+//! sends the request's body ([`payload`]) on a connection ([`send`]), and judges what comes of it ([`tries`]).
+//! [`hedge`] is the same with several attempts at a time.
 
 mod accept;
 mod forward;
+mod hedge;
 mod matched;
 mod payload;
 mod send;
+mod tries;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -218,8 +221,7 @@ fn add_to_local(
 ) {
     let levels = matched.response_headers();
     if levels.has_commands() {
-        exchange.collect(request);
-        exchange.capture_for_additions(request, &matched.table.needs);
+        matched.collect(exchange, request);
     }
     exchange.status = reply.status.as_u16();
     levels.apply(&mut reply.headers, Side::Response, &mut || exchange.record_for_additions());

@@ -52,7 +52,8 @@ fn of(problems: &mut Problems, proto: proto::Mutations) -> HeaderMutation {
     })
 }
 
-fn operations(
+/// The repeated field `name`.
+pub(in super::super) fn operations(
     problems: &mut Problems,
     name: &str,
     protos: Vec<rules::HeaderMutation>,

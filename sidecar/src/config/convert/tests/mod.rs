@@ -2,6 +2,7 @@
 //! and tests that change one field of it.
 
 mod accepted;
+mod asking;
 mod connections;
 mod harmless;
 mod harness;
