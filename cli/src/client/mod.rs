@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::error::ApiError;
 pub(crate) use self::types::{
-    Applied, Change, Endpoint, FieldError, HistoryItem, Items, Object, ObjectStatus, Sidecar,
-    Status, Token,
+    Applied, Change, Effect, Endpoint, FieldError, HistoryItem, Items, Object, ObjectStatus,
+    Sidecar, Status, Token,
 };
 
 /// Where the API is looked for unless told otherwise.

@@ -23,9 +23,88 @@ pub(crate) struct Applied {
     pub(crate) acked: u64,
     #[serde(default)]
     pub(crate) total: u64,
+    /// What a dry run would change, sidecar by sidecar.
+    #[serde(default)]
+    pub(crate) effect: Option<Effect>,
     /// Things worth knowing that are no errors.
     #[serde(default)]
     pub(crate) warnings: Vec<FieldError>,
+}
+
+/// What a configuration would change at the sidecars.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Effect {
+    pub(crate) changed: u64,
+    pub(crate) total: u64,
+    #[serde(default)]
+    pub(crate) sidecars: Vec<SidecarEffect>,
+}
+
+/// What would change at one of them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SidecarEffect {
+    pub(crate) node: String,
+    #[serde(default)]
+    pub(crate) listeners: Difference,
+    #[serde(default)]
+    pub(crate) routes: Difference,
+    #[serde(default)]
+    pub(crate) clusters: Difference,
+    #[serde(default)]
+    pub(crate) endpoints: Difference,
+}
+
+/// Resources of one type.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct Difference {
+    pub(crate) added: u64,
+    pub(crate) changed: u64,
+    pub(crate) removed: u64,
+}
+
+impl fmt::Display for SidecarEffect {
+    /// `clusters ~1, routes +2 -1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let types = [
+            ("listeners", self.listeners),
+            ("clusters", self.clusters),
+            ("endpoints", self.endpoints),
+            ("routes", self.routes),
+        ];
+        let mut words = Vec::new();
+        for (name, Difference { added, changed, removed }) in types {
+            let counts = [('+', added), ('~', changed), ('-', removed)];
+            let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+            let counts: Vec<_> = counts.map(|(sign, count)| format!("{sign}{count}")).collect();
+            if !counts.is_empty() {
+                words.push(format!("{name} {}", counts.join(" ")));
+            }
+        }
+        f.write_str(&words.join(", "))
+    }
+}
+
+/// One field of an object before and after.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FieldChange {
+    pub(crate) field: String,
+    #[serde(default)]
+    pub(crate) before: Option<Value>,
+    #[serde(default)]
+    pub(crate) after: Option<Value>,
+}
+
+impl fmt::Display for FieldChange {
+    /// `~ spec.timeouts.request: "1s" -> "2s"`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = &self.field;
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => write!(f, "~ {field}: {before} -> {after}"),
+            (None, Some(after)) => write!(f, "+ {field}: {after}"),
+            (Some(before), None) => write!(f, "- {field}: {before}"),
+            (None, None) => write!(f, "  {field}"),
+        }
+    }
 }
 
 /// What became of one object.
@@ -35,6 +114,9 @@ pub(crate) struct Change {
     pub(crate) name: String,
     /// `created`, `updated`, `unchanged`, `deleted`.
     pub(crate) action: String,
+    /// What is other than before.
+    #[serde(default)]
+    pub(crate) fields: Vec<FieldChange>,
 }
 
 /// One object of the mesh.

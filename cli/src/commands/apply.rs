@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::input::Input;
 use super::{ClientArgs, rejection, span};
-use crate::client::{ApiError, Applied, Apply, typed};
+use crate::client::{ApiError, Applied, Apply, Effect, typed};
 use crate::exit::{Failure, Outcome};
 use crate::output::{Cell, Table};
 
@@ -53,6 +53,7 @@ pub(crate) async fn apply(args: ApplyArgs) -> Outcome {
     args.client.output.print(&answer, || {
         let mut text = args.client.output.table(&changes(&applied));
         if args.dry_run {
+            text.push_str(&details(&applied));
             text.push_str("\nnothing was changed (--dry-run)\n");
         } else {
             let _ = write!(text, "\nrevision {}", applied.revision);
@@ -74,7 +75,14 @@ pub(crate) async fn diff(args: DiffArgs) -> Outcome {
     let options = Apply { dry_run: true, wait: None };
     let (answer, applied) = send(&args.client, &input, options).await?;
     let differs = applied.objects.iter().any(|change| change.action != "unchanged");
-    args.client.output.print(&answer, || Ok(args.client.output.table(&changes(&applied))))?;
+    args.client.output.print(&answer, || {
+        let mut text = args.client.output.table(&changes(&applied));
+        text.push_str(&details(&applied));
+        for warning in &applied.warnings {
+            let _ = writeln!(text, "\nwarning: {}", rejection::show(warning, &input));
+        }
+        Ok(text)
+    })?;
     if differs { Err(Failure::CheckFailed(String::new())) } else { Ok(()) }
 }
 
@@ -95,6 +103,25 @@ async fn send(
     };
     let applied = typed("/v1/apply", answer.clone())?;
     Ok((answer, applied))
+}
+
+/// The fields that would change, and who would be sent something.
+fn details(applied: &Applied) -> String {
+    let mut text = String::new();
+    for change in applied.objects.iter().filter(|change| !change.fields.is_empty()) {
+        let _ = writeln!(text, "\n{}/{}", change.kind, change.name);
+        for field in &change.fields {
+            let _ = writeln!(text, "  {field}");
+        }
+    }
+    if let Some(Effect { changed, total, sidecars }) = &applied.effect {
+        let verb = if *changed == 1 { "changes" } else { "change" };
+        let _ = writeln!(text, "\n{changed} of {total} sidecars {verb}");
+        for sidecar in sidecars {
+            let _ = writeln!(text, "  {}: {sidecar}", sidecar.node);
+        }
+    }
+    text
 }
 
 fn changes(applied: &Applied) -> Table {

@@ -2,8 +2,9 @@
 
 use super::failure::Failure;
 use super::input::{self, Parameters};
-use super::view::{Acked, Laggard};
+use super::view::{Acked, Effect, Laggard};
 use super::{Api, Peer};
+use crate::model::lint::{self, Observed};
 use crate::model::plan::{Plan, PlannedObject, plan};
 use crate::model::read::{self, Content, Document};
 use crate::model::{Config, Problem};
@@ -29,6 +30,9 @@ pub(super) struct Applied {
     objects: Vec<PlannedObject>,
     acked: usize,
     total: usize,
+    /// What a dry run would change, sidecar by sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<Effect>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Problem>,
 }
@@ -40,6 +44,7 @@ impl Applied {
             objects: plan.objects,
             acked: acked.acked,
             total: acked.total,
+            effect: None,
             warnings: plan.warnings,
         }
     }
@@ -68,13 +73,10 @@ pub(super) async fn apply(
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "empty", "Empty input", detail));
     }
     if dry_run {
-        let base = api.store.current();
-        let mut plan = plan(&base, &documents).map_err(Failure::invalid)?;
-        plan.config = base;
-        let acked = api.view.acked(plan.config.revision());
-        return Ok(Json(Applied::of(plan, &acked)));
+        return api.dry_run(documents).await.map(Json);
     }
-    let plan = api.change(&author(peer), |_| Ok(documents.clone())).await?;
+    let mut plan = api.change(&author(peer), |_| Ok(documents.clone())).await?;
+    api.warn_of_the_live_mesh(&mut plan, &documents);
     api.answer(plan, wait).await.map(Json)
 }
 
@@ -131,6 +133,37 @@ pub(super) async fn export(
 }
 
 impl Api {
+    /// What the documents would do.
+    async fn dry_run(self: &Arc<Self>, documents: Vec<Document>) -> Result<Applied, Failure> {
+        let api = Arc::clone(self);
+        self.read(move || {
+            let base = api.store.current();
+            let mut plan = plan(&base, &documents).map_err(|problems| api.rejected(problems))?;
+            api.check_trust_domain(&base, &plan)?;
+            api.warn_of_the_live_mesh(&mut plan, &documents);
+            let effect = api.view.effect(plan.config);
+            plan.config = base;
+            let acked = api.view.acked(plan.config.revision());
+            Ok(Applied { effect: Some(effect), ..Applied::of(plan, &acked) })
+        })
+        .await?
+    }
+
+    /// Adds the warnings that only the instances and callers there are can give.
+    fn warn_of_the_live_mesh(&self, plan: &mut Plan, documents: &[Document]) {
+        let mut mesh = Observed::default();
+        for endpoint in self.view.endpoints(None) {
+            mesh.instances.entry(endpoint.service).or_default().push(endpoint.labels);
+        }
+        // Endpoint objects of the plan are not in the view yet.
+        for endpoint in plan.config.endpoints() {
+            let labels = endpoint.workload_labels.clone();
+            mesh.instances.entry(endpoint.service.clone()).or_default().push(labels);
+        }
+        mesh.callers = self.view.sidecars().into_iter().map(|it| it.service).collect();
+        plan.warnings.extend(lint::observed(&plan.config, documents, &mesh));
+    }
+
     /// How a transaction came out, once everybody has it (if that was asked for).
     async fn answer(&self, plan: Plan, wait: Option<Duration>) -> Result<Applied, Failure> {
         let revision = plan.config.revision();

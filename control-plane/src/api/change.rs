@@ -60,7 +60,7 @@ impl Api {
     }
 
     /// The trust domain is a part of every identity: whoever has one would be a stranger from one moment to the next.
-    fn check_trust_domain(&self, base: &Config, planned: &Plan) -> Result<(), Failure> {
+    pub(super) fn check_trust_domain(&self, base: &Config, planned: &Plan) -> Result<(), Failure> {
         let (old, new) = (&base.mesh().trust_domain, &planned.config.mesh().trust_domain);
         if old == new {
             return Ok(());

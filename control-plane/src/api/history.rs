@@ -5,6 +5,7 @@ use super::failure::Failure;
 use super::input::Parameters;
 use super::view::rfc3339;
 use crate::model::Config;
+use crate::model::changes::{self, FieldChange};
 use crate::store::{ChangeKind, Revision, Store, StoreError};
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -40,13 +41,18 @@ struct ItemChange {
     kind: String,
     name: String,
     action: ChangeKind,
+    /// The fields that differ, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<FieldChange>>,
 }
 
-impl From<Revision> for Item {
-    fn from(revision: Revision) -> Self {
+impl Item {
+    fn of(revision: Revision, with_fields: bool) -> Self {
         let time = rfc3339(revision.time());
         let changes = revision.changes.into_iter().map(|change| ItemChange {
             action: change.action(),
+            fields: with_fields
+                .then(|| changes::of_documents(change.before.as_ref(), change.after.as_ref())),
             kind: change.kind,
             name: change.name,
         });
@@ -64,7 +70,7 @@ pub(super) struct Items {
     items: Vec<Item>,
 }
 
-/// The newest revisions, the newest first.
+/// The newest revisions, the newest first; with `diff=true`, each with the fields that it changed.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     mut parameters: Parameters,
@@ -77,11 +83,14 @@ pub(super) async fn list(
             )?
         }
     };
-    parameters.finish(&["limit"])?;
+    let with_fields = parameters.take_flag("diff")?;
+    parameters.finish(&["limit", "diff"])?;
     let newest = api.store.current().revision();
     let after = newest.saturating_sub(u64::try_from(limit).unwrap_or(u64::MAX));
     let revisions = read(Arc::clone(&api.store), after, limit).await?;
-    Ok(Json(Items { items: revisions.into_iter().rev().map(Item::from).collect() }))
+    Ok(Json(Items {
+        items: revisions.into_iter().rev().map(|it| Item::of(it, with_fields)).collect(),
+    }))
 }
 
 async fn read(
@@ -186,6 +195,6 @@ async fn stopped(ready: &mut watch::Receiver<bool>) {
 
 fn event(revision: Revision) -> Bytes {
     let id = revision.revision;
-    let data = serde_json::to_string(&Item::from(revision)).unwrap_or_default();
+    let data = serde_json::to_string(&Item::of(revision, false)).unwrap_or_default();
     Bytes::from(format!("id: {id}\nevent: revision\ndata: {data}\n\n"))
 }

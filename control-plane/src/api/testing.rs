@@ -2,7 +2,7 @@
 
 use super::view::*;
 use super::*;
-use crate::model::Kind;
+use crate::model::{Config, Kind};
 use crate::store::EmbeddedStore;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -82,6 +82,15 @@ impl MeshView for FakeView {
 
     fn acked(&self, _revision: u64) -> Acked {
         self.acked.lock().unwrap().clone()
+    }
+
+    fn effect(&self, config: Config) -> Effect {
+        let sidecars = vec![SidecarEffect {
+            node: "web-1".to_owned(),
+            service: format!("of revision {}", config.revision()),
+            ..SidecarEffect::default()
+        }];
+        Effect { changed: 1, total: 3, sidecars }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -1,9 +1,9 @@
 //! What the API asks of the live side: `registry` and `discovery` implement [`MeshView`], `identity` implements
 //! [`TokenIssuer`]. Neither blocks for longer than a lock is held.
 
-use crate::model::Kind;
 use crate::model::endpoint::Locality;
 use crate::model::object::Labels;
+use crate::model::{Config, Kind};
 use serde::{Serialize, Serializer};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -24,6 +24,10 @@ pub trait MeshView: Send + Sync + 'static {
     /// Who has `revision` in effect, of the clients that are connected. A client that the revision does not touch has it
     /// in effect as soon as that is known.
     fn acked(&self, revision: u64) -> Acked;
+
+    /// What `config` in force would change at the clients that are connected. Translates it: not for the threads that
+    /// serve others.
+    fn effect(&self, config: Config) -> Effect;
 
     /// Notified whenever one of the answers may have changed, with a number that grows.
     fn changes(&self) -> watch::Receiver<u64>;
@@ -47,6 +51,64 @@ pub struct Laggard {
     pub node: String,
     /// Why, in words: no answer yet, or what it rejected.
     pub reason: String,
+}
+
+/// What a configuration would change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Effect {
+    /// Connected clients that would be sent something.
+    pub changed: usize,
+    /// Connected clients.
+    pub total: usize,
+    /// Those that would be sent something.
+    pub sidecars: Vec<SidecarEffect>,
+}
+
+/// What would change at one client, in resources.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarEffect {
+    /// Its node id.
+    pub node: String,
+    /// Its service.
+    pub service: String,
+    /// Listeners.
+    #[serde(skip_serializing_if = "Difference::is_none")]
+    pub listeners: Difference,
+    /// Route configurations.
+    #[serde(skip_serializing_if = "Difference::is_none")]
+    pub routes: Difference,
+    /// Clusters.
+    #[serde(skip_serializing_if = "Difference::is_none")]
+    pub clusters: Difference,
+    /// Load assignments.
+    #[serde(skip_serializing_if = "Difference::is_none")]
+    pub endpoints: Difference,
+}
+
+/// Resources of one type that would be other ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// New.
+    pub added: usize,
+    /// With other content.
+    pub changed: usize,
+    /// Gone.
+    pub removed: usize,
+}
+
+impl Difference {
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.added + self.changed + self.removed
+    }
+
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.total() == 0
+    }
 }
 
 /// A client of discovery.

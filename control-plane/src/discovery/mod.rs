@@ -6,12 +6,13 @@
 //! - `ordering`, `stream`: the types of one stream together; what may be sent now.
 //! - `hub`: what there is to see now, and who is connected to see it.
 //! - `ads`, `wire`: the services, and responses as bytes.
-//! - `status`: acknowledgements, added up.
+//! - `status`: acknowledgements, added up; `effect`: what another configuration would change.
 //! - `server`: [`start`], which puts the live side of the control plane on its ports.
 
 mod ads;
 mod cache;
 mod delta;
+mod effect;
 mod hub;
 mod ordering;
 mod resource_type;

@@ -2,16 +2,17 @@
 //! see them.
 
 use crate::api::view::{
-    Acked, Client as ClientKind, EndpointHealth, EndpointStatus, Laggard, MeshView, ObjectProblem,
-    ObjectState, ObjectStatus, SidecarStatus, TypeStatus,
+    Acked, Client as ClientKind, Effect, EndpointHealth, EndpointStatus, Laggard, MeshView,
+    ObjectProblem, ObjectState, ObjectStatus, SidecarStatus, TypeStatus,
 };
-use crate::discovery::cache::Resource;
+use crate::discovery::cache::{Resource, View};
+use crate::discovery::effect::Differences;
 use crate::discovery::hub::Hub;
 use crate::discovery::resource_type::ResourceType;
 use crate::discovery::stream::{Standing, Stream, Uptake};
 use crate::discovery::subscription::Subscription;
 use crate::identity::PeerIdentity;
-use crate::model::Kind;
+use crate::model::{Config, Kind};
 use crate::registry::{InstanceName, Observation};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub(crate) trait Observed: Send {
     fn standing(&self, kind: ResourceType) -> Standing;
     /// See [`Stream::uptake`].
     fn uptake(&self, condition: &dyn Fn(&Resource) -> bool) -> Vec<Uptake>;
+    /// See [`Stream::effect`].
+    fn effect(&self, now: &View, then: &View) -> Differences;
 }
 
 impl<S: Subscription> Observed for Stream<S> {
@@ -49,6 +52,10 @@ impl<S: Subscription> Observed for Stream<S> {
 
     fn uptake(&self, condition: &dyn Fn(&Resource) -> bool) -> Vec<Uptake> {
         Self::uptake(self, condition)
+    }
+
+    fn effect(&self, now: &View, then: &View) -> Differences {
+        Self::effect(self, now, then)
     }
 }
 
@@ -348,6 +355,10 @@ impl MeshView for Hub {
             }
         }
         acked
+    }
+
+    fn effect(&self, config: Config) -> Effect {
+        self.effect_of(config)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -1,6 +1,7 @@
 //! One stream: the five types of a client, their order, and what it has in effect. Pure: time and views are handed in.
 
 use crate::discovery::cache::{Resource, View};
+use crate::discovery::effect::{self, Differences};
 use crate::discovery::ordering::{self, TypeState};
 use crate::discovery::resource_type::ResourceType;
 use crate::discovery::subscription::{Ledger, Pending, Subscription, Taken};
@@ -164,6 +165,11 @@ impl<S: Subscription> Stream<S> {
             None if !ledger.unanswered() => Standing::Ok,
             _ => Standing::Pending,
         }
+    }
+
+    /// What becomes of the client's resources when one view follows another.
+    pub(crate) fn effect(&self, now: &View, then: &View) -> Differences {
+        effect::differences(now, then, &|kind, resource| self.types[kind.index()].wants(resource))
     }
 
     /// How the client stands with each resource of its view that it asked for and that satisfies the condition.

@@ -7,13 +7,16 @@
 //! - [`config`]: [`Config`], every object at one revision. Immutable, cheap to clone; what `translate` works from.
 //! - [`read`]: documents to objects, with every problem at once; [`problem`], one of them.
 //! - [`plan`]: documents and a configuration, to the configuration that would result, if it is consistent;
-//!   [`references`], what refers to what.
+//!   [`references`], what refers to what; [`lint`], what works but perhaps not as meant; [`changes`], the fields in which
+//!   two documents differ.
 //! - [`duration`]: `500ms`, `30s`, `5m`, `24h`.
 
+pub mod changes;
 pub mod config;
 pub mod duration;
 pub mod endpoint;
 pub mod gateway;
+pub mod lint;
 pub mod mesh;
 pub mod object;
 pub mod plan;

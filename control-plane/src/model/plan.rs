@@ -1,11 +1,11 @@
 //! [`plan`]: what a set of documents would make of a configuration. All of them in one step, in any order.
 
+use super::changes::{self, FieldChange};
 use super::config::Change;
 use super::problem::{Code, Problem};
 use super::read::{Content, Document};
 use super::references::{self, Broken};
-use super::service::Protocol;
-use super::{Config, Kind, Object};
+use super::{Config, Kind, lint};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -31,6 +31,9 @@ pub struct PlannedObject {
     pub name: String,
     /// What happens to it.
     pub action: PlannedAction,
+    /// The fields that differ, of one that is updated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
 }
 
 /// What happens to an object.
@@ -64,13 +67,20 @@ pub fn plan(base: &Config, documents: &[Document]) -> Result<Plan, Vec<Problem>>
     let mut objects = Vec::with_capacity(documents.len());
     for document in documents {
         let (kind, name) = (document.kind(), document.name());
+        let mut fields = Vec::new();
         let action = match (&document.content, base.object(kind, name)) {
             (Content::Object(object), Some((current, _))) if current == *object => {
                 PlannedAction::Unchanged
             }
             (Content::Object(object), current) => {
                 changes.push(Change::Put(object.clone()));
-                if current.is_some() { PlannedAction::Updated } else { PlannedAction::Created }
+                match current {
+                    Some((current, _)) => {
+                        fields = changes::of_objects(&current, object);
+                        PlannedAction::Updated
+                    }
+                    None => PlannedAction::Created,
+                }
             }
             (Content::Delete(..), Some(_)) => {
                 changes.push(Change::Delete(kind, name.to_owned()));
@@ -78,7 +88,7 @@ pub fn plan(base: &Config, documents: &[Document]) -> Result<Plan, Vec<Problem>>
             }
             (Content::Delete(..), None) => PlannedAction::Unchanged,
         };
-        objects.push(PlannedObject { kind, name: name.to_owned(), action });
+        objects.push(PlannedObject { kind, name: name.to_owned(), action, fields });
     }
     let config =
         if changes.is_empty() { base.clone() } else { base.with(&changes, base.revision() + 1) };
@@ -87,7 +97,7 @@ pub fn plan(base: &Config, documents: &[Document]) -> Result<Plan, Vec<Problem>>
         problems.sort_by_key(|problem| (problem.line, problem.column));
         return Err(problems);
     }
-    let warnings = warnings(&config, &by_name);
+    let warnings = lint::warnings(&config, documents);
     Ok(Plan { config, changes, objects, warnings })
 }
 
@@ -147,75 +157,5 @@ fn some_of(users: &[String]) -> String {
             format!("{} and {} more", shown.join(", "), rest.len())
         }
         _ => users.join(", "),
-    }
-}
-
-/// What works, but perhaps not as meant, as far as the documents are concerned.
-fn warnings(config: &Config, documents: &ByName<'_>) -> Vec<Problem> {
-    let mut warnings = Vec::new();
-    let mut owners: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-    for service in config.services() {
-        for port in &service.ports {
-            if matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
-                owners.entry(port.port).or_default().push(&service.name);
-            }
-        }
-    }
-    for document in documents.values() {
-        match &document.content {
-            Content::Object(Object::Service(service)) => {
-                for (index, port) in service.ports.iter().enumerate() {
-                    let others = owners.get(&port.port).map_or(&[][..], Vec::as_slice);
-                    let others: Vec<_> =
-                        others.iter().copied().filter(|name| *name != service.name).collect();
-                    if port.protocol.is_http() || others.is_empty() {
-                        continue;
-                    }
-                    let field = format!("spec.ports[{index}].port");
-                    let reason = format!(
-                        "TCP port {} is also a port of {}: callers need an explicit listener for each (`--outbound NAME:PORT=LISTEN`)",
-                        port.port,
-                        others.join(", "),
-                    );
-                    let warning = Problem::new(Code::Duplicate, reason);
-                    let position = document.position_of(&field);
-                    warnings
-                        .push(warning.of(Kind::Service, &service.name).at(position).field(field));
-                }
-            }
-            Content::Object(Object::Route(route)) => {
-                let Some(gateway) = route.gateway.as_deref().and_then(|name| config.gateway(name))
-                else {
-                    continue;
-                };
-                for (index, host) in route.hosts.iter().enumerate() {
-                    if gateway.listeners.iter().any(|one| hosts_meet(&one.hostname, host)) {
-                        continue;
-                    }
-                    let field = format!("spec.hosts[{index}]");
-                    let reason =
-                        format!("no listener of Gateway `{}` has a hostname for it", gateway.name);
-                    let warning = Problem::new(Code::InvalidValue, reason);
-                    let position = document.position_of(&field);
-                    warnings.push(warning.of(Kind::Route, &route.name).at(position).field(field));
-                }
-            }
-            _ => {}
-        }
-    }
-    warnings.sort_by_key(|warning| (warning.line, warning.column));
-    warnings
-}
-
-/// Whether there is a host that both patterns match.
-fn hosts_meet(a: &str, b: &str) -> bool {
-    if a == "*" || b == "*" {
-        return true;
-    }
-    match (a.strip_prefix('*'), b.strip_prefix('*')) {
-        (None, None) => a == b,
-        (Some(suffix), None) => b.ends_with(suffix),
-        (None, Some(suffix)) => a.ends_with(suffix),
-        (Some(a), Some(b)) => a.ends_with(b) || b.ends_with(a),
     }
 }

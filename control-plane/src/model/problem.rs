@@ -42,6 +42,16 @@ pub enum Code {
     InUse,
     /// Part of the interface, but not of this version.
     NotSupported,
+    /// Warning: two listeners want one port.
+    ListenerConflict,
+    /// Warning: a rule before it takes every request of this one.
+    ShadowedRule,
+    /// Warning: no request ever satisfies it.
+    NeverMatches,
+    /// Warning: the outcome is the same without it.
+    NoEffect,
+    /// Warning: no instance belongs to the subset.
+    EmptySubset,
 }
 
 /// One thing that is wrong with what was given.

@@ -85,6 +85,11 @@ impl World {
         world
     }
 
+    /// The same world with another configuration.
+    pub(crate) fn with_config(&self, config: Config) -> Self {
+        Self::after(self, Inputs { config, ..self.inputs.clone() })
+    }
+
     /// Services that have Endpoint objects.
     pub(crate) fn services_with_objects(&self) -> impl Iterator<Item = &str> {
         self.objects.keys().map(String::as_str)

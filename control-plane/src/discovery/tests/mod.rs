@@ -3,6 +3,7 @@
 //! Where a test has to show that something does *not* arrive, it makes something else arrive behind it.
 
 mod delta;
+mod effect;
 mod identity;
 mod mesh;
 mod refusals;
