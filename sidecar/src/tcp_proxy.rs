@@ -155,17 +155,26 @@ async fn run(
     };
     report.cluster = Some(cluster.clone());
     let connected = connect_any(&cluster, proxy, metadata, ends, report).await;
-    let Some((mut upstream, _active)) = connected else { return };
-    let ended = copy::both_ways(
-        &mut client,
-        &mut upstream,
-        proxy.config.idle_timeout,
-        &mut |received, sent| {
-            report.received += received;
-            report.sent += sent;
-        },
-    )
-    .await;
+    let Some((mut upstream, active)) = connected else { return };
+    let mut count = |received, sent| {
+        report.received += received;
+        report.sent += sent;
+    };
+    let idle_timeout = proxy.config.idle_timeout;
+    let copying = copy::both_ways(&mut client, &mut upstream, idle_timeout, &mut count);
+    match cluster.while_healthy(&active.0, copying).await {
+        None => tracing::debug!("the endpoint became unhealthy"),
+        Some(ended) => conclude(ended, proxy, &mut client, &mut upstream, report),
+    }
+}
+
+fn conclude(
+    ended: Ended,
+    proxy: &TcpProxy,
+    client: &mut Transport,
+    upstream: &mut Transport,
+    report: &mut Report,
+) {
     match ended {
         Ended::BothDone => {}
         Ended::Idle => {

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     },
     /// These endpoints are gone: connections to them that have no request are closed.
     Release(Arc<[EndpointId]>),
+    /// Connections to these endpoints serve no further request.
+    Retire(Arc<[EndpointId]>),
     /// End now: connections that are still open are cut.
     Stop,
 }
@@ -136,6 +138,7 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
                     }
                 }
                 Some(Command::Release(endpoints)) => local.pools.release(&endpoints),
+                Some(Command::Retire(endpoints)) => local.pools.retire(&endpoints),
                 Some(Command::Stop) | None => break,
             },
             () = closing.cancelled(), if !closed => {

@@ -10,6 +10,7 @@ mod filters;
 mod forwarding;
 mod hashing;
 mod headers;
+mod health_checks;
 mod hedging;
 mod http1_trailers;
 mod http_inspector;
@@ -54,7 +55,7 @@ macro_rules! groups {
     };
 }
 
-groups! { matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
+groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::query::ClusterStatus;
 use super::reply::Reply;
+use crate::cluster::health_check::flags::Flag;
 use crate::cluster::{Endpoint, Health};
 use crate::config::endpoint::HealthStatus;
 use crate::stats::{Counter, EndpointCells, Gauge};
@@ -41,17 +42,22 @@ fn counter(endpoint: &Endpoint, counter: fn(&EndpointCells) -> &Counter) -> u64 
 
 /// Envoy's health flags: `healthy`, or what is wrong.
 fn health_flags(endpoint: &Endpoint) -> String {
-    let mut flags = String::new();
-    if endpoint.outlier.ejection().is_some() {
-        flags.push_str("/failed_outlier_check");
-    }
-    match endpoint.discovered_health() {
-        HealthStatus::Unknown | HealthStatus::Healthy => {}
-        HealthStatus::Degraded => flags.push_str("/degraded_eds_health"),
-        HealthStatus::Unhealthy => flags.push_str("/failed_eds_health"),
-        HealthStatus::Timeout => flags.push_str("/failed_eds_health/eds_status_timeout"),
-        HealthStatus::Draining => flags.push_str("/failed_eds_health/eds_status_draining"),
-    }
+    let discovered = endpoint.discovered_health();
+    let checked = |flag| endpoint.check.has(flag);
+    let said = [
+        (checked(Flag::Failed), "/failed_active_hc"),
+        (endpoint.outlier.ejection().is_some(), "/failed_outlier_check"),
+        (discovered.is_unhealthy(), "/failed_eds_health"),
+        (checked(Flag::Degraded), "/degraded_active_hc"),
+        (discovered == HealthStatus::Degraded, "/degraded_eds_health"),
+        (checked(Flag::Left), "/pending_dynamic_removal"),
+        (checked(Flag::Pending), "/pending_active_hc"),
+        (checked(Flag::Excluded), "/excluded_via_immediate_hc_fail"),
+        (checked(Flag::TimedOut), "/active_hc_timeout"),
+        (discovered == HealthStatus::Timeout, "/eds_status_timeout"),
+        (discovered == HealthStatus::Draining, "/eds_status_draining"),
+    ];
+    let flags: String = said.into_iter().filter_map(|(said, flag)| said.then_some(flag)).collect();
     if flags.is_empty() { "healthy".to_owned() } else { flags }
 }
 
@@ -212,6 +218,20 @@ fn health(endpoint: &Endpoint) -> Json {
         HealthStatus::Degraded => "DEGRADED",
     };
     let mut status = json!({"eds_health_status": discovered});
+    for (flag, name) in [
+        (Flag::Failed, "failed_active_health_check"),
+        (Flag::Degraded, "failed_active_degraded_check"),
+        (Flag::Left, "pending_dynamic_removal"),
+        (Flag::Pending, "pending_active_hc"),
+        (Flag::Excluded, "excluded_via_immediate_hc_fail"),
+        (Flag::TimedOut, "active_hc_timeout"),
+    ] {
+        if endpoint.check.has(flag)
+            && let Some(status) = status.as_object_mut()
+        {
+            status.insert(name.to_owned(), json!(true));
+        }
+    }
     if let (Some(status), Some(ejection)) = (status.as_object_mut(), endpoint.outlier.ejection()) {
         status.insert("failed_outlier_check".to_owned(), json!(true));
         status.insert("ejected_because".to_owned(), json!(ejection.reason.as_str()));

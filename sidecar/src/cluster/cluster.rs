@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::circuit_breaker::Breaker;
 use super::endpoint::Endpoint;
+use super::health_check::HealthEvent;
+use super::health_check::flags::Flag;
 use super::host_set::HostSet;
 use super::load_balancer::{self, Context};
 use super::original_dst::OriginalDst;
@@ -65,6 +68,8 @@ pub(crate) struct Cluster {
     pub(crate) bind: Option<Arc<BindConfig>>,
     pub(super) breakers: Arc<[Breaker; 2]>,
     pub(super) detector: Option<Detector>,
+    /// Where responses are told that say that their endpoint is unhealthy; `None` without health checks.
+    pub(super) health: Option<UnboundedSender<HealthEvent>>,
 }
 
 impl Cluster {
@@ -119,6 +124,50 @@ impl Cluster {
     pub(crate) fn report(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
         if let Some(detector) = &self.detector {
             detector.report(endpoint, outcome);
+        }
+    }
+
+    /// Whether endpoints are checked, so that what a response says of its endpoint's health counts.
+    #[inline]
+    pub(crate) fn is_checked(&self) -> bool {
+        self.health.is_some()
+    }
+
+    /// A response says that its endpoint is unhealthy: it gets nothing more until its health checks pass again.
+    pub(crate) fn told_unhealthy(&self, endpoint: &Arc<Endpoint>) {
+        if let Some(events) = &self.health {
+            endpoint.check.set(Flag::Excluded, true);
+            let (cluster, endpoint) = (self.id, Arc::clone(endpoint));
+            // The receiver is gone only when the process ends.
+            let _ = events.send(HealthEvent::Told { cluster, endpoint });
+        }
+    }
+
+    /// Whether a connection was ever made for a request.
+    pub(super) fn had_traffic(&self) -> bool {
+        self.stats.used().any(|cells| cells.upstream_cx_total.value() > 0)
+    }
+
+    /// Closes the connections to an endpoint that is unhealthy now, with the requests on them, where that is configured.
+    pub(super) fn break_connections(&self, endpoint: &Endpoint) {
+        if self.config.health.close_on_failure {
+            endpoint.failing.notify_waiters();
+        }
+    }
+
+    /// Drives a connection to its end; or until its endpoint becomes unhealthy, where connections are closed then.
+    pub(crate) async fn while_healthy<T>(
+        &self,
+        endpoint: &Endpoint,
+        connection: impl Future<Output = T>,
+    ) -> Option<T> {
+        if !self.config.health.close_on_failure {
+            return Some(connection.await);
+        }
+        tokio::select! {
+            biased;
+            () = endpoint.failing.notified() => None,
+            ended = connection => Some(ended),
         }
     }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::health_check::flags::{Flag, Flags};
 use super::outlier_detection::Monitor;
 use crate::config::endpoint::{HealthStatus, Metadata};
 use crate::stats::{EndpointCells, Sharded};
@@ -48,6 +50,10 @@ pub(crate) struct Endpoint {
     pub(crate) stats: Sharded<EndpointCells>,
     /// Its failures, and whether it is ejected.
     pub(crate) outlier: Monitor,
+    /// What its health checks say.
+    pub(crate) check: Flags,
+    /// Told when it becomes unhealthy, where connections to it are closed then.
+    pub(crate) failing: Notify,
     weight: AtomicU32,
     discovered_health: AtomicU8,
     gone: AtomicBool,
@@ -73,6 +79,8 @@ impl Endpoint {
             active: CachePadded::default(),
             stats: Sharded::new(shards),
             outlier: Monitor::default(),
+            check: Flags::default(),
+            failing: Notify::new(),
             weight: AtomicU32::new(1),
             discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),
             gone: AtomicBool::new(false),
@@ -108,10 +116,13 @@ impl Endpoint {
 
     /// What load balancing thinks of it.
     pub(crate) fn health(&self) -> Health {
-        if self.outlier.ejection().is_some() {
+        if self.outlier.ejection().is_some() || self.check.has(Flag::Failed) {
             return Health::Unhealthy;
         }
         match self.discovered_health() {
+            HealthStatus::Unknown | HealthStatus::Healthy if self.check.has(Flag::Degraded) => {
+                Health::Degraded
+            }
             HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
             HealthStatus::Degraded => Health::Degraded,
             HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => {
@@ -142,9 +153,11 @@ impl Endpoint {
         Some(self.made.elapsed().saturating_sub(since))
     }
 
-    /// Whether it is left out where the share of healthy endpoints is counted: one that drains is neither ill nor well.
+    /// Whether it is left out where the share of healthy endpoints is counted: one that drains is neither ill nor well,
+    /// and no more is one that was not checked yet, or is to get nothing.
     pub(crate) fn is_excluded(&self) -> bool {
         self.discovered_health() == HealthStatus::Draining
+            || self.check.has_any(&[Flag::Pending, Flag::Excluded])
     }
 
     /// Whether no cluster has it any more: its idle connections are closed, those with requests finish.

@@ -4,7 +4,7 @@
 //! - [`endpoint`]: one place to connect to, the same object across every update that keeps its address and transport;
 //! - [`host_set`]: the endpoints of a cluster by priority and health, prepared for choosing; immutable, swapped whole;
 //! - [`load_balancer`]: how one is chosen;
-//! - [`circuit_breaker`], [`outlier_detection`]: what limits and ejects;
+//! - [`circuit_breaker`], [`outlier_detection`], [`health_check`]: what limits, ejects, and asks endpoints how they are;
 //! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id;
 //! - [`manager`]: the control thread's side, which keeps identity over updates; [`dns`] feeds it.
 
@@ -13,6 +13,7 @@ pub(crate) mod circuit_breaker;
 pub(crate) mod cluster;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+pub(crate) mod health_check;
 pub(crate) mod host_set;
 pub(crate) mod load_balancer;
 pub(crate) mod manager;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, EndpointId};
 use super::host_set::{LocalityHosts, Members};
 use crate::config::cluster::{
-    CircuitBreakers, Cluster, Discovery, FailurePercentage, OutlierDetection, SuccessRate,
-    UpstreamProtocol,
+    CircuitBreakers, Cluster, Discovery, FailurePercentage, HealthRules, OutlierDetection,
+    SuccessRate, UpstreamProtocol,
 };
 use crate::config::endpoint::{
     self, AssignmentPolicy, EndpointAddress, HealthStatus, LoadAssignment, Locality,
@@ -55,6 +55,8 @@ pub(crate) fn config(name: &str) -> Cluster {
         max_response_headers_count: 100,
         circuit_breakers: [breakers.clone(), breakers],
         outlier_detection: None,
+        health_check: None,
+        health: HealthRules::default(),
         tcp_keepalive: None,
         bind: None,
         auto_sni: false,
@@ -93,6 +95,7 @@ pub(crate) fn outlier_detection() -> OutlierDetection {
         max_ejection_time_jitter: Duration::ZERO,
         max_ejection_percent: 100,
         always_eject_one_host: false,
+        uneject_on_passed_check: true,
     }
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn endpoint(port: u16) -> endpoint::Endpoint {
         weight: 1,
         health: HealthStatus::Unknown,
         metadata: Arc::default(),
+        check: None,
     }
 }
 

@@ -11,6 +11,7 @@ use http::HeaderName;
 use super::bind_config::BindConfig;
 use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
+use super::health_check::HealthCheck;
 use super::http_connection_manager::Http2Options;
 use super::load_balancer::{LoadBalancer, SlowStart};
 use super::subset::Subsets;
@@ -61,6 +62,10 @@ pub struct Cluster {
     pub circuit_breakers: [CircuitBreakers; 2],
     /// Ejection of endpoints that fail.
     pub outlier_detection: Option<OutlierDetection>,
+    /// Active health checks.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// What health checks mean for endpoints and their connections.
+    pub health: HealthRules,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Where its connections come from, unless the kernel is to choose; `None`: as all do by the bootstrap.
@@ -71,6 +76,19 @@ pub struct Cluster {
     pub metadata: Arc<Metadata>,
     /// Hash of the encoded proto: a cluster that comes again unchanged is left alone.
     pub fingerprint: u64,
+}
+
+/// Settings of a cluster that say what comes of an endpoint's health.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HealthRules {
+    /// An endpoint that discovery no longer has leaves at once, also while its checks pass.
+    pub ignore_on_removal: bool,
+    /// Endpoints count nowhere before their first check is over.
+    pub ignore_new_until_checked: bool,
+    /// Connections to an endpoint that becomes unhealthy, or is ejected, are closed with the requests on them.
+    pub close_on_failure: bool,
+    /// Connections to all endpoints serve no further request after some endpoint came or left.
+    pub close_on_change: bool,
 }
 
 /// One entry of `transport_socket_matches`.
@@ -216,6 +234,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// Default false.
     pub always_eject_one_host: bool,
+    /// A passed health check ends an ejection. Default true.
+    pub uneject_on_passed_check: bool,
 }
 
 /// Outlier detection by success rate. Envoy runs it unless `enforcing_success_rate` is 0.

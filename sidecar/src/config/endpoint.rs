@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 /// A validated `envoy.config.endpoint.v3.ClusterLoadAssignment`.
 #[derive(Debug, Clone)]
 pub struct LoadAssignment {
@@ -72,6 +74,32 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// Its metadata.
     pub metadata: Arc<Metadata>,
+    /// How its health is checked, where that differs from what the cluster says.
+    pub check: Option<Arc<CheckTarget>>,
+}
+
+/// A validated `HealthCheckConfig` of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckTarget {
+    /// Instead of the port of the address.
+    pub port: Option<u16>,
+    /// Instead of the endpoint's own.
+    pub address: Option<SocketAddr>,
+    /// `Host` or `:authority` of the check.
+    pub hostname: Option<HeaderValue>,
+    /// It is not checked: it counts as healthy.
+    pub is_disabled: bool,
+}
+
+impl CheckTarget {
+    /// Where an endpoint with this address is checked.
+    pub fn address_of(&self, endpoint: SocketAddr) -> SocketAddr {
+        let mut address = self.address.unwrap_or(endpoint);
+        if let Some(port) = self.port {
+            address.set_port(port);
+        }
+        address
+    }
 }
 
 /// Where to connect.
@@ -101,6 +129,13 @@ pub enum HealthStatus {
     Draining,
     Timeout,
     Degraded,
+}
+
+impl HealthStatus {
+    /// Whether an endpoint of which this is said gets no traffic.
+    pub fn is_unhealthy(self) -> bool {
+        matches!(self, Self::Unhealthy | Self::Draining | Self::Timeout)
+    }
 }
 
 /// Filter metadata, `filter name -> object`.

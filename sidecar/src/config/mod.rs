@@ -22,6 +22,7 @@ pub mod config_source;
 pub mod endpoint;
 pub mod hash_policy;
 pub mod header;
+pub mod health_check;
 pub mod http_connection_manager;
 pub mod http_filters;
 pub mod jwt_authn;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::exchange::Exchange;
 use super::failures::{count_expired, count_response};
-use super::headers::GRPC_STATUS;
+use super::headers::{GRPC_STATUS, X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL};
 use super::limits::Expired;
 use super::local_reply::http_status;
 use crate::cluster::{Outcome, RoutingPriority};
@@ -110,6 +110,7 @@ impl Attempt {
 
     /// The head of a response is there.
     pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
+        self.note_health(response);
         let status = response.status();
         let in_headers = response.headers().get(GRPC_STATUS);
         self.grpc = grpc && in_headers.is_none() && status == StatusCode::OK;
@@ -131,6 +132,15 @@ impl Attempt {
     /// Its response is not taken: another attempt follows.
     pub(crate) fn is_retried(&self, status: StatusCode) {
         self.cluster.stats.local().responses_retry.record(status.as_u16());
+    }
+
+    /// What a response says of its endpoint's health, where that is checked.
+    fn note_health(&self, response: &Response<Incoming>) {
+        if self.cluster.is_checked()
+            && response.headers().contains_key(X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL)
+        {
+            self.cluster.told_unhealthy(&self.pool.endpoint);
+        }
     }
 
     fn judge(&mut self, status: u16) {

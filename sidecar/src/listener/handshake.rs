@@ -24,7 +24,6 @@ use crate::stats::ListenerCells;
 use crate::tcp_proxy;
 use crate::tls::{self, TlsFacts};
 use crate::transport::{Ends, Meter, Socket, Transport};
-use crate::upstream::connect::count_tls_failure;
 
 /// Longest time for a TLS handshake where nothing is configured.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -221,7 +220,7 @@ async fn secure(
 }
 
 fn refuse(listener: &Listener, peer: SocketAddr, failure: &tls::Failure) {
-    count_tls_failure(listener.tls_stats.local(), failure.kind);
+    failure.kind.count(listener.tls_stats.local());
     // One line for each refusal, naming who and why: this is how a broken identity is found.
     tracing::info!(%peer, listener = %listener.config.name, %failure, "refused a TLS connection");
 }

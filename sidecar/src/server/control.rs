@@ -207,7 +207,7 @@ impl Control {
             !matches!(it.discovery, config::cluster::Discovery::Dns(_))
                 || manager.is_initialized(&it.name)
         });
-        if self.discovery.phase() < Phase::Ready || !are_resolved {
+        if self.discovery.phase() < Phase::Ready || !are_resolved || !manager.is_checked() {
             return;
         }
         self.live = true;
@@ -264,7 +264,7 @@ impl Control {
                 }
                 () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
-                _ = self.data.manager.next() => self.data.release_gone(),
+                ready = self.data.manager.next() => self.data.clusters_changed(ready.is_some()),
                 () = at(deadline) => self.discovery.on_time(&mut self.data, Instant::now()),
                 () = at(close.map(|(at, _)| at)) => {
                     self.listeners_close = None;

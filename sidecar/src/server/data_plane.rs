@@ -287,12 +287,24 @@ impl DataPlane {
         self.local.pools.sweep();
     }
 
-    /// Lets workers close their connections to endpoints that are gone.
-    pub(super) fn release_gone(&mut self) {
+    /// What happened in clusters by itself: one that became ready is shown.
+    pub(super) fn clusters_changed(&mut self, ready: bool) {
+        if ready {
+            self.swap_snapshot();
+        }
+        self.release_gone();
+    }
+
+    /// Lets workers close their connections to endpoints that are gone, and those that some change made stale.
+    fn release_gone(&mut self) {
         let gone: Arc<[EndpointId]> =
             self.manager.take_gone().iter().map(|endpoint| endpoint.id).collect();
         if !gone.is_empty() {
             self.tell_all(|| Command::Release(Arc::clone(&gone)));
+        }
+        let stale: Arc<[EndpointId]> = self.manager.take_stale().into();
+        if !stale.is_empty() {
+            self.tell_all(|| Command::Retire(Arc::clone(&stale)));
         }
     }
 

@@ -129,8 +129,9 @@ pub(super) fn unready(
     let (first, waiting) = discovery.unready();
     let mut all = Vec::new();
     let names = bootstrap.clusters.iter().filter(|cluster| {
-        matches!(cluster.discovery, config::cluster::Discovery::Dns(_))
-            && !data.manager.is_initialized(&cluster.name)
+        let waits = matches!(cluster.discovery, config::cluster::Discovery::Dns(_))
+            || cluster.health_check.is_some();
+        waits && !data.manager.is_initialized(&cluster.name)
     });
     let server: Vec<String> = first
         .into_iter()

@@ -188,6 +188,21 @@ cells! {
         histograms: {}
     }
 
+    /// `cluster.NAME.health_check`. Written by the control thread only; the gauges of healthy and degraded endpoints are
+    /// read from the endpoints.
+    pub(crate) struct HealthCheckCells {
+        counters: {
+            attempt = "health_check.attempt",
+            success = "health_check.success",
+            failure = "health_check.failure",
+            passive_failure = "health_check.passive_failure",
+            network_failure = "health_check.network_failure",
+            verify_cluster = "health_check.verify_cluster",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
     /// One endpoint: what `/clusters` prints of it. Not a scope of its own in `/stats`.
     pub(crate) struct EndpointCells {
         counters: { cx_total, cx_connect_fail, rq_total, rq_success, rq_error, rq_timeout }

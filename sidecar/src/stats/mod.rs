@@ -22,10 +22,11 @@ mod tests;
 pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, CorsCells, DnsCells,
-    EndpointCells, FaultCells, FilesystemCells, HttpCells, HttpInspectorCells, HttpListenerCells,
-    JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells, OutlierCells,
-    ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells, RbacShadowCells,
-    ServerCells, SetMetadataCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    EndpointCells, FaultCells, FilesystemCells, HealthCheckCells, HttpCells, HttpInspectorCells,
+    HttpListenerCells, JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells,
+    OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells,
+    RbacShadowCells, ServerCells, SetMetadataCells, SubscriptionCells, TcpCells, TlsCells,
+    TlsInspectorCells,
 };
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;

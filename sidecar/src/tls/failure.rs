@@ -6,6 +6,8 @@ use std::io;
 
 use rustls::{AlertDescription, Error as TlsError, InvalidMessage};
 
+use crate::stats::TlsCells;
+
 /// A failed handshake, or a peer that was refused after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -34,6 +36,20 @@ pub(crate) enum FailureKind {
     Protocol,
     /// The connection broke during the handshake.
     Io,
+}
+
+impl FailureKind {
+    /// Counts a failed handshake, on either side.
+    pub(crate) fn count(self, stats: &TlsCells) {
+        match self {
+            Self::NoCertificate => stats.fail_verify_no_cert.inc(),
+            Self::San => stats.fail_verify_san.inc(),
+            Self::CertificateHash => stats.fail_verify_cert_hash.inc(),
+            Self::Verify => stats.fail_verify_error.inc(),
+            Self::RefusedByPeer | Self::NotTls | Self::Protocol | Self::Io => {}
+        }
+        stats.connection_error.inc();
+    }
 }
 
 thread_local! {

@@ -98,7 +98,7 @@ async fn connect_without_limit(
         Err(error) => {
             let failure = tls::Failure::of_handshake(&error);
             if let Some(stats) = tls_stats {
-                count_tls_failure(stats, failure.kind);
+                failure.kind.count(stats);
             }
             tracing::debug!(endpoint = %endpoint.address, cluster = %cluster.name, %failure, "TLS handshake failed");
             Err(Failure::Connect(format!("TLS_error: {failure}")))
@@ -108,22 +108,6 @@ async fn connect_without_limit(
 
 async fn tcp(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<TcpStream> {
     bind_config::socket(cluster.bind.as_deref(), endpoint.address)?.connect(endpoint.address).await
-}
-
-/// Counts a failed handshake, on either side.
-pub(crate) fn count_tls_failure(stats: &crate::stats::TlsCells, kind: tls::FailureKind) {
-    use tls::FailureKind;
-    match kind {
-        FailureKind::NoCertificate => stats.fail_verify_no_cert.inc(),
-        FailureKind::San => stats.fail_verify_san.inc(),
-        FailureKind::CertificateHash => stats.fail_verify_cert_hash.inc(),
-        FailureKind::Verify => stats.fail_verify_error.inc(),
-        FailureKind::RefusedByPeer
-        | FailureKind::NotTls
-        | FailureKind::Protocol
-        | FailureKind::Io => {}
-    }
-    stats.connection_error.inc();
 }
 
 /// The error as the system names it, without the number behind it.

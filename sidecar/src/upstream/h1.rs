@@ -23,6 +23,8 @@ pub(crate) struct Connection<B> {
     pub(crate) facts: Rc<ConnectionFacts>,
     /// Requests so far.
     pub(crate) requests: u32,
+    /// The age of the pool when it was made: it serves no further request in another.
+    pub(crate) age: u32,
     /// Since when it exists.
     pub(crate) opened: Instant,
     /// Since when it has nothing to do.
@@ -50,6 +52,7 @@ pub(crate) async fn handshake<B: RequestBody>(
         .await
         .map_err(|error| Failure::Connect(error.to_string()))?;
     let now = Instant::now();
-    let connection_state = Connection { sender, facts, requests: 0, opened: now, idle_since: now };
+    let connection_state =
+        Connection { sender, facts, requests: 0, age: 0, opened: now, idle_since: now };
     Ok((connection_state, connection.with_upgrades()))
 }

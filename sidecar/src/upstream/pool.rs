@@ -129,6 +129,14 @@ impl<B: RequestBody> Pools<B> {
         }
     }
 
+    /// Lets the connections to some endpoints serve no further request.
+    pub(crate) fn retire(&self, endpoints: &[EndpointId]) {
+        for endpoint in endpoints {
+            let pool = self.by_endpoint.borrow().get(endpoint).cloned();
+            pool.inspect(|pool| pool.retire());
+        }
+    }
+
     /// Closes every idle connection: the worker is about to end.
     pub(crate) fn clear(&self) {
         self.by_endpoint.borrow_mut().clear();
@@ -147,6 +155,8 @@ pub(crate) struct Pool<B: RequestBody> {
     connections: Cell<usize>,
     /// The cluster as it was when a connection was last asked for: its settings are what the sweep goes by.
     cluster: RefCell<Option<Arc<Cluster>>>,
+    /// Connections of another age than this serve no further request.
+    age: Cell<u32>,
 }
 
 struct Waiter<B: RequestBody> {
@@ -164,6 +174,7 @@ impl<B: RequestBody> Pool<B> {
             connecting: Cell::new(0),
             connections: Cell::new(0),
             cluster: RefCell::new(None),
+            age: Cell::new(0),
         }
     }
 
@@ -322,21 +333,23 @@ impl<B: RequestBody> Pool<B> {
                 stats.upstream_cx_http1_total.inc();
             }
         }
-        let pool = Rc::clone(self);
+        let (pool, for_waiting) = (Rc::clone(self), Arc::clone(cluster));
+        let cluster = Arc::clone(cluster);
         if http2 {
-            let (connection, drive) = h2::handshake(transport, cluster).await?;
+            let (connection, drive) = h2::handshake(transport, &cluster).await?;
             self.h2.borrow_mut().push(Rc::clone(&connection));
             tokio::task::spawn_local(async move {
-                drive.await;
+                cluster.while_healthy(&pool.endpoint, drive).await;
                 pool.connections.set(pool.connections.get() - 1);
                 pool.h2.borrow_mut().retain(|other| !Rc::ptr_eq(other, &connection));
                 pool.serve_waiting();
             });
         } else {
-            let (connection, drive) = h1::handshake(transport, cluster).await?;
+            let (mut connection, drive) = h1::handshake(transport, &cluster).await?;
+            connection.age = self.age.get();
             self.h1.borrow_mut().push(connection);
             tokio::task::spawn_local(async move {
-                if let Err(error) = drive.await {
+                if let Some(Err(error)) = cluster.while_healthy(&pool.endpoint, drive).await {
                     tracing::debug!(%error, endpoint = %pool.endpoint.address, "upstream HTTP/1 connection ended");
                 }
                 pool.connections.set(pool.connections.get() - 1);
@@ -344,7 +357,7 @@ impl<B: RequestBody> Pool<B> {
                 pool.serve_waiting();
             });
         }
-        self.serve_first_waiting(cluster);
+        self.serve_first_waiting(&for_waiting);
         Ok(())
     }
 
@@ -423,7 +436,10 @@ impl<B: RequestBody> Pool<B> {
         cluster: &Cluster,
         reusable: bool,
     ) {
-        let mut reusable = reusable && !connection.sender.is_closed() && !self.endpoint.is_gone();
+        let mut reusable = reusable
+            && !connection.sender.is_closed()
+            && !self.endpoint.is_gone()
+            && connection.age == self.age.get();
         if reusable
             && let Some(most) = cluster.config.max_requests_per_connection
             && connection.requests >= most
@@ -456,6 +472,13 @@ impl<B: RequestBody> Pool<B> {
         self.h2
             .borrow_mut()
             .retain(|connection| !(connection.draining.get() && connection.active.get() == 0));
+    }
+
+    fn retire(&self) {
+        self.age.set(self.age.get().wrapping_add(1));
+        self.h1.borrow_mut().clear();
+        self.h2.borrow().iter().for_each(|connection| connection.draining.set(true));
+        self.drop_drained();
     }
 
     fn sweep(&self) {

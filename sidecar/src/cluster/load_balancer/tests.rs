@@ -35,6 +35,7 @@ pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>
         hosts: Arc::new(ArcSwap::from_pointee(hosts)),
         drop_overload: Arc::default(),
         detector: None,
+        health: None,
         config: Arc::new(config),
     }
 }

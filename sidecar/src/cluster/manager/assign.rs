@@ -8,7 +8,9 @@ use crate::cluster::endpoint::{Endpoint, EndpointId};
 use crate::cluster::host_set::{HostSet, LocalityHosts, Members};
 use crate::config::Rejected;
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::{EndpointAddress, LoadAssignment, Metadata, MetadataMatch};
+use crate::config::endpoint::{
+    CheckTarget, EndpointAddress, LoadAssignment, Locality, Metadata, MetadataMatch,
+};
 use crate::config::tls::UpstreamTls;
 use crate::tls::{ClientContext, Contexts};
 
@@ -68,11 +70,29 @@ fn identity(
 pub(super) struct NextMembers {
     members: Vec<Members>,
     ids: HashSet<EndpointId>,
+    /// Where endpoints are checked that are checked in a way of their own.
+    targets: HashMap<EndpointId, Arc<CheckTarget>>,
+    left: HashSet<EndpointId>,
 }
 
 impl NextMembers {
     pub(super) fn contains(&self, id: EndpointId) -> bool {
         self.ids.contains(&id)
+    }
+
+    /// Every endpoint.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.members.iter().flat_map(|members| members.all.iter())
+    }
+
+    /// How the endpoint is checked, if not as the cluster says.
+    pub(super) fn target(&self, id: EndpointId) -> Option<&Arc<CheckTarget>> {
+        self.targets.get(&id)
+    }
+
+    /// Whether the assignment does not have it any more, and it was kept.
+    pub(super) fn has_left(&self, id: EndpointId) -> bool {
+        self.left.contains(&id)
     }
 
     pub(super) fn into_members(self) -> Vec<Members> {
@@ -92,11 +112,12 @@ struct Level {
 ///
 /// An endpoint that `before` has under the same address, host name and transport is taken over with everything that is
 /// known of it, whatever its priority and locality; another one is made by `make`. Within a priority an endpoint that is
-/// listed twice counts once.
+/// listed twice counts once. One that `before` has and the assignment does not stays where it was, if `keeps` says so.
 pub(super) fn members(
     assignment: &LoadAssignment,
     transports: &Transports,
     before: &HostSet,
+    keeps: &dyn Fn(&Endpoint) -> bool,
     make: &mut dyn FnMut(SocketAddr, Arc<str>, Option<Arc<ClientContext>>) -> Endpoint,
 ) -> (NextMembers, bool) {
     let mut known: HashMap<Identity, Arc<Endpoint>> = before
@@ -113,6 +134,7 @@ pub(super) fn members(
     let mut next: Vec<Level> =
         (0..levels.map_or(0, |highest| highest + 1)).map(|_| Level::default()).collect();
     let mut ids = HashSet::new();
+    let mut targets = HashMap::new();
     let mut made = false;
     for group in &assignment.localities {
         let Some(Level { all, localities, seen }) = next.get_mut(group.priority as usize) else {
@@ -130,6 +152,7 @@ pub(super) fn members(
             if seen.insert(same.id) {
                 same.update(endpoint.weight, endpoint.health, &endpoint.metadata);
                 ids.insert(same.id);
+                targets.extend(endpoint.check.iter().map(|at| (same.id, Arc::clone(at))));
                 all.push(Arc::clone(same));
             }
         }
@@ -137,10 +160,47 @@ pub(super) fn members(
         let locality = Arc::clone(&group.locality);
         localities.push(LocalityHosts { locality, weight: group.weight, start, count });
     }
+    let kept: Vec<_> = before
+        .located()
+        .filter(|(_, _, endpoint)| !ids.contains(&endpoint.id) && keeps(endpoint))
+        .collect();
+    let mut left = HashSet::new();
+    for (priority, locality, endpoint) in kept {
+        if !left.insert(endpoint.id) {
+            continue;
+        }
+        next.resize_with(next.len().max(priority + 1), Level::default);
+        if let Some(level) = next.get_mut(priority) {
+            level.keep(locality, endpoint);
+        }
+    }
+    ids.extend(&left);
     let members = next
         .into_iter()
         .map(|level| Members { all: level.all.into(), localities: level.localities.into() })
         .collect();
     let changed = made || ids.len() != known_before;
-    (NextMembers { members, ids }, changed)
+    (NextMembers { members, ids, targets, left }, changed)
+}
+
+impl Level {
+    /// Puts an endpoint into the group of its locality, or at the end into one of its own.
+    fn keep(&mut self, locality: &Arc<Locality>, endpoint: &Arc<Endpoint>) {
+        let group = self.localities.iter().position(|group| *group.locality == **locality);
+        let Some(group) = group else {
+            let start = self.all.len();
+            let locality = Arc::clone(locality);
+            self.localities.push(LocalityHosts { locality, weight: None, start, count: 1 });
+            self.all.push(Arc::clone(endpoint));
+            return;
+        };
+        for (at, other) in self.localities.iter_mut().enumerate() {
+            if at == group {
+                self.all.insert(other.start + other.count, Arc::clone(endpoint));
+                other.count += 1;
+            } else if at > group {
+                other.start += 1;
+            }
+        }
+    }
 }

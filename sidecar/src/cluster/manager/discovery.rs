@@ -101,6 +101,7 @@ impl Manager {
             &assignment,
             &entry.transports,
             &before,
+            &|endpoint| entry.keeps(endpoint),
             &mut |address, hostname, transport| {
                 Endpoint::new(endpoint_ids.next(), address, hostname, transport, shards)
             },
@@ -114,8 +115,14 @@ impl Manager {
             if !members.contains(endpoint.id) {
                 endpoint.set_gone();
                 entry.ejections.forget(endpoint.id);
+                entry.health.forget(endpoint.id);
                 self.gone.push(Arc::clone(endpoint));
             }
+        }
+        let known = before.endpoints().map(|endpoint| endpoint.id).collect();
+        entry.follow_checks(&members, &known);
+        if changed && entry.cluster.config.health.close_on_change {
+            self.stale.extend(members.endpoints().map(|endpoint| endpoint.id));
         }
         entry.swap_hosts(members.into_members());
         self.reschedule(id);

@@ -153,6 +153,20 @@ impl Manager {
 }
 
 impl Entry {
+    /// Ends an ejection: a health check has passed. Returns whether there was one.
+    pub(super) fn uneject(&mut self, endpoint: &Endpoint) -> bool {
+        if endpoint.outlier.ejection().is_none() {
+            return false;
+        }
+        log_return(&self.cluster, endpoint, "a health check has passed");
+        endpoint.outlier.set_ejection(None);
+        endpoint.outlier.reset_all();
+        if let Some(record) = self.ejections.records.get_mut(&endpoint.id) {
+            record.returned_at = Some(Instant::now());
+        }
+        true
+    }
+
     /// Ejects an endpoint, unless too many are ejected or the draw is against it.
     pub(super) fn eject(
         &mut self,
@@ -211,6 +225,7 @@ impl Entry {
         let until = unix_millis(SystemTime::now() + returns_in);
         endpoint.outlier.set_ejection(Some(Ejection { until, reason }));
         self.swap_hosts(hosts.members());
+        self.cluster.break_connections(endpoint);
         tracing::warn!(
             cluster = %self.cluster.name, endpoint = %endpoint.address, %reason,
             until = %rfc3339(until), ejected = ejected + 1, total,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::cluster::health_check::flags::Flag;
 use crate::cluster::host_set::{HostSet, Priority};
 use crate::stats::registry::{Name, Reading, Sink, Source};
 
@@ -11,6 +12,7 @@ use crate::stats::registry::{Name, Reading, Sink, Source};
 pub(super) struct Membership {
     pub(super) hosts: Arc<ArcSwap<HostSet>>,
     pub(super) ejects: bool,
+    pub(super) checks: bool,
 }
 
 impl Source for Membership {
@@ -43,6 +45,13 @@ impl Source for Membership {
                 gauge("maglev_lb.min_entries_per_host", evenness.fewest);
                 gauge("maglev_lb.max_entries_per_host", evenness.most);
             }
+        }
+        if self.checks {
+            let checked = || hosts.endpoints().filter(|endpoint| endpoint.check.has(Flag::Checked));
+            let healthy = checked().filter(|endpoint| !endpoint.check.has(Flag::Failed));
+            gauge("health_check.healthy", healthy.count() as u64);
+            let degraded = checked().filter(|endpoint| endpoint.check.has(Flag::Degraded));
+            gauge("health_check.degraded", degraded.count() as u64);
         }
         if self.ejects {
             let ejected =

@@ -5,6 +5,7 @@
 //! - [`assign`]: from a load assignment to endpoints, the same objects where they stay the same;
 //! - [`ejections`]: the decisions of outlier detection;
 //! - [`rates`]: those that compare the endpoints of a cluster;
+//! - [`health`]: what health checks change;
 //! - [`original_dst`]: endpoints that workers make;
 //! - [`membership`]: how many endpoints there are, for statistics;
 //! - here: clusters by name, and what happens to them by itself.
@@ -12,6 +13,7 @@
 mod assign;
 mod discovery;
 mod ejections;
+mod health;
 mod membership;
 mod original_dst;
 mod rates;
@@ -29,7 +31,9 @@ use tokio::time::Instant;
 use super::circuit_breaker::BreakerGauges;
 use super::cluster::{Cluster, ClusterId};
 use super::dns;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, EndpointId};
+use super::health_check::HealthEvent;
+use super::health_check::probe::{MakeProbe, over_network};
 use super::host_set::{HostSet, Members, SubsetValues};
 use super::original_dst::EndpointIds;
 use super::outlier_detection::Detected;
@@ -40,6 +44,7 @@ use crate::config::endpoint::LoadAssignment;
 use crate::stats::{ClusterManagerCells, OutlierCells, Registry, Scope, Sharded};
 use assign::Transports;
 use ejections::Ejections;
+use health::Health;
 use membership::Membership;
 use original_dst::Tidying;
 
@@ -62,12 +67,16 @@ pub(crate) struct Manager {
     changed: BTreeSet<ClusterId>,
     /// Endpoints that are gone and have not been told of.
     gone: Vec<Arc<Endpoint>>,
+    /// Endpoints whose connections are to serve no further request.
+    stale: Vec<EndpointId>,
     /// When outlier detection looks at a cluster next. Only clusters that have it are in here.
     due: BTreeSet<(Instant, ClusterId)>,
     /// When a cluster of type ORIGINAL_DST is looked at next.
     untidy: BTreeSet<(Instant, ClusterId)>,
     made: (mpsc::UnboundedSender<ClusterId>, mpsc::UnboundedReceiver<ClusterId>),
     resolver: dns::Resolver,
+    make_probe: MakeProbe,
+    health: (mpsc::UnboundedSender<HealthEvent>, mpsc::UnboundedReceiver<HealthEvent>),
     detected: (mpsc::UnboundedSender<Detected>, mpsc::UnboundedReceiver<Detected>),
     resolved: (mpsc::UnboundedSender<dns::Resolved>, mpsc::UnboundedReceiver<dns::Resolved>),
 }
@@ -80,6 +89,7 @@ struct Entry {
     assignment: Option<Arc<LoadAssignment>>,
     dns: Option<dns::Targets>,
     ejections: Ejections,
+    health: Health,
     /// Its place in `Manager::due`.
     due: Option<Instant>,
     tidying: Tidying,
@@ -106,10 +116,13 @@ impl Manager {
             table: ClusterTable::default(),
             changed: BTreeSet::new(),
             gone: Vec::new(),
+            stale: Vec::new(),
             due: BTreeSet::new(),
             untidy: BTreeSet::new(),
             made: mpsc::unbounded_channel(),
             resolver: dns::Resolver::new(registry),
+            make_probe: over_network(),
+            health: mpsc::unbounded_channel(),
             detected: mpsc::unbounded_channel(),
             resolved: mpsc::unbounded_channel(),
         }
@@ -137,19 +150,28 @@ impl Manager {
         self.entry(*self.ids.get(name)?).map(|entry| &entry.cluster)
     }
 
-    /// Whether the cluster's endpoints are there, or its first attempt to find them is over. `false` for a cluster that does not exist.
+    /// Whether the cluster's endpoints are there and were checked once, or its first attempt to find them is over. `false`
+    /// for a cluster that does not exist.
     pub(crate) fn is_initialized(&self, name: &str) -> bool {
         let entry = self.ids.get(name).and_then(|&id| self.entry(id));
-        entry.is_some_and(|entry| entry.initialized)
+        entry.is_some_and(|entry| entry.initialized && entry.health.is_ready())
+    }
+
+    /// Whether the endpoints of every cluster were checked once, where they are checked.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.entries.iter().flatten().all(|entry| entry.health.is_ready())
     }
 
     /// The table of all clusters, for the next snapshot. Costs what changed since the last call.
+    ///
+    /// A cluster that is new is in it once its endpoints were checked, where they are checked.
     pub(crate) fn table(&mut self) -> ClusterTable {
         if !self.changed.is_empty() {
             let changed = std::mem::take(&mut self.changed);
             self.table = self.table.with(changed.into_iter().map(|id| {
-                let entry = self.entries.get(id.index()).and_then(Option::as_ref);
-                (id, entry.map(|entry| Arc::clone(&entry.cluster)))
+                let entry = self.entries.get_mut(id.index()).and_then(Option::as_mut);
+                let shown = entry.and_then(|entry| entry.health.show().then_some(entry));
+                (id, shown.map(|entry| Arc::clone(&entry.cluster)))
             }));
         }
         self.table.clone()
@@ -160,7 +182,12 @@ impl Manager {
         std::mem::take(&mut self.gone)
     }
 
-    /// Waits for the next thing that happens to clusters (an address resolved, an endpoint failing, the end of an
+    /// Endpoints whose connections are to serve no further request, since the last call.
+    pub(crate) fn take_stale(&mut self) -> Vec<EndpointId> {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// Waits for the next thing that happens to clusters (a health check, an address resolved, an endpoint failing, the end of an
     /// ejection) and puts it into effect. Returns the name of a cluster that became initialized by it.
     ///
     /// Meant to be called in a loop, as a branch of a `select!`: dropping it loses nothing.
@@ -175,6 +202,7 @@ impl Manager {
                 self.detected(&detected);
                 None
             }
+            Some(event) = self.health.1.recv() => self.health_event(event),
             Some(resolved) = self.resolved.1.recv() => self.resolved(resolved),
             Some(id) = self.made.1.recv() => {
                 self.expect_new(id);

@@ -21,6 +21,7 @@ use crate::stats::Registry;
 use crate::tls;
 
 mod ejections;
+mod health;
 mod rates;
 mod resolution;
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::assign::Transports;
 use super::ejections::Ejections;
+use super::health::Health;
 use super::membership::Membership;
 use super::original_dst::Tidying;
 use super::{Entry, Manager};
@@ -57,6 +58,7 @@ impl Manager {
             *slot = Some(entry);
         }
         self.changed.insert(id);
+        self.set_checks(id);
         self.start_discovery(id);
         Ok(())
     }
@@ -118,6 +120,7 @@ impl Manager {
         let membership = Arc::new(Membership {
             hosts: Arc::clone(&hosts),
             ejects: config.outlier_detection.is_some(),
+            checks: config.health_check.is_some(),
         });
         self.registry.add_source(scope.clone(), &breaker_gauges);
         self.registry.add_source(scope, &membership);
@@ -136,13 +139,14 @@ impl Manager {
             drop_overload,
             breakers,
             detector,
+            health: config.health_check.as_ref().map(|_| self.health.0.clone()),
             config,
         };
         let now = Instant::now();
         let interval = |config: &config::cluster::Cluster| {
             config.outlier_detection.as_ref().map(|outlier| outlier.interval)
         };
-        let (assignment, dns, mut ejections, initialized, tidying) = match previous {
+        let (assignment, dns, mut ejections, health, initialized, tidying) = match previous {
             Some(previous) => {
                 let mut ejections = previous.ejections;
                 if interval(&previous.cluster.config) != interval(&cluster.config) {
@@ -154,9 +158,10 @@ impl Manager {
                         None
                     }
                 };
-                (previous.assignment, dns, ejections, previous.initialized, previous.tidying)
+                let Entry { assignment, ejections: _, health, initialized, tidying, .. } = previous;
+                (assignment, dns, ejections, health, initialized, tidying)
             }
-            None => (None, None, Ejections::new(now), false, Tidying::default()),
+            None => (None, None, Ejections::new(now), Health::default(), false, Tidying::default()),
         };
         if cluster.config.outlier_detection.is_none() {
             ejections.forgive_all(&cluster);
@@ -167,6 +172,7 @@ impl Manager {
             assignment,
             dns,
             ejections,
+            health,
             due: None,
             tidying,
             outlier_stats,

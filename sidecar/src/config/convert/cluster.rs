@@ -14,9 +14,10 @@ use outrigger_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 
 use crate::config::Problems;
 use crate::config::cluster::{
-    Cluster, Discovery, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
+    Cluster, Discovery, HealthRules, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
 };
 use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
+use crate::config::health_check::Check;
 use crate::config::load_balancer::LoadBalancer;
 use crate::config::tls::UpstreamTls;
 
@@ -29,8 +30,8 @@ use super::endpoint::{self, Hosts};
 use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
 use super::{
-    bind_config, buffer_limit, circuit_breakers, config_source, dns, metadata, original_dst,
-    outlier_detection, subset, tls,
+    bind_config, buffer_limit, circuit_breakers, config_source, dns, health_check, metadata,
+    original_dst, outlier_detection, subset, tls,
 };
 
 /// A connection has to be there within this time where nothing is set.
@@ -79,7 +80,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         protocol_selection,
         upstream_connection_options,
         close_connections_on_host_health_failure,
-        ignore_health_on_host_removal: _, // of active health checks, which are refused
+        ignore_health_on_host_removal,
         filters,
         load_balancing_policy,
         lrs_server,
@@ -94,7 +95,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         lb_config,
     } = proto;
     unsupported!(problems;
-        transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks,
+        transport_socket_matcher, per_connection_buffer_high_watermark_timeout,
         dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
         filters, lrs_server, lrs_report_endpoint_metrics,
         upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
@@ -102,10 +103,6 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     if !boolean(wait_for_warm_on_init, true) {
         problems.unsupported("wait_for_warm_on_init", true);
     }
-    problems.unsupported(
-        "close_connections_on_host_health_failure",
-        close_connections_on_host_health_failure,
-    );
     let name = text(problems, "name", name);
     let dns = dns::Legacy {
         refresh_rate: dns_refresh_rate,
@@ -128,8 +125,13 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         dns,
         original_dst,
     );
-    let Common { healthy_panic_threshold, localities, consistent_hashing } =
-        common_lb::convert(problems, common_lb_config);
+    let Common {
+        healthy_panic_threshold,
+        localities,
+        consistent_hashing,
+        ignore_new_until_checked,
+        close_on_change,
+    } = common_lb::convert(problems, common_lb_config);
     let use_hostname = consistent_hashing.use_hostname;
     if load_balancing_policy.is_some() && lb_subset_config.is_some() {
         problems.reject_field(
@@ -209,6 +211,15 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     let outlier_detection = outlier_detection.map(|proto| {
         problems.field("outlier_detection", |problems| outlier_detection::convert(problems, proto))
     });
+    let health_check = health_check::convert(problems, health_checks).map(Arc::new);
+    let asks_grpc =
+        matches!(health_check.as_deref(), Some(it) if matches!(it.check, Check::Grpc(_)));
+    if asks_grpc && http.protocol == UpstreamProtocol::Http1 {
+        problems.reject_field(
+            "health_checks[0].grpc_health_check",
+            "needs a cluster that speaks HTTP/2: set http2_protocol_options",
+        );
+    }
     let tcp_keepalive = upstream_connection_options.and_then(|proto| {
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
@@ -244,6 +255,13 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         max_response_headers_count: http.common.max_headers_count,
         circuit_breakers: breakers,
         outlier_detection,
+        health_check,
+        health: HealthRules {
+            ignore_on_removal: ignore_health_on_host_removal,
+            ignore_new_until_checked,
+            close_on_failure: close_connections_on_host_health_failure,
+            close_on_change,
+        },
         tcp_keepalive,
         bind: bind.map(Arc::new),
         auto_sni: http.auto_sni,

@@ -24,6 +24,8 @@ pub(super) struct Common {
     pub(super) healthy_panic_threshold: u8,
     pub(super) localities: Localities,
     pub(super) consistent_hashing: ConsistentHashing,
+    pub(super) ignore_new_until_checked: bool,
+    pub(super) close_on_change: bool,
 }
 
 /// What localities mean.
@@ -39,15 +41,14 @@ pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) ->
     let CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window: _, // how Envoy bundles updates of endpoints; here each takes effect at once
-        ignore_new_hosts_until_first_hc: _, // of active health checks, which are refused
+        ignore_new_hosts_until_first_hc,
         close_connections_on_host_set_change,
         consistent_hashing_lb_config,
         override_host_status,
         locality_config_specifier,
     } = proto.unwrap_or_default();
     problems.field("common_lb_config", |problems| {
-        unsupported!(problems;
-            close_connections_on_host_set_change, override_host_status);
+        unsupported!(problems; override_host_status);
         let threshold = healthy_panic_threshold
             .and_then(|value| percent(problems, "healthy_panic_threshold", value));
         let localities = match locality_config_specifier {
@@ -70,6 +71,8 @@ pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) ->
             healthy_panic_threshold: threshold.map_or(DEFAULT_PANIC_THRESHOLD, rounded),
             localities,
             consistent_hashing: consistent_hashing.unwrap_or_default(),
+            ignore_new_until_checked: ignore_new_hosts_until_first_hc,
+            close_on_change: close_connections_on_host_set_change,
         }
     })
 }

@@ -18,7 +18,7 @@ use crate::config::endpoint::{
 };
 
 use super::common::{enumeration, host_and_port, number_in, required, text, unsupported};
-use super::{metadata, percent};
+use super::{health_check, metadata, percent};
 
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
@@ -211,19 +211,22 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
             return None;
         }
     };
-    let (address, hostname) = problems.field("endpoint", |problems| {
+    let (address, hostname, check) = problems.field("endpoint", |problems| {
         let proto::Endpoint {
             address,
-            health_check_config: _, // of active health checks, which are refused on clusters
+            health_check_config,
             hostname,
             additional_addresses,
             observability_name: _, // only names the endpoint in statistics
         } = endpoint;
         unsupported!(problems; additional_addresses);
+        let check = health_check_config.and_then(|proto| {
+            problems.field("health_check_config", |problems| health_check::target(problems, proto))
+        });
         let address = required(problems, "address", address)?;
         let address =
             problems.field("address", |problems| endpoint_address(problems, address, hosts))?;
-        Some((address, hostname))
+        Some((address, hostname, check))
     })?;
     Some(Endpoint {
         address,
@@ -231,6 +234,7 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
         weight,
         health,
         metadata: Arc::new(metadata.map(metadata::of).unwrap_or_default()),
+        check: check.map(Arc::new),
     })
 }
 

@@ -35,6 +35,7 @@ pub(in crate::config) mod format;
 mod format_arguments;
 mod hash_policy;
 mod header;
+mod health_check;
 mod http_connection_manager;
 mod http_filter;
 mod http_filters;

@@ -40,7 +40,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         failure_percentage_request_volume,
         max_ejection_time,
         max_ejection_time_jitter,
-        successful_active_health_check_uneject_host: _, // of active health checks, which are refused
+        successful_active_health_check_uneject_host,
         monitors,
         always_eject_one_host,
         detect_degraded_hosts,
@@ -113,5 +113,6 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::OutlierDetection) -
         .unwrap_or_default(),
         max_ejection_percent,
         always_eject_one_host: boolean(always_eject_one_host, false),
+        uneject_on_passed_check: boolean(successful_active_health_check_uneject_host, true),
     }
 }

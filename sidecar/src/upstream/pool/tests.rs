@@ -52,3 +52,32 @@ async fn an_idle_connection_to_an_endpoint_that_is_gone_is_closed_when_the_pool_
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_connection_that_was_retired_while_it_served_a_request_serves_no_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_manager, cluster) = cluster(listener.local_addr().unwrap());
+    let endpoint = cluster.hosts.load().endpoints().next().map(Arc::clone).unwrap();
+    let pools = Pools::<Empty<bytes::Bytes>>::default();
+    LocalSet::new()
+        .run_until(async {
+            let pool = pools.get(&endpoint);
+            let priority = RoutingPriority::Default;
+            let wait = || async {
+                match pool.wait(&cluster, Protocol::Http1, priority, "").await {
+                    Ok(Acquired::Http1(connection)) => connection,
+                    _ => panic!("no connection"),
+                }
+            };
+            let busy = wait().await;
+            let (mut first, _) = listener.accept().await.unwrap();
+            pools.retire(&[endpoint.id]);
+            pool.give_back(busy, &cluster, true);
+            assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+
+            let later = wait().await;
+            pool.give_back(later, &cluster, true);
+            assert_eq!(pool.h1.borrow().len(), 1, "one that was made since is kept");
+        })
+        .await;
+}

@@ -6,6 +6,7 @@ mod asking;
 mod connections;
 mod harmless;
 mod harness;
+mod health_checks;
 mod jwt_authn;
 mod load_balancing;
 mod properties;

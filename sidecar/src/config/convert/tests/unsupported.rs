@@ -404,7 +404,6 @@ fn fields_of_a_cluster() {
         &[
             ("transport_socket_matcher", matcher()),
             ("per_connection_buffer_high_watermark_timeout", json!("1s")),
-            ("health_checks", json!([{"timeout": "1s"}])),
             ("dns_resolvers", json!([{}])),
             ("use_tcp_for_dns_lookups", json!(true)),
             ("dns_resolution_config", json!({"resolvers": [{}]})),
@@ -414,10 +413,8 @@ fn fields_of_a_cluster() {
             ("lrs_report_endpoint_metrics", json!(["a"])),
             ("upstream_config", extension()),
             ("preconnect_policy", json!({})),
-            ("close_connections_on_host_health_failure", json!(true)),
             ("connection_pool_per_downstream_connection", json!(true)),
             ("queuing_policies", json!({})),
-            ("common_lb_config.close_connections_on_host_set_change", json!(true)),
             ("common_lb_config.override_host_status", json!({})),
             ("circuit_breakers.per_host_thresholds", json!([{}])),
             ("circuit_breakers.thresholds[0].max_connection_pools", json!(1)),

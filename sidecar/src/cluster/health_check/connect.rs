@@ -1,0 +1,71 @@
+//! A connection for health checks: as the cluster connects, but outside of its limits, its pools and its counts of
+//! traffic.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::judge::Failure;
+use super::{Plan, Target};
+use crate::config::bind_config;
+use crate::tls::{self, ClientContext};
+
+/// TCP, or TLS over it.
+pub(super) type Stream = Box<dyn Bytes>;
+
+/// Bytes both ways.
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
+
+/// Connects to where an endpoint is checked. The timeout of the check is the caller's.
+pub(super) async fn connect(plan: &Plan, target: &Target) -> Result<Stream, Failure> {
+    let socket = bind_config::socket(plan.cluster.bind.as_deref(), target.address);
+    let tcp = socket.map_err(Failure::network)?.connect(target.address).await;
+    let tcp = tcp.map_err(Failure::network)?;
+    // A connection without it is slower, but works.
+    let _ = tcp.set_nodelay(true);
+    match transport(plan, target) {
+        None => Ok(Box::new(tcp)),
+        Some(context) => handshake(plan, context, tcp).await,
+    }
+}
+
+/// What is spoken to where an endpoint is checked; `None`: plaintext.
+pub(super) fn transport<'p>(plan: &'p Plan, target: &'p Target) -> Option<&'p Arc<ClientContext>> {
+    plan.transport.as_ref().unwrap_or(&target.transport).as_ref()
+}
+
+async fn handshake(
+    plan: &Plan,
+    context: &ClientContext,
+    tcp: TcpStream,
+) -> Result<Stream, Failure> {
+    let (mut config, name) = context
+        .config()
+        .ok_or_else(|| Failure::network("the secrets of its TLS have not arrived yet"))?;
+    if !plan.config.alpn.is_empty() {
+        let mut with_alpn = (*config).clone();
+        with_alpn.alpn_protocols = plan.config.alpn.iter().map(|it| it.to_vec()).collect();
+        config = Arc::new(with_alpn);
+    }
+    let stats = plan.cluster.tls_stats.as_ref().map(|stats| stats.local());
+    let failed = |failure: tls::Failure| {
+        stats.inspect(|stats| failure.kind.count(stats));
+        Failure::network(format!("TLS: {failure}"))
+    };
+    let stream = TlsConnector::from(config)
+        .connect(name, tcp)
+        .await
+        .map_err(|error| failed(tls::Failure::of_handshake(&error)))?;
+    context.peer(stream.get_ref().1).map_err(failed)?;
+    if let Some(stats) = stats {
+        stats.handshake.inc();
+        if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            stats.session_reused.inc();
+        }
+    }
+    Ok(Box::new(stream))
+}
