@@ -65,7 +65,7 @@ pub struct Pace {
 #[derive(Debug, Clone)]
 pub enum Check {
     /// `http_health_check`
-    Http(HttpCheck),
+    Http(Box<HttpCheck>),
     /// `grpc_health_check`
     Grpc(GrpcCheck),
     /// `tcp_health_check`

@@ -154,9 +154,9 @@ fn alpn(problems: &mut Problems, protocols: Vec<String>) -> Vec<Box<[u8]>> {
 
 fn checker(problems: &mut Problems, proto: Option<HealthChecker>) -> Option<Check> {
     match proto {
-        Some(HealthChecker::HttpHealthCheck(proto)) => {
-            problems.field("http_health_check", |problems| http(problems, proto)).map(Check::Http)
-        }
+        Some(HealthChecker::HttpHealthCheck(proto)) => problems
+            .field("http_health_check", |problems| http(problems, proto))
+            .map(|check| Check::Http(Box::new(check))),
         Some(HealthChecker::GrpcHealthCheck(proto)) => {
             Some(Check::Grpc(problems.field("grpc_health_check", |problems| grpc(problems, proto))))
         }
@@ -225,7 +225,10 @@ fn http(problems: &mut Problems, proto: proto::HttpHealthCheck) -> Option<HttpCh
     let headers =
         header::mutations(problems, "request", request_headers_to_add, request_headers_to_remove);
     only_fixed(problems, "request_headers_to_add", &headers);
-    let expected = statuses(problems, "expected_statuses", expected_statuses);
+    let mut expected = statuses(problems, "expected_statuses", expected_statuses);
+    if expected.is_empty() {
+        expected.push(200..201);
+    }
     let http2 = match enumeration(problems, "codec_client_type", codec_client_type) {
         Some(CodecClientType::Http2) => true,
         Some(CodecClientType::Http3) => {
@@ -248,7 +251,7 @@ fn http(problems: &mut Problems, proto: proto::HttpHealthCheck) -> Option<HttpCh
         send: send.unwrap_or_default(),
         receive,
         response_buffer,
-        expected: if expected.is_empty() { vec![200..201] } else { expected },
+        expected,
         retriable: statuses(problems, "retriable_statuses", retriable_statuses),
         http2,
         service_name,

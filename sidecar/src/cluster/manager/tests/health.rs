@@ -26,22 +26,28 @@ enum Answer {
 
 /// Answers in the place of all endpoints, by port; those that nothing is said of pass.
 #[derive(Clone, Default)]
-struct Endpoints(Arc<Mutex<(HashMap<u16, Answer>, Vec<(u16, Instant)>)>>);
+struct Endpoints(Arc<Mutex<Script>>);
+
+#[derive(Default)]
+struct Script {
+    answers: HashMap<u16, Answer>,
+    asked: Vec<(u16, Instant)>,
+}
 
 impl Endpoints {
     fn answer(&self, port: u16, answer: Answer) {
-        self.0.lock().unwrap().0.insert(port, answer);
+        self.0.lock().unwrap().answers.insert(port, answer);
     }
 
     /// When a port was asked, in whole seconds since `since`.
     fn asked(&self, port: u16, since: Instant) -> Vec<u64> {
-        let asked = self.0.lock().unwrap();
-        let of_port = asked.1.iter().filter(|(other, _)| *other == port);
+        let script = self.0.lock().unwrap();
+        let of_port = script.asked.iter().filter(|(other, _)| *other == port);
         of_port.map(|(_, at)| (*at - since).as_secs()).collect()
     }
 
     fn was_asked(&self, port: u16) -> usize {
-        self.0.lock().unwrap().1.iter().filter(|(other, _)| *other == port).count()
+        self.0.lock().unwrap().asked.iter().filter(|(other, _)| *other == port).count()
     }
 }
 
@@ -53,9 +59,9 @@ impl Probe for Endpoints {
     ) -> Pending<'a, Result<Passed, Failure>> {
         let port = target.address.port();
         let answer = {
-            let mut asked = self.0.lock().unwrap();
-            asked.1.push((port, Instant::now()));
-            asked.0.get(&port).copied().unwrap_or(Answer::Pass)
+            let mut script = self.0.lock().unwrap();
+            script.asked.push((port, Instant::now()));
+            script.answers.get(&port).copied().unwrap_or(Answer::Pass)
         };
         Box::pin(async move {
             match answer {
@@ -151,10 +157,12 @@ fn is_shown(manager: &mut Manager) -> bool {
 fn stat(manager: &Manager, name: &str) -> u64 {
     let mut found = None;
     manager.registry.visit(&mut |sample| {
-        if format!("{}.{}", sample.prefix, sample.name.text) == format!("cluster.c.{name}") {
-            if let Reading::Counter { value, .. } | Reading::Gauge { value, .. } = sample.reading {
-                found = Some(value);
-            }
+        let is_it =
+            format!("{}.{}", sample.prefix, sample.name.text) == format!("cluster.c.{name}");
+        if let Reading::Counter { value, .. } | Reading::Gauge { value, .. } = sample.reading
+            && is_it
+        {
+            found = Some(value);
         }
     });
     found.unwrap_or_else(|| panic!("there is no {name}"))

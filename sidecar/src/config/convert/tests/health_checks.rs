@@ -65,7 +65,7 @@ fn what_is_not_said_follows_the_interval() {
     assert_eq!((http.method.as_str(), http.path.as_str(), &http.host), ("GET", "/health", &None));
     assert_eq!(
         (http.expected.as_slice(), http.response_buffer, http.http2),
-        (&[200..201][..], 1024, false)
+        (std::slice::from_ref(&(200..201)), 1024, false)
     );
 }
 
@@ -141,7 +141,10 @@ fn http_grpc_and_tcp_arrive_with_their_settings() {
         (http.response_buffer, http.host.as_ref().map(|host| host.as_bytes())),
         (9, Some(&b"a.test"[..]))
     );
-    assert_eq!((http.expected.len(), http.retriable.as_slice()), (2, &[500..600][..]));
+    assert_eq!(
+        (http.expected.len(), http.retriable.as_slice()),
+        (2, std::slice::from_ref(&(500..600)))
+    );
     assert!(http.service_name.is_some_and(|matcher| matcher.matches(b"abc")));
     assert_eq!((http.headers.add.len(), http.headers.remove.len()), (1, 1));
 
