@@ -1,6 +1,5 @@
 //! The text of an Envoy bootstrap with places for what only the running test knows.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 /// Fills addresses, files and ports into a text.
@@ -48,8 +47,12 @@ impl Values {
         let mut text = text.to_owned();
         for (name, address) in &self.addresses {
             text = text.replace(&address.to_string(), &format!("${{{name}}}"));
-            let mut host = String::new();
-            let _ = write!(host, "{}", address.ip());
+        }
+        // The longest first: 127.0.0.1 stands in 127.0.0.10 as well.
+        let mut hosts: Vec<(String, &String)> =
+            self.addresses.iter().map(|(name, address)| (address.ip().to_string(), name)).collect();
+        hosts.sort_by_key(|(host, _)| std::cmp::Reverse(host.len()));
+        for (host, name) in hosts {
             text = text.replace(&host, &format!("${{{name}.host}}"));
         }
         text
@@ -69,5 +72,7 @@ mod tests {
             "a: {socket_address: {address: 127.3.4.5, port_value: 678}} 678"
         );
         assert_eq!(values.anonymize("to 127.3.4.5:678, 127.3.4.5"), "to ${A}, ${A.host}");
+        values.address("B", "127.3.4.50:679".parse().unwrap());
+        assert_eq!(values.anonymize("127.3.4.50:679, 127.3.4.50"), "${B}, ${B.host}");
     }
 }

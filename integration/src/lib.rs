@@ -12,6 +12,7 @@
 //! - [`proxy`] runs Envoy or our sidecar from such a text, and reads its admin interface;
 //! - [`control_plane`] runs our control plane and speaks its REST interface;
 //! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
+//! - [`otlp`] reads what such a server got as a collector of traces;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`client`] sends one request and reports everything that came back;
@@ -25,6 +26,7 @@ pub mod bootstrap;
 pub mod client;
 pub mod control_plane;
 pub mod differential;
+pub mod otlp;
 pub mod peers;
 pub mod pki;
 pub mod process;

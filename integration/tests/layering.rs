@@ -76,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "upstream",
             "transport",
             "access_log",
+            "trace",
             "http",
             "tcp_proxy",
             "snapshot",

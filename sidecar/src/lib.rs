@@ -43,6 +43,7 @@ mod snapshot;
 mod stats;
 mod tcp_proxy;
 mod tls;
+mod trace;
 mod transport;
 mod upstream;
 mod worker;

@@ -10,6 +10,7 @@
 //!
 //! - [`control`]: the control thread's loop; [`error`]: why it cannot begin;
 //! - [`data_plane`]: puts configuration into effect, with [`sockets`] and [`routes`];
+//! - [`export`]: sends what workers report;
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
 
@@ -17,6 +18,7 @@ mod control;
 mod data_plane;
 mod dump;
 mod error;
+mod export;
 mod routes;
 mod sockets;
 mod streams;

@@ -33,6 +33,7 @@ mod tcp;
 mod timeouts;
 mod tls_downstream;
 mod tls_upstream;
+mod tracing;
 mod weights;
 mod wire;
 
@@ -50,12 +51,19 @@ macro_rules! groups {
         )*
 
         fn all() -> Vec<Group> {
-            vec![$($name::group()),*]
+            vec![tracing::group(), $($name::group()),*]
         }
     };
 }
 
 groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tracing() {
+    if let Err(error) = differential::run(tracing::group()).await {
+        panic!("{error:#}");
+    }
+}
 
 #[test]
 fn accepted_differences_name_groups_that_exist() {

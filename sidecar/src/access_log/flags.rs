@@ -82,7 +82,7 @@ impl ResponseFlags {
     }
 
     /// Names of what is set.
-    pub(super) fn names(self, long: bool) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self, long: bool) -> impl Iterator<Item = &'static str> {
         let is_set = move |&(bit, _): &(usize, _)| self.0 & (1 << bit) != 0;
         let name = move |(short_name, long_name)| if long { long_name } else { short_name };
         NAMES.iter().copied().enumerate().filter(is_set).map(move |(_, names)| name(names))

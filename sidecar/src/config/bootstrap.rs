@@ -45,6 +45,26 @@ pub struct Bootstrap {
     pub encoded: Vec<u8>,
 }
 
+/// Who we are, as spans and logs that are sent away say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalInfo {
+    /// `node.id`
+    pub id: String,
+    /// `node.cluster`
+    pub cluster: String,
+    /// `node.locality.zone`
+    pub zone: String,
+}
+
+impl Bootstrap {
+    /// Who we are.
+    pub fn local_info(&self) -> LocalInfo {
+        let Node { id, cluster, locality, .. } = &self.node;
+        let zone = locality.as_ref().map(|locality| locality.zone.clone()).unwrap_or_default();
+        LocalInfo { id: id.clone(), cluster: cluster.clone(), zone }
+    }
+}
+
 /// A discovery server and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiscoveryService {

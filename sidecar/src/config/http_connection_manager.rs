@@ -11,6 +11,7 @@ use super::config_source::ConfigSource;
 use super::http_filters::{HeaderOperation, HttpFilter};
 use super::local_reply::LocalReplies;
 use super::route::RouteConfiguration;
+use super::tracing::Tracing;
 
 /// A validated `HttpConnectionManager`.
 #[derive(Debug, Clone)]
@@ -100,6 +101,8 @@ pub struct HttpConnectionManager {
     pub access_logs: Vec<AccessLog>,
     /// How our own answers are changed.
     pub local_replies: Option<Arc<LocalReplies>>,
+    /// Tracing of requests.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// An allowed upgrade.

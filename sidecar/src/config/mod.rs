@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
-//! [`config_source`] with [`resource_file`]; [`typed_struct`], before any of them.
+//! [`config_source`] with [`resource_file`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to;
+//! [`typed_struct`], before any of them.
 //!
 //! Names stay names here. They become ids when a snapshot is built.
 
@@ -20,6 +21,7 @@ pub mod client_address;
 pub mod cluster;
 pub mod config_source;
 pub mod endpoint;
+pub mod grpc_service;
 pub mod hash_policy;
 pub mod header;
 pub mod health_check;
@@ -42,6 +44,7 @@ pub mod subset;
 pub mod tcp_proxy;
 pub mod tls;
 pub mod token_bucket;
+pub mod tracing;
 pub mod typed_struct;
 
 pub use problem::{Problems, Rejected};

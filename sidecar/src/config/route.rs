@@ -16,6 +16,7 @@ use super::http_filters::FilterOverrides;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
 use super::subset::MetadataCriteria;
+use super::tracing::{Decorator, RouteTracing};
 
 /// A validated `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone)]
@@ -125,6 +126,10 @@ pub struct Route {
     pub per_request_buffer_limit: Option<u32>,
     /// Overrides of filters.
     pub filters: FilterOverrides,
+    /// What is traced, instead of what the connection manager says.
+    pub tracing: Option<RouteTracing>,
+    /// Name of the span.
+    pub decorator: Option<Decorator>,
 }
 
 /// A validated `RouteMatch`: every criterion must hold.

@@ -13,9 +13,10 @@ use super::failures::{count_expired, count_response};
 use super::headers::{GRPC_STATUS, X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL};
 use super::limits::Expired;
 use super::local_reply::http_status;
+use super::tracing::AttemptSpan;
 use crate::cluster::{Outcome, RoutingPriority};
 use crate::local::ClusterRef;
-use crate::upstream::{Acquired, ConnectionFacts, Pool};
+use crate::upstream::{Acquired, ConnectionFacts, Failure, Pool};
 
 /// One attempt, for as long as the endpoint has to do with it.
 pub(crate) struct Attempt {
@@ -36,6 +37,7 @@ pub(crate) struct Attempt {
     used: bool,
     /// The request is of one of ours.
     internal: bool,
+    span: Option<Box<AttemptSpan>>,
 }
 
 impl Attempt {
@@ -66,7 +68,13 @@ impl Attempt {
             once: false,
             used: false,
             internal,
+            span: None,
         }))
+    }
+
+    /// What is to be said of it when it is over.
+    pub(crate) fn trace(&mut self, span: Box<AttemptSpan>) {
+        self.span = Some(span);
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool<RequestBody>> {
@@ -84,6 +92,9 @@ impl Attempt {
             self.pool.endpoint.stats.local().rq_total.inc();
         }
         self.used = connection.was_used();
+        if let Some(span) = &mut self.span {
+            span.sending(matches!(connection, Acquired::Http2(_)));
+        }
         self.cluster.report(&self.pool.endpoint, Outcome::ConnectSuccess);
         self.connection.insert(connection)
     }
@@ -112,6 +123,9 @@ impl Attempt {
     pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
         self.note_health(response);
         let status = response.status();
+        if let Some(span) = &mut self.span {
+            span.answered(status.as_u16(), response.headers());
+        }
         let in_headers = response.headers().get(GRPC_STATUS);
         self.grpc = grpc && in_headers.is_none() && status == StatusCode::OK;
         if self.grpc {
@@ -156,6 +170,9 @@ impl Attempt {
 
     /// The endpoint has said everything. Its connection is free if the request was sent to its end as well.
     pub(crate) fn complete(&mut self, exchange: &mut Exchange, trailers: Option<&HeaderMap>) {
+        if let Some(facts) = &mut exchange.facts {
+            facts.last_response_byte = Some(Instant::now());
+        }
         self.complete_with(exchange.request_is_complete(), trailers);
     }
 
@@ -165,6 +182,9 @@ impl Attempt {
     }
 
     fn complete_with(&mut self, request_is_complete: bool, trailers: Option<&HeaderMap>) {
+        if let Some(span) = &mut self.span {
+            span.done(trailers);
+        }
         if self.grpc {
             let status = trailers.and_then(|trailers| trailers.get(GRPC_STATUS));
             // Without a status it is an error: 2 is UNKNOWN.
@@ -184,6 +204,20 @@ impl Attempt {
         }
     }
 
+    /// Another attempt takes its place: for its span.
+    pub(crate) fn superseded(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.retried();
+        }
+    }
+
+    /// Why there is no response, for its span.
+    pub(crate) fn note_failure(&mut self, failure: &Failure) {
+        if let Some(span) = &mut self.span {
+            span.failed(failure);
+        }
+    }
+
     /// It is over before the head of a response.
     pub(crate) fn failed(&mut self, outcome: Outcome) {
         self.judged = true;
@@ -197,6 +231,9 @@ impl Attempt {
 
     /// The endpoint broke off in the middle of its response.
     pub(crate) fn reset_after_headers(&mut self, remote_reset: bool) {
+        let failure =
+            if remote_reset { Failure::RemoteReset } else { Failure::ConnectionTermination };
+        self.note_failure(&failure);
         if remote_reset {
             self.cluster.stats.local().upstream_rq_rx_reset.inc();
         }
@@ -230,6 +267,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            span.finish(&self.cluster, &self.pool.endpoint);
+        }
         let stats = self.cluster.stats.local();
         stats.upstream_rq_active.dec();
         self.pool.endpoint.active.fetch_sub(1, Relaxed);

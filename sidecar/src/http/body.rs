@@ -227,7 +227,7 @@ impl ResponseBody {
     }
 
     /// Notes the head of the response, as it goes out.
-    pub(crate) fn note_head(&mut self, headers: &HeaderMap) {
+    pub(crate) fn note_head(&mut self, headers: &mut HeaderMap) {
         if let Some(exchange) = &mut self.exchange {
             exchange.capture_response(headers);
         }

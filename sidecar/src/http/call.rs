@@ -198,9 +198,11 @@ async fn send(
 fn absolute(https: bool, host: &HeaderValue, path: &PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Authority::try_from(host.as_bytes()).ok();
+    // The name of a cluster, which is the host of a gRPC call by default, need not be one.
+    let authority = Authority::try_from(host.as_bytes());
+    parts.authority = Some(authority.unwrap_or_else(|_| Authority::from_static("localhost")));
     parts.path_and_query = Some(path.clone());
-    // Fails only without an authority: then the path alone goes out.
+    // Cannot fail: all three are there.
     Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(path.clone()))
 }
 

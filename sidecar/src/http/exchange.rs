@@ -15,12 +15,14 @@ use tokio::time::Instant;
 use super::body::Progress;
 use super::connection_manager::Connection;
 use super::filters::fault::Active;
-use super::headers::{GRPC_STATUS, X_REQUEST_ID};
+use super::headers::{Accepted, GRPC_STATUS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
 use super::stream_state::{StreamState, filter_state_of, metadata_of};
+use super::tracing::{AttemptSpan, Moments, Trace, Tracer};
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
 use crate::cluster::Endpoint;
+use crate::config;
 use crate::local::ClusterRef;
 use crate::log_facts::{certificate_of, upstream_of};
 use crate::upstream::ConnectionFacts;
@@ -55,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) for_replies: Option<Box<Captured>>,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
+    /// Where it stands in a trace; `None`: there is no tracing.
+    pub(crate) trace: Option<Box<Trace>>,
     ended: bool,
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) attempts: u32,
     pub(crate) failure: Option<String>,
     pub(crate) first_response_byte: Option<Instant>,
+    /// When the endpoint was done with its response.
+    pub(crate) last_response_byte: Option<Instant>,
     grpc: bool,
     grpc_status: Option<u32>,
     request: Captured,
@@ -115,6 +121,7 @@ impl Exchange {
             state: None,
             for_replies: None,
             request_id: None,
+            trace: None,
             ended: false,
         };
         if !connection.manager.loggers.is_empty() {
@@ -148,6 +155,7 @@ impl Exchange {
                 attempts: 0,
                 failure: None,
                 first_response_byte: None,
+                last_response_byte: None,
                 grpc: is_grpc(&request.headers),
                 grpc_status: None,
                 request: Captured::default(),
@@ -157,6 +165,44 @@ impl Exchange {
             }));
         }
         self.capture_request(request);
+    }
+
+    /// Decides about tracing, which may change the request's headers.
+    pub(crate) fn begin_trace(
+        &mut self,
+        tracer: &Tracer,
+        request: &mut Parts,
+        route: Option<&Arc<config::route::Route>>,
+        accepted: &Accepted,
+    ) {
+        let mut trace = tracer.begin(request, route);
+        trace.keep_request(request);
+        if self.request_id.is_some() {
+            self.request_id = request.headers.get(X_REQUEST_ID).cloned();
+        }
+        if trace.is_sampled() {
+            self.collect(request);
+        } else {
+            self.capture_request(request);
+        }
+        self.trace = Some(trace);
+        if let Some(facts) = &mut self.facts {
+            facts.client = Some(accepted.client);
+            facts.https = accepted.https;
+            facts.route = route.map(|route| Arc::clone(&route.name));
+        }
+    }
+
+    /// The span of the next attempt, where attempts have spans of their own: the request is to carry its context. Boxed:
+    /// it is the rare case.
+    pub(crate) fn begin_attempt(
+        &self,
+        request: &mut Parts,
+        retries: u32,
+    ) -> Option<Box<AttemptSpan>> {
+        let manager = &self.connection.manager;
+        let (tracer, trace) = (manager.tracer.as_ref()?, self.trace.as_ref()?);
+        tracer.attempt(trace, manager, request, self.progress.as_ref(), retries)
     }
 
     /// Notes the request as it is now.
@@ -193,7 +239,11 @@ impl Exchange {
     }
 
     /// Notes the response as it goes out.
-    pub(crate) fn capture_response(&mut self, headers: &HeaderMap) {
+    pub(crate) fn capture_response(&mut self, headers: &mut HeaderMap) {
+        if let (Some(trace), Some(tracer)) = (&mut self.trace, &self.connection.manager.tracer) {
+            tracer.respond(trace, headers);
+            trace.keep_response(headers);
+        }
         if let Some(facts) = &mut self.facts {
             let needs = &self.connection.manager.loggers.needs;
             facts.response = Needs::capture(&needs.response_headers, headers);
@@ -203,6 +253,9 @@ impl Exchange {
 
     /// Notes the trailers of the response.
     pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(trace) = &mut self.trace {
+            trace.keep_trailers(trailers);
+        }
         if let Some(facts) = &mut self.facts {
             let needs = &self.connection.manager.loggers.needs;
             facts.trailers = Needs::capture(&needs.response_trailers, trailers);
@@ -252,6 +305,7 @@ impl Exchange {
             state: self.state.take(),
             for_replies: None,
             request_id: None,
+            trace: self.trace.take(),
             ended,
         }
     }
@@ -288,6 +342,17 @@ impl Exchange {
             && let Some(facts) = &self.facts
         {
             loggers.log(&self.record(facts));
+        }
+        self.end_trace();
+    }
+
+    /// Makes the span of a request that is sampled.
+    fn end_trace(&mut self) {
+        let Some(trace) = self.trace.take() else { return };
+        if let (Some(tracer), Some(facts)) = (&self.connection.manager.tracer, &self.facts) {
+            let since = |at: Instant| facts.start + at.saturating_duration_since(self.start);
+            let moments = Moments { last_response_byte: facts.last_response_byte.map(since) };
+            tracer.finish(trace, &self.connection, self.record(facts), moments);
         }
     }
 
@@ -354,6 +419,11 @@ impl Exchange {
         record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
         record.connection_id = Some(connection.id);
         record.stream_id = text(&facts.request_id);
+        if let Some(trace) = &self.trace {
+            record.traced = trace.is_traced;
+            record.trace_id = trace.context.as_ref().map(|context| context.trace.as_str());
+            record.span_id = trace.context.as_ref().map(|context| context.span.as_str());
+        }
         // A call that ends without a status has the one that the response's stands for.
         let implied = || {
             let status = StatusCode::from_u16(self.status).ok().filter(|_| facts.grpc)?;

@@ -11,16 +11,17 @@
 //! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`], as [`asked`] for;
 //! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
 //! - [`local_reply`] with [`reply_mapper`], [`failures`]: every response that we make ourselves;
-//! - [`exchange`]: what is counted and logged of all this.
+//! - [`exchange`], [`tracing`]: what is counted, logged and traced of all this.
 
 mod asked;
 mod attempt;
 pub(crate) mod body;
-mod call;
+pub(crate) mod call;
 pub(crate) mod connection_manager;
 mod exchange;
 mod failures;
 pub(crate) mod filters;
+pub(crate) mod grpc_call;
 mod hash_policy;
 mod head_tap;
 mod headers;
@@ -38,6 +39,7 @@ mod route_table;
 mod router;
 mod stream_state;
 pub(crate) mod timeout;
+pub(crate) mod tracing;
 mod upgrade;
 mod upstream_body;
 

@@ -89,9 +89,11 @@ pub(crate) async fn run(
         facts.attempts = 1;
         facts.endpoint = Some(Arc::clone(&pool.endpoint));
     }
+    let span = exchange.begin_attempt(request, 0);
     let Some(mut attempt) = Attempt::begin(cluster, pool, priority, accepted.internal) else {
         return Err(charged(failures::failed(&Failure::Overflow, false)));
     };
+    span.into_iter().for_each(|span| attempt.trace(span));
     let mut timer = Timer::new(&connection.local.timers);
     if !manager.config.suppress_envoy_headers
         && let Some(expected) = limits.expected(Duration::ZERO)
@@ -110,6 +112,7 @@ pub(crate) async fn run(
         Ok(Ok(response)) => response,
         Ok(Err(Sent::Refused)) => return Err(refused(StatusCode::BAD_GATEWAY, "upgrade_failed")),
         Ok(Err(Sent::Failed(failure))) => {
+            attempt.note_failure(&failure);
             attempt.failed(Outcome::Reset);
             return Err(charged(failures::failed(&failure, false)));
         }
@@ -178,6 +181,7 @@ pub(crate) async fn run(
     }
     let idle =
         action.idle_timeout.or(manager.config.stream_idle_timeout).filter(|limit| !limit.is_zero());
+    exchange.capture_response(head.headers_mut());
     let exchange = exchange.take_over();
     tokio::task::spawn_local(tunnel(client, endpoint, exchange, attempt, idle));
     Ok(Answer::Tunnel(head))

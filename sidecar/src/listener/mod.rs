@@ -18,16 +18,20 @@ use crate::access_log::{Loggers, Writer};
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::Rejected;
+use crate::config::bootstrap::LocalInfo;
+use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::config::http_connection_manager::RouteSource;
-use crate::config::listener::TerminalFilter;
+use crate::config::listener::{TerminalFilter, TrafficDirection};
 use crate::http::connection_manager::ConnectionManager;
 use crate::http::filters::Filter;
 use crate::http::reply_mapper::ReplyRules;
+use crate::http::tracing::Tracer;
 use crate::local::Local;
 use crate::snapshot::{ListenerId, RouteConfigId};
 use crate::stats::{ListenerCells, ListenerWorkerCells, Registry, Scope, Sharded, TlsCells};
 use crate::tcp_proxy::TcpProxy;
 use crate::tls;
+use crate::trace::Reporters;
 use filter_chain::Matcher;
 
 /// A listener, compiled.
@@ -90,6 +94,10 @@ pub(crate) struct Build<'a> {
     pub(crate) log_writer: &'a Writer,
     /// For what goes on beside connections.
     pub(crate) control: &'a Rc<Local>,
+    /// Takers of spans.
+    pub(crate) reporters: &'a mut Reporters,
+    /// Who we are.
+    pub(crate) local_info: &'a Arc<LocalInfo>,
     /// The id of a cluster's name.
     pub(crate) cluster: &'a mut dyn FnMut(&Arc<str>) -> ClusterId,
     /// The id of a route configuration, inline or discovered.
@@ -230,6 +238,7 @@ impl Chain {
             TerminalFilter::Http(http) => {
                 let loggers = logs(&http.access_logs)?;
                 let prefix: Arc<str> = (*http.stat_prefix).into();
+                let tracer = tracer(http, listener, with);
                 let per_listener = Scope::ListenerHttp(Arc::clone(address), Arc::clone(&prefix));
                 Terminal::Http(Arc::new(ConnectionManager {
                     config: Arc::clone(http),
@@ -245,6 +254,7 @@ impl Chain {
                     buffer_limit: listener.per_connection_buffer_limit,
                     loggers,
                     replies: http.local_replies.as_ref().map(ReplyRules::new),
+                    tracer,
                 }))
             }
             TerminalFilter::Tcp(tcp) => {
@@ -262,4 +272,21 @@ impl Chain {
             drain: CancellationToken::new(),
         })
     }
+}
+
+/// Tracing of a connection manager, if it is configured.
+fn tracer(
+    http: &HttpConnectionManager,
+    listener: &config::listener::Listener,
+    with: &mut Build<'_>,
+) -> Option<Tracer> {
+    let config = Arc::clone(http.tracing.as_ref()?);
+    let provider = config.provider.as_ref();
+    Some(Tracer {
+        reporter: provider.and_then(|provider| with.reporters.of(provider, with.registry)),
+        egress: listener.traffic_direction == TrafficDirection::Outbound,
+        cells: with.registry.scope(Scope::Http((*http.stat_prefix).into())),
+        local_info: Arc::clone(with.local_info),
+        config,
+    })
 }

@@ -112,7 +112,7 @@ impl Control {
         let registry = Registry::new(workers);
         let status = Status::new(&registry, workers);
         let queries = admin::open(args, &bootstrap, &registry, &status)?;
-        let mut data = DataPlane::start(&registry, workers)?;
+        let mut data = DataPlane::start(&registry, workers, bootstrap.local_info())?;
         data.manager.set_default_bind(bootstrap.bind.clone());
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
@@ -235,7 +235,7 @@ impl Control {
             disk.save(self.discovery.resources_mut());
             disk.finish();
         }
-        self.data.stop();
+        self.data.stop().await;
         Ok(())
     }
 

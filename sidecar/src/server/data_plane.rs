@@ -6,16 +6,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::export;
 use super::routes::{Inline, Routes};
 use super::sockets::Sockets;
 use crate::access_log::Writer;
 use crate::cluster::{EndpointId, Manager};
 use crate::config;
 use crate::config::Rejected;
+use crate::config::bootstrap::LocalInfo;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::listener::TrafficDirection;
@@ -27,8 +31,12 @@ use crate::local::{Local, Shared};
 use crate::snapshot::{ListenerId, Snapshot};
 use crate::stats::{ListenerManagerCells, Registry, Scope, Sharded};
 use crate::tls;
+use crate::trace::Reporters;
 use crate::worker::{self, Command, WorkerHandle};
 use crate::xds::{Changes, Kind, Publish, Refusal};
+
+/// How long the end of the process waits for collectors.
+const LAST_EXPORT: Duration = Duration::from_secs(2);
 
 /// Everything that serves. Lives on the control thread.
 pub(super) struct DataPlane {
@@ -54,6 +62,9 @@ pub(super) struct DataPlane {
     writer: Writer,
     cells: Arc<Sharded<ListenerManagerCells>>,
     version: u64,
+    local_info: Arc<LocalInfo>,
+    reporters: Reporters,
+    exporting: JoinSet<()>,
 }
 
 /// Sockets that workers get when the snapshot is theirs.
@@ -64,7 +75,11 @@ impl DataPlane {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(super) fn start(registry: &Arc<Registry>, workers: usize) -> io::Result<Self> {
+    pub(super) fn start(
+        registry: &Arc<Registry>,
+        workers: usize,
+        local_info: LocalInfo,
+    ) -> io::Result<Self> {
         let shared = Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             server: registry.scope(Scope::Server),
@@ -96,6 +111,9 @@ impl DataPlane {
             writer,
             cells,
             version: 0,
+            local_info: Arc::new(local_info),
+            reporters: Reporters::default(),
+            exporting: JoinSet::new(),
         })
     }
 
@@ -140,9 +158,21 @@ impl DataPlane {
     }
 
     /// Ends the workers, cutting what is still open, and writes the last log lines.
-    pub(super) fn stop(self) {
-        self.workers.into_iter().for_each(WorkerHandle::stop);
-        self.writer.shutdown();
+    pub(super) async fn stop(self) {
+        let Self { workers, writer, shared, local, listeners, mut exporting, mut manager, .. } =
+            self;
+        workers.into_iter().for_each(WorkerHandle::stop);
+        writer.shutdown();
+        // With the last connection manager the exporters get no more; what they have by now they still send.
+        drop(listeners);
+        shared
+            .snapshot
+            .store(Arc::new(Snapshot { clusters: manager.table(), ..Default::default() }));
+        drop(local.view());
+        let sent = async { while exporting.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_EXPORT, sent).await.is_err() {
+            tracing::warn!("what was to be reported last could not be sent in time");
+        }
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
@@ -187,18 +217,34 @@ impl DataPlane {
         let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
         let mut inline = Inline::new();
         let listener = {
-            let Self { manager, contexts, routes, registry, writer, workers, local, .. } = self;
+            let Self {
+                manager,
+                contexts,
+                routes,
+                registry,
+                writer,
+                workers,
+                reporters,
+                local_info,
+                local,
+                ..
+            } = self;
             let mut build = Build {
                 registry,
                 workers: workers.len(),
                 tls: contexts,
                 log_writer: writer,
                 control: local,
+                reporters,
+                local_info,
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| routes.id(source, &mut inline),
             };
             Listener::build(id, config, previous.as_deref(), &mut build)
         };
+        for opened in self.reporters.take_opened() {
+            self.exporting.spawn_local(export::spans(opened, Rc::clone(&self.local)));
+        }
         let cells = self.cells.local();
         let listener = match listener {
             Ok(listener) => Arc::new(listener),
@@ -285,6 +331,7 @@ impl DataPlane {
     pub(super) fn collect(&mut self) {
         self.routes.collect();
         self.local.pools.sweep();
+        while self.exporting.try_join_next().is_some() {}
     }
 
     /// What happened in clusters by itself: one that became ready is shown.
@@ -301,6 +348,7 @@ impl DataPlane {
             self.manager.take_gone().iter().map(|endpoint| endpoint.id).collect();
         if !gone.is_empty() {
             self.tell_all(|| Command::Release(Arc::clone(&gone)));
+            self.local.pools.release(&gone);
         }
         let stale: Arc<[EndpointId]> = self.manager.take_stale().into();
         if !stale.is_empty() {

@@ -364,6 +364,26 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX`: how the connection manager decided whether to trace.
+    pub(crate) struct TracingCells {
+        counters: {
+            random_sampling = "tracing.random_sampling",
+            service_forced = "tracing.service_forced",
+            client_enabled = "tracing.client_enabled",
+            not_traceable = "tracing.not_traceable",
+            health_check = "tracing.health_check",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `tracing.opentelemetry`: spans, of all providers. Envoy counts as sent what did not arrive as well.
+    pub(crate) struct TracerCells {
+        counters: { spans_sent, spans_dropped, timer_flushed }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `STAT_PREFIX.http_local_rate_limit`: local rate limits with that prefix.
     pub(crate) struct RateLimitCells {
         counters: { enabled, enforced, rate_limited, ok }

@@ -22,6 +22,7 @@ use crate::snapshot::{ListenerId, RouteConfigId, Snapshot};
 use crate::stats::registry::Reading;
 use crate::stats::{Registry, Scope};
 use crate::tls;
+use crate::trace::Reporters;
 
 /// Longest wait for anything in a test.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +72,8 @@ impl Sidecar {
                 tls: &mut contexts,
                 log_writer: &writer,
                 control: &control,
+                reporters: &mut Reporters::default(),
+                local_info: &Arc::default(),
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| {
                     let RouteSource::Inline(config) = source else { panic!("no RDS here") };
@@ -129,6 +132,8 @@ impl Sidecar {
                 tls: &mut tls::Contexts::new(),
                 log_writer: &self.writer,
                 control: &Local::new(1, self.shared.clone()),
+                reporters: &mut Reporters::default(),
+                local_info: &Arc::default(),
                 cluster: &mut |name| self.manager.id(name),
                 routes: &mut |_| RouteConfigId(index as u32),
             };

@@ -4,16 +4,12 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::api_config_source::ApiType;
-use outrigger_proto::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 
 use crate::config::Problems;
 use crate::config::bootstrap::{DiscoveryService, Variant};
 
-use super::common::{
-    enumeration, header_name, header_value, optional, positive_duration, required, text,
-    unsupported,
-};
-use super::config_source;
+use super::common::{enumeration, unsupported};
+use super::{config_source, grpc_service};
 
 /// Upper bounds of the first and of any pause before a new stream, where nothing is set.
 const DEFAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -62,7 +58,7 @@ pub(super) fn convert(
         });
     }
     let Target { cluster, authority, initial_metadata, backoff } =
-        problems.element("grpc_services", 0, |problems| grpc_service(problems, service))?;
+        problems.element("grpc_services", 0, |problems| server(problems, service))?;
     Some(DiscoveryService {
         cluster: cluster.into(),
         authority,
@@ -80,7 +76,7 @@ struct Target {
     backoff: (Duration, Duration),
 }
 
-fn grpc_service(problems: &mut Problems, proto: core::GrpcService) -> Option<Target> {
+fn server(problems: &mut Problems, proto: core::GrpcService) -> Option<Target> {
     let core::GrpcService {
         timeout: _, // of single calls; a discovery stream is meant to last
         initial_metadata,
@@ -88,69 +84,11 @@ fn grpc_service(problems: &mut Problems, proto: core::GrpcService) -> Option<Tar
         target_specifier,
     } = proto;
     let backoff = retry_policy
-        .and_then(|proto| problems.field("retry_policy", |problems| backoff(problems, proto)))
-        .unwrap_or(DEFAULT_BACKOFF);
-    let initial_metadata = initial_metadata
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, proto)| {
-            problems.element("initial_metadata", index, |problems| {
-                let core::HeaderValue { key, value, raw_value } = proto;
-                unsupported!(problems; raw_value);
-                header_name(problems, "key", &key)?;
-                header_value(problems, "value", value.as_bytes())?;
-                Some((key.to_ascii_lowercase().into(), value.into()))
-            })
+        .and_then(|proto| {
+            problems.field("retry_policy", |problems| grpc_service::backoff(problems, proto))
         })
-        .collect();
-    let target = match target_specifier {
-        Some(TargetSpecifier::EnvoyGrpc(target)) => target,
-        Some(TargetSpecifier::GoogleGrpc(_)) => {
-            problems.reject_field(
-                "google_grpc",
-                "not supported by this version of Outrigger: use envoy_grpc with a cluster",
-            );
-            return None;
-        }
-        None => {
-            problems.reject_field("envoy_grpc", "required");
-            return None;
-        }
-    };
-    let (cluster, authority) = problems.field("envoy_grpc", |problems| {
-        let EnvoyGrpc {
-            cluster_name,
-            authority,
-            retry_policy,
-            max_receive_message_length,
-            skip_envoy_headers: _, // there are none on discovery streams
-        } = target;
-        unsupported!(problems; retry_policy, max_receive_message_length);
-        header_value(problems, "authority", authority.as_bytes());
-        (text(problems, "cluster_name", cluster_name), optional(authority))
-    });
+        .unwrap_or(DEFAULT_BACKOFF);
+    let initial_metadata = grpc_service::metadata(problems, initial_metadata);
+    let (cluster, authority) = grpc_service::target(problems, target_specifier)?;
     Some(Target { cluster, authority, initial_metadata, backoff })
-}
-
-fn backoff(problems: &mut Problems, proto: core::RetryPolicy) -> Option<(Duration, Duration)> {
-    let core::RetryPolicy {
-        retry_back_off,
-        num_retries: _, // a discovery stream is tried again for ever
-        retry_on,
-        retry_priority,
-        retry_host_predicate,
-        host_selection_retry_max_attempts: _, // of retry_host_predicate, which is refused
-    } = proto;
-    unsupported!(problems; retry_on, retry_priority, retry_host_predicate);
-    let core::BackoffStrategy { base_interval, max_interval } = retry_back_off?;
-    problems.field("retry_back_off", |problems| {
-        let base = required(problems, "base_interval", base_interval)?;
-        let base = positive_duration(problems, "base_interval", Some(base))?;
-        let max = positive_duration(problems, "max_interval", max_interval)
-            .unwrap_or_else(|| base.saturating_mul(10));
-        if max < base {
-            problems.reject_field("max_interval", "must not be less than base_interval");
-        }
-        Some((base, max))
-    })
 }

@@ -20,8 +20,10 @@ use super::common::{
     required, text, unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::http_filter::{self, Filters};
+use super::tracing::RequestId;
 use super::{
     access_log, client_address, config_source, http_options, local_reply, route, route_action,
+    tracing,
 };
 
 /// A stream may be silent for so long where nothing is set.
@@ -109,8 +111,8 @@ pub(super) fn convert(
         path_normalization_options, proxy_status_config, typed_header_validation_config,
         append_x_forwarded_port, append_local_overload, forward_proto_config);
     unsupported_if_true!(problems; add_user_agent, stream_error_on_invalid_http_message);
-    no_tracing(problems, tracing);
-    request_id(problems, request_id_extension);
+    let request_id = request_id(problems, request_id_extension);
+    let tracing = tracing::convert(problems, tracing, &request_id);
 
     let codec = codec(problems, codec_type);
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
@@ -205,44 +207,30 @@ pub(super) fn convert(
         upgrades,
         access_logs,
         local_replies: local_replies.map(Arc::new),
+        tracing: tracing.map(Arc::new),
     })
 }
 
-/// Tracing without a provider records nothing, here as in Envoy.
-fn no_tracing(problems: &mut Problems, proto: Option<hcm::Tracing>) {
-    let Some(hcm::Tracing {
-        client_sampling: _,     // of spans that no one records
-        random_sampling: _,     // of spans that no one records
-        overall_sampling: _,    // of spans that no one records
-        verbose: _,             // of spans that no one records
-        max_path_tag_length: _, // of spans that no one records
-        custom_tags: _,         // of spans that no one records
-        provider,
-        spawn_upstream_span: _,    // of spans that no one records
-        operation: _,              // of spans that no one records
-        upstream_operation: _,     // of spans that no one records
-        no_context_propagation: _, // of spans that no one records
-    }) = proto
-    else {
-        return;
-    };
-    problems.unsupported("tracing.provider", provider.is_some());
-}
-
 /// The one way to make a request id here is Envoy's default.
-fn request_id(problems: &mut Problems, proto: Option<proto::RequestIdExtension>) {
-    let Some(proto::RequestIdExtension { typed_config }) = proto else { return };
-    problems.field("request_id_extension", |problems| {
-        let Some(config) = required(problems, "typed_config", typed_config) else { return };
-        problems.field("typed_config", |problems| {
-            if any::holds::<UuidRequestIdConfig>(&config) {
-                // Both fields tell how the id carries the decision to trace; there is no tracing here.
-                let _: Option<UuidRequestIdConfig> = unpack(problems, &config);
-            } else {
+fn request_id(problems: &mut Problems, proto: Option<proto::RequestIdExtension>) -> RequestId {
+    let config = proto.and_then(|proto::RequestIdExtension { typed_config }| {
+        problems.field("request_id_extension", |problems| {
+            let config = required(problems, "typed_config", typed_config)?;
+            problems.field("typed_config", |problems| {
+                if any::holds::<UuidRequestIdConfig>(&config) {
+                    return unpack::<UuidRequestIdConfig>(problems, &config);
+                }
                 unknown_type(problems, &config, &["UuidRequestIdConfig"]);
-            }
-        });
+                None
+            })
+        })
     });
+    let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling } =
+        config.unwrap_or_default();
+    RequestId {
+        pack_trace_reason: boolean(pack_trace_reason, true),
+        use_for_sampling: boolean(use_request_id_for_trace_sampling, true),
+    }
 }
 
 fn codec(problems: &mut Problems, codec_type: i32) -> Option<Codec> {

@@ -164,8 +164,8 @@ const STRICT: [&str; 5] = [
 
 fn router(problems: &mut Problems, config: &Any) -> Option<Router> {
     let RouterProto {
-        dynamic_stats: _,    // only leaves statistics out
-        start_child_span: _, // there is no tracing here
+        dynamic_stats: _, // only leaves statistics out
+        start_child_span,
         upstream_log,
         upstream_log_options: _, // of upstream_log, which is refused
         suppress_envoy_headers,
@@ -175,7 +175,7 @@ fn router(problems: &mut Problems, config: &Any) -> Option<Router> {
         upstream_http_filters,
         reject_connect_request_early_data: _, // of CONNECT, which is refused
     } = unpack(problems, config)?;
-    unsupported!(problems; upstream_log, upstream_http_filters);
+    unsupported!(problems; start_child_span, upstream_log, upstream_http_filters);
     let strict = strict_check_headers.iter().enumerate().filter_map(|(index, name)| {
         let known = STRICT.into_iter().find(|known| known == name);
         if known.is_none() {

@@ -33,6 +33,7 @@ mod filter_chain_match;
 mod filter_overrides;
 pub(in crate::config) mod format;
 mod format_arguments;
+mod grpc_service;
 mod hash_policy;
 mod header;
 mod health_check;
@@ -62,6 +63,7 @@ mod tcp_proxy;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tracing;
 mod upstream_http;
 
 use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;

@@ -14,7 +14,7 @@ use crate::config::route::{
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
-use super::{filter_overrides, header, matcher, metadata, percent, retry, route_action};
+use super::{filter_overrides, header, matcher, metadata, percent, retry, route_action, tracing};
 
 /// The body of a direct response may be so long where the configuration does not say.
 const DEFAULT_MAX_DIRECT_RESPONSE: u32 = 4096;
@@ -231,13 +231,13 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
         name,
         r#match,
         metadata,
-        decorator: _, // names spans; there is no tracing here
+        decorator,
         typed_per_filter_config,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
         response_headers_to_remove,
-        tracing: _, // of spans; there is no tracing here
+        tracing,
         per_request_buffer_limit_bytes,
         stat_prefix: _, // only adds statistics
         request_body_buffer_limit,
@@ -257,6 +257,8 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
         response_headers_to_remove,
     );
     let filters = filter_overrides::convert(problems, typed_per_filter_config);
+    let tracing = tracing::of_route(problems, tracing);
+    let decorator = tracing::decorator(problems, decorator);
     Some(Route {
         name: name.into(),
         matches: matches?,
@@ -269,6 +271,8 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
             request_body_buffer_limit,
         ),
         filters,
+        tracing,
+        decorator,
     })
 }
 

@@ -25,6 +25,7 @@ use super::head_tap::HeadTap;
 use super::path::PathRules;
 use super::reply_mapper::ReplyRules;
 use super::router;
+use super::tracing::Tracer;
 use crate::access_log::Loggers;
 use crate::config::http_connection_manager::{Codec, HttpConnectionManager};
 use crate::drain::{Listening, Signal};
@@ -59,6 +60,7 @@ pub(crate) struct ConnectionManager {
     pub(crate) loggers: Loggers,
     /// How our own answers are changed.
     pub(crate) replies: Option<ReplyRules>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl std::fmt::Debug for ConnectionManager {

@@ -32,6 +32,8 @@ fn route(name: &str, path: PathSpecifier) -> Arc<RouteConfig> {
         response_headers: Default::default(),
         per_request_buffer_limit: None,
         filters: FilterOverrides::default(),
+        tracing: None,
+        decorator: None,
     })
 }
 

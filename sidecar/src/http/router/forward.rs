@@ -113,6 +113,9 @@ pub(super) async fn forward(
         None
     };
     let retries = Retries::new(policies.retry, asked, &view_of(request, accepted, None));
+    if let (Some(tracer), Some(trace)) = (&manager.tracer, &mut exchange.trace) {
+        tracer.inject(trace, request);
+    }
     exchange.capture_request(request);
 
     // As in Envoy 1.40 the request counts as its route has changed it.

@@ -99,8 +99,8 @@ pub(crate) async fn respond(
     if connection.is_closing() && version != Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let (head, mut body) = response.into_parts();
-    body.note_head(&head.headers);
+    let (mut head, mut body) = response.into_parts();
+    body.note_head(&mut head.headers);
     Ok(Response::from_parts(head, body))
 }
 
@@ -137,6 +137,11 @@ async fn route(
         matched
     };
     let mut matched = find(exchange, request);
+
+    if let Some(tracer) = &manager.tracer {
+        let route = matched.as_ref().map(|matched| &matched.route.config);
+        exchange.begin_trace(tracer, request, route, &accepted);
+    }
 
     let mut body = ClientBody::Incoming(body);
     let mut filters = &*manager.filters;

@@ -97,8 +97,10 @@ impl Tries<'_> {
         if let Some(facts) = &mut exchange.facts {
             facts.endpoint = Some(Arc::clone(&pool.endpoint));
             facts.upstream = None;
+            facts.last_response_byte = None;
         }
 
+        let span = exchange.begin_attempt(request, self.attempts - 1);
         let last = self.retries.as_ref().is_none_or(Retries::is_last);
         let mut outgoing = self.payload.request(request, last);
         let envoy_headers = self.envoy_headers();
@@ -121,12 +123,20 @@ impl Tries<'_> {
             headers.insert(headers::X_ENVOY_IS_TIMEOUT_RETRY, HeaderValue::from_static(value));
         }
 
-        match Attempt::begin(cluster, pool, self.priority, self.accepted.internal) {
-            Some(attempt) => {
+        let endpoint = span.as_ref().map(|_| Arc::clone(&pool.endpoint));
+        match (Attempt::begin(cluster, pool, self.priority, self.accepted.internal), span) {
+            (Some(mut attempt), span) => {
                 exchange.tried = true;
+                span.into_iter().for_each(|span| attempt.trace(span));
                 Ok((attempt, outgoing))
             }
-            None => Err(self.charged(failed(&Failure::Overflow, false))),
+            (None, span) => {
+                if let Some((mut span, endpoint)) = span.zip(endpoint) {
+                    span.failed(&Failure::Overflow);
+                    span.finish(cluster, &endpoint);
+                }
+                Err(self.charged(failed(&Failure::Overflow, false)))
+            }
         }
     }
 
@@ -174,6 +184,7 @@ impl Tries<'_> {
                     facts.failure = failure.cause().map(|cause| cause.replace(' ', "_"));
                 }
                 count_failure(self.cluster, failure);
+                attempt.note_failure(failure);
                 if let Some(outcome) = outcome_of(failure) {
                     attempt.failed(outcome);
                 }
@@ -259,13 +270,16 @@ pub(super) fn note(verdict: Verdict, exchange: &mut Exchange) {
 pub(super) fn note_attempt(attempt: &Attempt, began: Instant, exchange: &mut Exchange) {
     if let Some(facts) = &mut exchange.facts {
         facts.endpoint = Some(Arc::clone(&attempt.pool().endpoint));
-        facts.sending_since.get_or_insert(began);
         facts.upstream = attempt.connection_facts();
+        if facts.upstream.is_some() {
+            facts.sending_since.get_or_insert(began);
+        }
     }
 }
 
 /// Counts a response that is not taken, because another attempt follows.
 pub(super) fn discard(tried: &Tried, attempt: &mut Attempt, exchange: &mut Exchange) {
+    attempt.superseded();
     let Ok(Ok(response)) = tried else { return };
     attempt.is_retried(response.status());
     if response.body().is_end_stream() {

@@ -36,7 +36,6 @@ fn notes_for_people_and_control_planes() {
         ("ROUTE.metadata", metadata()),
         ("CLUSTER.metadata", metadata()),
         ("CLUSTER.load_assignment.endpoints[0].metadata", metadata()),
-        ("ROUTE.decorator", json!({"operation": "a"})),
     ]);
 }
 
@@ -93,17 +92,8 @@ fn how_envoy_does_what_we_do_in_our_own_way() {
 #[test]
 fn settings_of_what_is_not_there_and_so_cannot_be_set_wrongly() {
     all(&[
-        ("HCM.tracing", json!({"random_sampling": {"value": 1}})),
-        ("ROUTE.tracing", json!({"random_sampling": {"numerator": 1}})),
-        ("ROUTER.start_child_span", json!(true)),
         ("HCM.internal_address_config", json!({})),
         ("HCM.add_proxy_protocol_connection_state", json!(false)),
-        (
-            "HCM.request_id_extension.typed_config",
-            json!({
-            "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-            "pack_trace_reason": false}),
-        ),
         ("ACTION.include_vh_rate_limits", json!(true)),
         ("ACTION.max_internal_redirects", json!(3)),
         ("ACTION.weighted_clusters.runtime_key_prefix", json!("a")),

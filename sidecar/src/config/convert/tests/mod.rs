@@ -12,5 +12,6 @@ mod load_balancing;
 mod properties;
 mod refused;
 mod secrets;
+mod tracing;
 mod typed_struct;
 mod unsupported;

@@ -149,7 +149,6 @@ fn fields_of_the_http_connection_manager() {
             ("append_x_forwarded_port", json!(true)),
             ("append_local_overload", json!(true)),
             ("forward_proto_config", json!({})),
-            ("tracing.provider", json!({"name": "a"})),
             ("internal_address_config.unix_sockets", json!(true)),
             (
                 "request_id_extension.typed_config",
@@ -203,6 +202,7 @@ fn fields_of_the_http_connection_manager() {
     all(
         "ROUTER",
         &[
+            ("start_child_span", json!(true)),
             ("upstream_log", json!([{"name": "a"}])),
             ("upstream_http_filters", json!([{"name": "a"}])),
         ],

@@ -1,0 +1,107 @@
+//! gRPC calls of our own: one message there, one status back.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version};
+
+use super::call::{Answer, CallError, call};
+use super::headers::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT};
+use crate::config::grpc_service::GrpcService;
+use crate::local::Local;
+
+/// Most bytes of an answer that nobody looks into.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Why a gRPC call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GrpcError {
+    /// There was no answer.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// The server does not speak gRPC there.
+    #[error("answered with HTTP status {0}")]
+    Http(http::StatusCode),
+    /// The server says no.
+    #[error("answered with gRPC status {code}: {message}")]
+    Status {
+        /// The status; 2, which is unknown, where the answer has none.
+        code: u32,
+        /// What it says about it.
+        message: String,
+    },
+}
+
+/// Calls a method with one message, and waits for its status. What the answer says is not looked at.
+///
+/// # Errors
+/// If there is no answer in time, or a status other than OK.
+pub(crate) async fn notify(
+    local: &Rc<Local>,
+    service: &GrpcService,
+    path: &'static str,
+    message: &[u8],
+    limit: Duration,
+) -> Result<(), GrpcError> {
+    let mut request = request(service, path, framed(message));
+    if let Ok(value) = HeaderValue::from_str(&format!("{}m", limit.as_millis())) {
+        request.headers_mut().insert(GRPC_TIMEOUT, value);
+    }
+    let answer =
+        call(local, &service.cluster, request, Version::HTTP_2, Some(limit), MAX_ANSWER).await?;
+    status(&answer)
+}
+
+/// A message with its length in front.
+pub(crate) fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(0);
+    // A message of 4 GiB is not made here.
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// A request to a method.
+pub(crate) fn request<B>(service: &GrpcService, path: &'static str, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(path);
+    let headers = request.headers_mut();
+    let authority = service.authority.as_deref().unwrap_or(&service.cluster);
+    if let Ok(host) = HeaderValue::from_str(authority) {
+        headers.insert(header::HOST, host);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let agent = concat!("outrigger/", env!("CARGO_PKG_VERSION"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+    for (name, value) in &service.initial_metadata {
+        // Both were checked with the configuration.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+        {
+            headers.append(name, value);
+        }
+    }
+    request
+}
+
+/// What an answer says of how the call went.
+fn status(answer: &Answer) -> Result<(), GrpcError> {
+    if !answer.head.status.is_success() {
+        return Err(GrpcError::Http(answer.head.status));
+    }
+    let read = |headers: &HeaderMap| {
+        let code: u32 = headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
+        let message = headers.get(GRPC_MESSAGE).and_then(|message| message.to_str().ok());
+        Some((code, message.unwrap_or_default().to_owned()))
+    };
+    match read(&answer.trailers).or_else(|| read(&answer.head.headers)) {
+        Some((0, _)) => Ok(()),
+        Some((code, message)) => Err(GrpcError::Status { code, message }),
+        None => Err(GrpcError::Status { code: 2, message: "there is no status".to_owned() }),
+    }
+}
