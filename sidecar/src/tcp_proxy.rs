@@ -57,6 +57,13 @@ impl TcpProxy {
         Arc::new(TcpMeter(Arc::clone(&self.stats)))
     }
 
+    /// When a connection that began then has to end, if it must.
+    fn longest(&self, began: Instant) -> Option<Instant> {
+        let longest = self.config.max_downstream_connection_duration?;
+        let jitter = longest.mul_f64(self.config.duration_jitter * fastrand::f64());
+        began.checked_add(longest)?.checked_add(jitter)
+    }
+
     fn choose(&self) -> Option<&Target> {
         let (total, last) = self.clusters.last()?;
         if self.clusters.len() == 1 {
@@ -91,6 +98,8 @@ impl Meter for TcpMeter {
 pub(crate) struct Client {
     pub(crate) ends: Ends,
     pub(crate) server_name: Option<Box<str>>,
+    /// Name of the cluster that it goes to, if a filter has said so.
+    pub(crate) cluster: Option<Box<str>>,
     pub(crate) chain: Arc<str>,
     /// Given when the chain goes away. A connection of bytes has no point at which it could be asked to end: it is left to
     /// end by itself, as in Envoy, until the process ends.
@@ -111,24 +120,41 @@ struct Report {
     upstream: Option<ConnectionFacts>,
     failure: Option<String>,
     attempts: u32,
+    /// Why we ended it.
+    details: Option<Box<str>>,
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            start: SystemTime::now(),
+            received: 0,
+            sent: 0,
+            flags: ResponseFlags::NONE,
+            cluster: None,
+            endpoint: None,
+            upstream: None,
+            failure: None,
+            attempts: 0,
+            details: None,
+        }
+    }
+}
+
+/// Counts and logs a connection that a filter before this one has not let in.
+pub(crate) fn refused(local: &Local, proxy: &TcpProxy, who: &Client, details: Option<Box<str>>) {
+    proxy.stats.local().downstream_cx_total.inc();
+    if !proxy.loggers.is_empty() {
+        log(local, proxy, who, &Report { details, ..Report::new() });
+    }
 }
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport, who: Client) {
     proxy.stats.local().downstream_cx_total.inc();
-    let mut report = Report {
-        began: Instant::now(),
-        start: SystemTime::now(),
-        received: 0,
-        sent: 0,
-        flags: ResponseFlags::NONE,
-        cluster: None,
-        endpoint: None,
-        upstream: None,
-        failure: None,
-        attempts: 0,
-    };
-    Box::pin(run(&local, proxy, client, who.ends, &mut report)).await;
+    let mut report = Report::new();
+    Box::pin(run(&local, proxy, client, &who, &mut report)).await;
     if who.drain.is_given() {
         proxy.stats.local().downstream_cx_drain_close.inc();
     }
@@ -141,30 +167,45 @@ async fn run(
     local: &Rc<Local>,
     proxy: &TcpProxy,
     mut client: Transport,
-    ends: Ends,
+    who: &Client,
     report: &mut Report,
 ) {
     let view = local.view();
-    let target = proxy.choose().and_then(|target| {
-        Some((ClusterRef::new(&view, target.cluster)?, target.metadata_match.as_deref()))
-    });
+    let target = match &who.cluster {
+        Some(name) => local
+            .cluster_named(&view, name)
+            .and_then(|id| Some((ClusterRef::new(&view, id)?, None))),
+        None => proxy.choose().and_then(|target| {
+            Some((ClusterRef::new(&view, target.cluster)?, target.metadata_match.as_deref()))
+        }),
+    };
     let Some((cluster, metadata)) = target else {
         proxy.stats.local().downstream_cx_no_route.inc();
         report.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
         return;
     };
     report.cluster = Some(cluster.clone());
-    let connected = connect_any(&cluster, proxy, metadata, ends, report).await;
+    let connected = connect_any(&cluster, proxy, metadata, who.ends, report).await;
     let Some((mut upstream, active)) = connected else { return };
+    let end = proxy.longest(report.began);
     let mut count = |received, sent| {
         report.received += received;
         report.sent += sent;
     };
     let idle_timeout = proxy.config.idle_timeout;
     let copying = copy::both_ways(&mut client, &mut upstream, idle_timeout, &mut count);
-    match cluster.while_healthy(&active.0, copying).await {
-        None => tracing::debug!("the endpoint became unhealthy"),
-        Some(ended) => conclude(ended, proxy, &mut client, &mut upstream, report),
+    let copying = cluster.while_healthy(&active.0, copying);
+    let ended = match end {
+        None => Some(copying.await),
+        Some(end) => tokio::time::timeout_at(end, copying).await.ok(),
+    };
+    match ended {
+        Some(Some(ended)) => conclude(ended, proxy, &mut client, &mut upstream, report),
+        Some(None) => tracing::debug!("the endpoint became unhealthy"),
+        None => {
+            proxy.stats.local().max_downstream_connection_duration.inc();
+            report.flags.insert(ResponseFlags::DURATION_TIMEOUT);
+        }
     }
 }
 
@@ -291,6 +332,7 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.upstream_cluster = report.cluster.as_ref().map(|cluster| cluster.observed_name());
     record.upstream_transport_failure_reason = report.failure.as_deref();
     record.attempt_count = report.attempts;
+    record.connection_termination_details = report.details.as_deref();
     record.downstream_remote = Some(who.ends.peer);
     record.downstream_direct_remote = Some(who.ends.direct_peer);
     record.downstream_local = Some(who.ends.local);

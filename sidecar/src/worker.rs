@@ -26,13 +26,13 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// What the control thread tells a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Accept connections for a listener on a socket of this worker's own. The listener is in the snapshot already. A
-    /// socket that the listener has from before is closed.
+    /// Accept connections for a listener on sockets of this worker's own. The listener is in the snapshot already. Sockets
+    /// that the listener has from before are closed.
     Listen {
         /// Which.
         listener: ListenerId,
-        /// Bound and listening.
-        socket: std::net::TcpListener,
+        /// Bound and listening, one for each of its addresses.
+        sockets: Vec<std::net::TcpListener>,
     },
     /// Accept no more connections for a listener. Its connections go on.
     Unlisten {
@@ -104,38 +104,36 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
     let closing = shared.closing.clone();
     let local = Local::new(index, shared);
     let chain_drains = Rc::new(ChainDrains::default());
-    let mut accepting: HashMap<ListenerId, JoinHandle<()>> = HashMap::new();
+    let mut accepting: HashMap<ListenerId, Vec<JoinHandle<()>>> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut closed = false;
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen { listener, socket }) if !closed => {
-                    let socket = match TcpListener::from_std(socket) {
-                        Ok(socket) => socket,
-                        Err(error) => {
-                            tracing::error!(%error, ?listener, "cannot accept on a socket");
-                            continue;
-                        }
-                    };
-                    let running = accept::run(
-                        Rc::clone(&local),
-                        listener,
-                        socket,
-                        draining.clone(),
-                        Rc::clone(&chain_drains),
-                    );
-                    let task = tokio::task::spawn_local(running);
-                    if let Some(before) = accepting.insert(listener, task) {
-                        before.abort();
+                Some(Command::Listen { listener, sockets }) if !closed => {
+                    let mut tasks = Vec::with_capacity(sockets.len());
+                    for socket in sockets {
+                        let socket = match TcpListener::from_std(socket) {
+                            Ok(socket) => socket,
+                            Err(error) => {
+                                tracing::error!(%error, ?listener, "cannot accept on a socket");
+                                continue;
+                            }
+                        };
+                        tasks.push(tokio::task::spawn_local(accept::run(
+                            Rc::clone(&local),
+                            listener,
+                            socket,
+                            draining.clone(),
+                            Rc::clone(&chain_drains),
+                        )));
                     }
+                    abort(accepting.insert(listener, tasks).into_iter().flatten());
                 }
                 Some(Command::Listen { .. }) => {}
                 Some(Command::Unlisten { listener }) => {
-                    if let Some(task) = accepting.remove(&listener) {
-                        task.abort();
-                    }
+                    abort(accepting.remove(&listener).into_iter().flatten());
                 }
                 Some(Command::Release(endpoints)) => local.pools.release(&endpoints),
                 Some(Command::Retire(endpoints)) => local.pools.retire(&endpoints),
@@ -143,13 +141,17 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
             },
             () = closing.cancelled(), if !closed => {
                 closed = true;
-                accepting.drain().for_each(|(_, task)| task.abort());
+                abort(accepting.drain().flat_map(|(_, tasks)| tasks));
             }
             _ = sweep.tick() => local.pools.sweep(),
         }
     }
-    accepting.drain().for_each(|(_, task)| task.abort());
+    abort(accepting.drain().flat_map(|(_, tasks)| tasks));
     local.pools.clear();
+}
+
+fn abort(tasks: impl Iterator<Item = JoinHandle<()>>) {
+    tasks.for_each(|task| task.abort());
 }
 
 #[cfg(test)]

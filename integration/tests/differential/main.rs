@@ -17,10 +17,12 @@ mod http_inspector;
 mod internal;
 mod jwt;
 mod limits;
+mod listening;
 mod local_replies;
 mod matching;
 mod metadata;
 mod names;
+mod network_filters;
 mod original_dst;
 mod protocols;
 mod proxy_protocol;
@@ -56,7 +58,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst }
+groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracing() {

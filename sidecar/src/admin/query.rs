@@ -56,8 +56,8 @@ pub(crate) enum Command {
 pub(crate) struct ListenerStatus {
     /// Its name.
     pub(crate) name: Arc<str>,
-    /// Where it listens: with the port the system chose, if it was 0.
-    pub(crate) local_address: SocketAddr,
+    /// Where it listens, the main address first: with the port the system chose, if it was 0.
+    pub(crate) local_addresses: Vec<SocketAddr>,
 }
 
 /// A cluster.

@@ -43,7 +43,7 @@ fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
             match query {
                 Query::Listeners(answer) => drop(answer.send(vec![ListenerStatus {
                     name: "l1".into(),
-                    local_address: "[::1]:80".parse().unwrap(),
+                    local_addresses: vec!["[::1]:80".parse().unwrap()],
                 }])),
                 Query::Clusters(answer) => drop(answer.send(clusters.clone())),
                 Query::ConfigDump(answer) => drop(answer.send(dumped.clone())),

@@ -269,7 +269,7 @@ pub struct FailurePercentage {
 }
 
 /// TCP keep-alive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TcpKeepalive {
     /// Probes without an answer before the connection is dropped.
     pub probes: Option<u32>,
@@ -277,6 +277,20 @@ pub struct TcpKeepalive {
     pub time: Option<Duration>,
     /// Between two probes.
     pub interval: Option<Duration>,
+}
+
+impl TcpKeepalive {
+    /// As a socket takes it, with `time` where none is set.
+    pub fn of_socket(&self, time: Duration) -> socket2::TcpKeepalive {
+        let mut keepalive = socket2::TcpKeepalive::new().with_time(self.time.unwrap_or(time));
+        if let Some(interval) = self.interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(probes) = self.probes {
+            keepalive = keepalive.with_retries(probes);
+        }
+        keepalive
+    }
 }
 
 /// An endpoint's address with where it is: what discovery of any kind ends in.

@@ -9,8 +9,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
+use super::cluster::TcpKeepalive;
 use super::http_connection_manager::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
+use super::network_filter::NetworkFilter;
+use super::socket_option::SocketOption;
 use super::tcp_proxy::TcpProxy;
 use super::tls::DownstreamTls;
 
@@ -21,6 +24,10 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Address to bind. Port 0 binds a free one, as in Envoy.
     pub address: SocketAddr,
+    /// Settings of the sockets at `address`.
+    pub socket: Arc<SocketSettings>,
+    /// Further addresses, with the settings of their sockets.
+    pub additional_addresses: Vec<(SocketAddr, Arc<SocketSettings>)>,
     /// What stands in statistics instead of the address, `listener.STAT_PREFIX.…`.
     pub stat_prefix: Option<Box<str>>,
     /// Chains in the order of the configuration. No two match the same connections.
@@ -40,14 +47,37 @@ pub struct Listener {
     pub continue_on_listener_filters_timeout: bool,
     /// Soft limit of the bytes held for one connection, per direction. Default 1 MiB.
     pub per_connection_buffer_limit: usize,
-    /// Length of the kernel's accept queue; `None` for our default.
-    pub tcp_backlog: Option<u32>,
-    /// One socket for each worker (SO_REUSEPORT). Default true.
-    pub enable_reuse_port: bool,
+    /// `/healthcheck/fail` asks its clients to go elsewhere too, and not only its own update or removal.
+    pub drains_on_health_check_failure: bool,
     /// Inbound or outbound, where the configuration says so.
     pub traffic_direction: TrafficDirection,
     /// Logs of connections.
     pub access_logs: Vec<AccessLog>,
+}
+
+impl Listener {
+    /// Its addresses with the settings of their sockets, the main one first.
+    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &Arc<SocketSettings>)> {
+        let more = self.additional_addresses.iter().map(|(address, socket)| (*address, socket));
+        std::iter::once((self.address, &self.socket)).chain(more)
+    }
+}
+
+/// Settings of listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SocketSettings {
+    /// Length of the kernel's accept queue; `None` for our default.
+    pub backlog: Option<u32>,
+    /// One socket for each worker (SO_REUSEPORT). Default true.
+    pub reuse_port: bool,
+    /// Connections to addresses of others are taken (TPROXY); `None`: the kernel's default.
+    pub transparent: Option<bool>,
+    /// The address need not be there yet; `None`: the kernel's default.
+    pub freebind: Option<bool>,
+    /// TCP keep-alive of the connections; `None`: as all have it.
+    pub keepalive: Option<TcpKeepalive>,
+    /// Further options.
+    pub options: Vec<SocketOption>,
 }
 
 /// Envoy's `TrafficDirection`.
@@ -73,6 +103,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// Longest time for the TLS handshake; `None` for no limit.
     pub transport_socket_connect_timeout: Option<Duration>,
+    /// What a connection has to pass before, in this order.
+    pub filters: Vec<NetworkFilter>,
     /// What takes the connection at the end.
     pub terminal: TerminalFilter,
     /// Hash of the encoded proto: a chain with the same fingerprint is kept across listener updates, connections included.

@@ -34,6 +34,7 @@ pub mod load_balancer;
 pub mod local_reply;
 pub mod matcher;
 pub mod metadata;
+pub mod network_filter;
 pub mod problem;
 pub mod rbac;
 pub mod resource_file;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 /// A validated `envoy.config.core.v3.SocketOption`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SocketOption {
     /// Which, with its value.
     pub what: What,
@@ -20,7 +20,7 @@ pub struct SocketOption {
 }
 
 /// Envoy's `SocketState`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Before the socket is bound.
     Prebind,
@@ -31,7 +31,7 @@ pub enum State {
 }
 
 /// An option with its value, by the name of Linux's constant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // named as in socket(7), tcp(7), ip(7), ipv6(7)
 pub enum What {
     ReuseAddress(bool),

@@ -15,6 +15,10 @@ pub struct TcpProxy {
     pub clusters: Vec<Target>,
     /// A connection without a byte in either direction for so long is closed; `None` never. Default 1 h.
     pub idle_timeout: Option<Duration>,
+    /// A connection ends when it is so old; `None`: it does not.
+    pub max_downstream_connection_duration: Option<Duration>,
+    /// And as much later, at random, as this part of it; 0 to 1.
+    pub duration_jitter: f64,
     /// A load balancer that chooses by a hash goes by the address of the client; else by chance.
     pub hash_source_ip: bool,
     /// Attempts to connect, the first included. Default 1.

@@ -16,9 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use super::accept::ProcessDrains;
 use super::filter_chain::Criteria;
 use super::filters::{self, Found, Passed};
+use super::network_filters::{Admitted, Peer};
 use super::{Chain, Listener, Terminal};
 use crate::drain::{Listening, Signal};
-use crate::http::connection_manager::{self, Accepted, Connection, DownstreamMeter, Drains};
+use crate::http::connection_manager::{self, Connection, DownstreamMeter, Drains};
 use crate::local::Local;
 use crate::stats::ListenerCells;
 use crate::tcp_proxy;
@@ -82,15 +83,15 @@ pub(crate) async fn run(
     let drain = chain_drains.of(&chain);
     let process_drain = process_drains.of(&listener);
 
+    let accepted = Accepted { local, ends, chain: &chain };
     match &chain.terminal {
         Terminal::Http(manager) => {
             let meter = DownstreamMeter::new(&manager.stats);
             let metered = socket.metered(Arc::clone(&meter) as Arc<dyn Meter>);
-            let Some((transport, tls)) = secure(&listener, &chain, metered, peer).await else {
-                return;
-            };
-            let connection = Connection::new(Accepted {
-                local,
+            let entered = enter(&listener, &accepted, server_name, metered).await;
+            let Ok(Entered { transport, tls, admitted: _admitted, .. }) = entered else { return };
+            let connection = Connection::new(connection_manager::Accepted {
+                local: accepted.local,
                 manager: Arc::clone(manager),
                 ends,
                 tls,
@@ -102,20 +103,80 @@ pub(crate) async fn run(
         }
         Terminal::Tcp(proxy) => {
             let metered = socket.metered(proxy.meter());
-            let Some((transport, tls)) = secure(&listener, &chain, metered, peer).await else {
-                return;
-            };
-            let server_name =
-                server_name.or_else(|| tls.as_ref().and_then(|tls| tls.server_name.clone()));
-            let client = tcp_proxy::Client {
+            let client = |tls, server_name, cluster| tcp_proxy::Client {
                 ends,
                 server_name,
+                cluster,
                 chain: Arc::clone(&chain.name),
                 drain: Listening::to(&drain),
                 tls,
             };
-            tcp_proxy::serve(local, proxy, transport, client).await;
+            match enter(&listener, &accepted, server_name, metered).await {
+                Ok(Entered { transport, tls, server_name, admitted }) => {
+                    let client = client(tls, server_name, admitted.cluster.clone());
+                    tcp_proxy::serve(accepted.local, proxy, transport, client).await;
+                }
+                Err(Some((details, tls, server_name))) => {
+                    let client = client(tls, server_name, None);
+                    tcp_proxy::refused(&accepted.local, proxy, &client, details);
+                }
+                Err(None) => {}
+            }
         }
+    }
+}
+
+/// A connection that a chain has taken.
+struct Accepted<'c> {
+    local: Rc<Local>,
+    ends: Ends,
+    chain: &'c Chain,
+}
+
+/// A connection that may come in, as its last filter gets it.
+struct Entered {
+    transport: Transport,
+    tls: Option<TlsFacts>,
+    server_name: Option<Box<str>>,
+    admitted: Admitted,
+}
+
+/// What logs say of a connection that was not let in, and of who it was. `None`: TLS has failed, which is told already.
+type Outside = Option<(Option<Box<str>>, Option<TlsFacts>, Option<Box<str>>)>;
+
+/// Past the filters of the chain, and under TLS where it has that.
+async fn enter(
+    listener: &Listener,
+    accepted: &Accepted<'_>,
+    server_name: Option<Box<str>>,
+    socket: Socket,
+) -> Result<Entered, Outside> {
+    let chain = accepted.chain;
+    let admitted = match chain.filters.admit(server_name.as_deref()) {
+        Ok(admitted) => admitted,
+        Err(denied) => {
+            wait(denied.delay).await;
+            return Err(Some((denied.details, None, server_name)));
+        }
+    };
+    let peer = accepted.ends.direct_peer;
+    let Some((transport, tls)) = secure(listener, chain, socket, peer).await else {
+        return Err(None);
+    };
+    let server_name = server_name.or_else(|| tls.as_ref()?.server_name.clone());
+    let peer = Peer { ends: accepted.ends, server_name: server_name.as_deref(), tls: tls.as_ref() };
+    if let Err(denied) = chain.filters.permit(&peer) {
+        tracing::debug!(peer = %accepted.ends.peer, listener = %listener.config.name, details = ?denied.details, "denied");
+        wait(denied.delay).await;
+        return Err(Some((denied.details, tls, server_name)));
+    }
+    Ok(Entered { transport, tls, server_name, admitted })
+}
+
+/// No timer where nothing is waited for.
+async fn wait(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
 }
 

@@ -7,6 +7,8 @@ pub(crate) mod accept;
 pub(crate) mod filter_chain;
 pub(crate) mod filters;
 pub(crate) mod handshake;
+pub(crate) mod network_filters;
+mod network_rbac;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use crate::tcp_proxy::TcpProxy;
 use crate::tls;
 use crate::trace::Reporters;
 use filter_chain::Matcher;
+use network_filters::NetworkFilters;
 
 /// A listener, compiled.
 pub(crate) struct Listener {
@@ -68,6 +71,8 @@ pub(crate) struct Chain {
     pub(crate) tls: Option<Arc<tls::ServerContext>>,
     /// Longest time for the TLS handshake.
     pub(crate) handshake_timeout: Option<Duration>,
+    /// What a connection has to pass before.
+    pub(crate) filters: NetworkFilters,
     /// What takes the connection at the end.
     pub(crate) terminal: Terminal,
     /// Cancelled when the chain is changed or removed: its connections end when they can.
@@ -133,7 +138,9 @@ impl Listener {
             None => config.address.to_string().into(),
         };
         let mut chain = |path: String, chain: &config::listener::FilterChain| {
-            let known = previous.and_then(|previous| previous.chain_with(chain.fingerprint));
+            let known = previous
+                .filter(|previous| has_same_settings(&previous.config, config))
+                .and_then(|previous| previous.chain_with(chain.fingerprint));
             match known {
                 Some(known) => Some(Arc::clone(known)),
                 None => Chain::build(&path, chain, config, &address, with)
@@ -206,6 +213,14 @@ impl Listener {
     }
 }
 
+/// Whether chains have the same of their listener.
+fn has_same_settings(one: &config::listener::Listener, other: &config::listener::Listener) -> bool {
+    one.per_connection_buffer_limit == other.per_connection_buffer_limit
+        && one.drains_on_health_check_failure == other.drains_on_health_check_failure
+        && one.stat_prefix == other.stat_prefix
+        && (one.stat_prefix.is_some() || one.address == other.address)
+}
+
 impl Chain {
     fn build(
         path: &str,
@@ -252,6 +267,7 @@ impl Chain {
                         .map(|filter| Filter::build(filter, with.registry, &prefix, with.control))
                         .collect(),
                     buffer_limit: listener.per_connection_buffer_limit,
+                    drains_on_health_check_failure: listener.drains_on_health_check_failure,
                     loggers,
                     replies: http.local_replies.as_ref().map(ReplyRules::new),
                     tracer,
@@ -268,6 +284,7 @@ impl Chain {
             fingerprint: chain.fingerprint,
             tls,
             handshake_timeout: chain.transport_socket_connect_timeout,
+            filters: NetworkFilters::build(&chain.filters, with.registry),
             terminal,
             drain: CancellationToken::new(),
         })

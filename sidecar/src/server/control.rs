@@ -214,8 +214,10 @@ impl Control {
         self.status.set(State::Live);
         let took = self.started.elapsed().as_millis() as u64;
         self.data.shared.server.local().initialization_time_ms.record(took);
-        for (listener, address) in self.data.open_listeners() {
-            tracing::info!(listener = %listener.config.name, %address, "listening");
+        for (listener, addresses) in self.data.open_listeners() {
+            for address in addresses {
+                tracing::info!(listener = %listener.config.name, %address, "listening");
+            }
         }
         tracing::info!("live");
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::export;
 use super::routes::{Inline, Routes};
-use super::sockets::Sockets;
+use super::sockets::{Given, Settled, Sockets};
 use crate::access_log::Writer;
 use crate::cluster::{EndpointId, Manager};
 use crate::config;
@@ -53,6 +53,8 @@ pub(super) struct DataPlane {
     /// By listener id.
     listeners: Vec<Option<Arc<Listener>>>,
     ids: HashMap<Arc<str>, ListenerId>,
+    /// Listeners that wait until another has left their address.
+    waiting: Vec<Arc<config::listener::Listener>>,
     /// Listeners that accept nothing any more, and take nothing over.
     stopped: HashSet<ListenerId>,
     /// Who takes over a connection that was going to an address; `None`: to be found out anew.
@@ -68,7 +70,16 @@ pub(super) struct DataPlane {
 }
 
 /// Sockets that workers get when the snapshot is theirs.
-type Opened = Vec<(ListenerId, Vec<std::net::TcpListener>)>;
+type Opened = Vec<(ListenerId, Given)>;
+
+/// Listeners that were in effect, with what is in their place.
+type Left = Vec<(Arc<Listener>, Option<Arc<Listener>>)>;
+
+/// A listener that may take effect, with its inline route configurations.
+struct Built {
+    listener: Arc<Listener>,
+    inline: Inline,
+}
 
 impl DataPlane {
     /// Starts the workers, without a listener.
@@ -104,6 +115,7 @@ impl DataPlane {
             routes: Routes::default(),
             listeners: Vec::new(),
             ids: HashMap::new(),
+            waiting: Vec::new(),
             stopped: HashSet::new(),
             by_address: None,
             sockets: Sockets::new(workers),
@@ -118,10 +130,14 @@ impl DataPlane {
     }
 
     /// Listeners in effect, with where they listen.
-    pub(super) fn open_listeners(&self) -> impl Iterator<Item = (&Arc<Listener>, SocketAddr)> {
+    pub(super) fn open_listeners(&self) -> impl Iterator<Item = (&Arc<Listener>, Vec<SocketAddr>)> {
         self.listeners.iter().flatten().map(|listener| {
-            let configured = listener.config.address;
-            let local = self.sockets.local_address(&listener.config.name).unwrap_or(configured);
+            let local = self.sockets.local_addresses(&listener.config.name);
+            if local.is_empty() {
+                // It has been stopped.
+                let addresses = listener.config.addresses();
+                return (listener, addresses.map(|(address, _)| address).collect());
+            }
             (listener, local)
         })
     }
@@ -208,77 +224,120 @@ impl DataPlane {
         }
     }
 
-    fn set_listener(
+    /// Puts listeners into effect, all that can be. One whose address is about to be left by another waits for that.
+    fn set_listeners(
+        &mut self,
+        configs: Vec<Arc<config::listener::Listener>>,
+        refusals: &mut Vec<Refusal>,
+    ) -> (Opened, Left) {
+        let mut built = Vec::new();
+        let mut refuse = |name: &Arc<str>, rejected| {
+            let name = Arc::clone(name);
+            refusals.push(Refusal { kind: Kind::Listener, name, rejected });
+        };
+        for config in configs {
+            match self.build_listener(&config) {
+                Ok(listener) => built.push(listener),
+                Err(rejected) => refuse(&config.name, rejected),
+            }
+        }
+        let wanted: Vec<_> = built.iter().map(|built| &*built.listener.config).collect();
+        let settled = self.sockets.settle(&wanted);
+        let (mut opened, mut left) = (Opened::new(), Left::new());
+        for (built, settled) in built.into_iter().zip(settled) {
+            let config = Arc::clone(&built.listener.config);
+            let reason = match settled {
+                Settled::Now => match self.sockets.open(&config) {
+                    Ok(sockets) => {
+                        opened.extend(sockets.map(|sockets| (built.listener.id, sockets)));
+                        self.put_listener(built, &mut left);
+                        continue;
+                    }
+                    Err((address, error)) => cannot_bind(address, &error),
+                },
+                Settled::After(other) => {
+                    tracing::debug!(listener = %config.name, %other, "waits for the address");
+                    self.routes.give_up(built.inline);
+                    self.waiting.push(config);
+                    continue;
+                }
+                Settled::Taken(other, address) => Rejected {
+                    path: "address".to_owned(),
+                    reason: format!("the listener {other:?} has {address} already"),
+                },
+            };
+            self.routes.give_up(built.inline);
+            self.cells.local().listener_create_failure.inc();
+            refuse(&config.name, vec![reason]);
+        }
+        (opened, left)
+    }
+
+    fn build_listener(
         &mut self,
         config: &Arc<config::listener::Listener>,
-        opened: &mut Opened,
-    ) -> Result<(), Vec<Rejected>> {
+    ) -> Result<Built, Vec<Rejected>> {
         let id = self.listener_id(&config.name);
         let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
         let mut inline = Inline::new();
-        let listener = {
-            let Self {
-                manager,
-                contexts,
-                routes,
-                registry,
-                writer,
-                workers,
-                reporters,
-                local_info,
-                local,
-                ..
-            } = self;
-            let mut build = Build {
-                registry,
-                workers: workers.len(),
-                tls: contexts,
-                log_writer: writer,
-                control: local,
-                reporters,
-                local_info,
-                cluster: &mut |name| manager.id(name),
-                routes: &mut |source| routes.id(source, &mut inline),
-            };
-            Listener::build(id, config, previous.as_deref(), &mut build)
+        let Self {
+            manager,
+            contexts,
+            routes,
+            registry,
+            writer,
+            workers,
+            reporters,
+            local_info,
+            local,
+            ..
+        } = self;
+        let mut build = Build {
+            registry,
+            workers: workers.len(),
+            tls: contexts,
+            log_writer: writer,
+            control: local,
+            reporters,
+            local_info,
+            cluster: &mut |name| manager.id(name),
+            routes: &mut |source| routes.id(source, &mut inline),
         };
+        let built = Listener::build(id, config, previous.as_deref(), &mut build);
         for opened in self.reporters.take_opened() {
             self.exporting.spawn_local(export::spans(opened, Rc::clone(&self.local)));
         }
-        let cells = self.cells.local();
-        let listener = match listener {
-            Ok(listener) => Arc::new(listener),
+        match built {
+            Ok(listener) => Ok(Built { listener: Arc::new(listener), inline }),
             Err(rejected) => {
-                cells.listener_create_failure.inc();
+                self.cells.local().listener_create_failure.inc();
                 self.routes.give_up(inline);
-                return Err(rejected);
-            }
-        };
-        match self.sockets.open(config) {
-            Ok(Some(sockets)) => opened.push((id, sockets)),
-            Ok(None) => {}
-            Err(error) => {
-                cells.listener_create_failure.inc();
-                self.routes.give_up(inline);
-                return Err(vec![cannot_bind(config, &error)]);
+                Err(rejected)
             }
         }
+    }
+
+    fn put_listener(&mut self, built: Built, left: &mut Left) {
+        let Built { listener, inline } = built;
         for (id, config) in &inline {
             let table = RouteTable::build(config, &mut |name| self.manager.id(name));
             self.routes.set(*id, Some(Arc::new(table)));
         }
         self.routes.keep(&listener, &inline);
+        let id = listener.id;
+        let previous = match self.listeners.get_mut(id.index()) {
+            Some(slot) => slot.replace(Arc::clone(&listener)),
+            None => None,
+        };
+        let cells = self.cells.local();
         cells.listener_create_success.add(self.workers.len() as u64);
         match &previous {
             Some(_) => cells.listener_modified.inc(),
             None => cells.listener_added.inc(),
         }
-        if let Some(slot) = self.listeners.get_mut(id.index()) {
-            *slot = Some(listener);
-        }
+        left.extend(previous.map(|previous| (previous, Some(listener))));
         self.stopped.remove(&id);
         self.by_address = None;
-        Ok(())
     }
 
     fn listener_id(&mut self, name: &Arc<str>) -> ListenerId {
@@ -323,7 +382,11 @@ impl DataPlane {
         }
         let open =
             self.open_listeners().filter(|(listener, _)| !self.stopped.contains(&listener.id));
-        let map: HashMap<_, _> = open.map(|(listener, address)| (address, listener.id)).collect();
+        let each = |(listener, addresses): (&Arc<Listener>, Vec<SocketAddr>)| {
+            let id = listener.id;
+            addresses.into_iter().map(move |address| (address, id))
+        };
+        let map: HashMap<_, _> = open.flat_map(each).collect();
         Arc::clone(self.by_address.insert(Arc::new(map)))
     }
 
@@ -366,7 +429,8 @@ impl DataPlane {
 
 impl Publish for DataPlane {
     fn reserve(&mut self, listener: &config::listener::Listener) -> Result<(), Rejected> {
-        self.sockets.reserve(listener).map_err(|error| cannot_bind(listener, &error))
+        let reserved = self.sockets.reserve(listener);
+        reserved.map_err(|(address, error)| cannot_bind(address, &error))
     }
 
     fn publish(&mut self, changes: Changes) -> Vec<Refusal> {
@@ -387,6 +451,7 @@ impl Publish for DataPlane {
         let is_visible = !(clusters.is_empty()
             && routes.is_empty()
             && listeners.is_empty()
+            && self.waiting.is_empty()
             && removed_listeners.is_empty()
             && removed_routes.is_empty()
             && removed_clusters.is_empty());
@@ -396,25 +461,18 @@ impl Publish for DataPlane {
         self.set_routes(&routes);
 
         // Removed first: another listener may get the address in the same update.
-        let mut left: Vec<(Arc<Listener>, Option<Arc<Listener>>)> = Vec::new();
+        let mut left = Left::new();
         for name in &removed_listeners {
             left.extend(self.remove_listener(name).map(|removed| (removed, None)));
         }
-        let mut opened = Opened::new();
-        for config in &listeners {
-            let id = self.listener_id(&config.name);
-            let previous = self.listeners.get(id.index()).and_then(Option::as_ref).map(Arc::clone);
-            match self.set_listener(config, &mut opened) {
-                Ok(()) => {
-                    let next = self.listeners.get(id.index()).and_then(Option::as_ref);
-                    left.extend(previous.map(|previous| (previous, next.map(Arc::clone))));
-                }
-                Err(rejected) => {
-                    let name = Arc::clone(&config.name);
-                    refusals.push(Refusal { kind: Kind::Listener, name, rejected });
-                }
-            }
-        }
+        let mut wanted = std::mem::take(&mut self.waiting);
+        wanted.retain(|waiting| {
+            let is_newer = |newer: &Arc<config::listener::Listener>| newer.name == waiting.name;
+            !listeners.iter().any(is_newer) && !removed_listeners.contains(&waiting.name)
+        });
+        wanted.extend(listeners);
+        let (opened, changed) = self.set_listeners(wanted, &mut refusals);
+        left.extend(changed);
         for name in &removed_routes {
             let id = self.routes.named(name);
             self.routes.set(id, None);
@@ -432,8 +490,8 @@ impl Publish for DataPlane {
             self.swap_snapshot();
         }
         for (id, sockets) in opened {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.commands.send(Command::Listen { listener: id, socket });
+            for (worker, sockets) in self.workers.iter().zip(sockets) {
+                let _ = worker.commands.send(Command::Listen { listener: id, sockets });
             }
         }
         for (old, next) in left {
@@ -449,7 +507,6 @@ impl Publish for DataPlane {
     }
 }
 
-fn cannot_bind(listener: &config::listener::Listener, error: &io::Error) -> Rejected {
-    let address = listener.address;
+fn cannot_bind(address: SocketAddr, error: &io::Error) -> Rejected {
     Rejected { path: "address".to_owned(), reason: format!("cannot bind {address}: {error}") }
 }

@@ -153,9 +153,8 @@ pub(super) fn unready(
 
 /// `/listeners`
 pub(super) fn listeners(data: &DataPlane) -> Vec<ListenerStatus> {
-    let status = |(listener, local_address): (&Arc<crate::listener::Listener>, _)| ListenerStatus {
-        name: Arc::clone(&listener.config.name),
-        local_address,
+    let status = |(listener, local_addresses): (&Arc<crate::listener::Listener>, _)| {
+        ListenerStatus { name: Arc::clone(&listener.config.name), local_addresses }
     };
     data.open_listeners().map(status).collect()
 }

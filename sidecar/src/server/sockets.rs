@@ -2,31 +2,52 @@
 //! some listener has the address.
 //!
 //! With SO_REUSEPORT each worker has a socket of its own, and the kernel spreads connections over them. A socket that is
-//! closed loses what waits in its queue; so an update that keeps the address keeps the very sockets.
+//! closed loses what waits in its queue; so an update that keeps the address and its settings keeps the very sockets.
+//!
+//! Listeners that take effect together settle together who has which address: [`Sockets::settle`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::config::listener::Listener;
+use crate::config::listener::{Listener, SocketSettings};
+use crate::config::socket_option::{self, State};
 
 /// Length of the accept queue unless the listener says otherwise. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
+/// Idle time before the first probe of TCP keep-alive, where only other parts of it are set: Linux's default.
+const KEEPALIVE: Duration = Duration::from_secs(7200);
 
-/// An address, with the listener's name where the address alone says nothing (port 0: each such listener gets its own).
+/// An address that only one listener can have: with its name where the address alone says nothing (port 0: each such
+/// listener gets its own).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Address(SocketAddr, Option<Arc<str>>);
+
+/// An address with the settings of its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
-    address: SocketAddr,
-    own: Option<Arc<str>>,
+    address: Address,
+    settings: Arc<SocketSettings>,
+    /// There are sockets.
+    bound: bool,
 }
 
 impl Place {
-    fn of(listener: &Listener) -> Self {
-        let own = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
-        Self { address: listener.address, own }
+    /// Of a listener, in the order of its addresses.
+    fn all(listener: &Listener) -> Vec<Self> {
+        let place = |(address, settings): (SocketAddr, &Arc<SocketSettings>)| {
+            let own = (address.port() == 0).then(|| Arc::clone(&listener.name));
+            Self {
+                address: Address(address, own),
+                settings: Arc::clone(settings),
+                bound: listener.bind_to_port,
+            }
+        };
+        listener.addresses().map(place).collect()
     }
 }
 
@@ -39,15 +60,29 @@ struct Bound {
     listening: bool,
 }
 
+/// Whether a listener can take effect now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It can have its addresses.
+    Now,
+    /// Not before that listener has left the address, as its next version will.
+    After(Arc<str>),
+    /// That listener has the address, and keeps it.
+    Taken(Arc<str>, SocketAddr),
+}
+
+/// For each worker the sockets of a listener.
+pub(super) type Given = Vec<Vec<TcpListener>>;
+
 /// All listening sockets of the process.
 #[derive(Debug)]
 pub(super) struct Sockets {
     workers: usize,
     bound: HashMap<Place, Bound>,
     /// Places of listeners that were accepted and have not taken effect yet.
-    reserved: HashMap<Arc<str>, Place>,
+    reserved: HashMap<Arc<str>, Vec<Place>>,
     /// Places of listeners in effect.
-    open: HashMap<Arc<str>, Place>,
+    open: HashMap<Arc<str>, Vec<Place>>,
 }
 
 impl Sockets {
@@ -56,52 +91,109 @@ impl Sockets {
         Self { workers, bound: HashMap::new(), reserved: HashMap::new(), open: HashMap::new() }
     }
 
-    /// Binds the address of a listener, unless it is bound.
+    /// Binds the addresses of a listener, unless they are bound.
     ///
     /// # Errors
-    /// What the system says.
-    pub(super) fn reserve(&mut self, listener: &Listener) -> io::Result<()> {
-        if !listener.bind_to_port {
-            return Ok(());
+    /// What the system says, with the address. Nothing is bound then that was not before.
+    pub(super) fn reserve(&mut self, listener: &Listener) -> Result<(), (SocketAddr, io::Error)> {
+        let places = Place::all(listener);
+        let mut new = Vec::new();
+        for place in &places {
+            if place.bound && !self.bound.contains_key(place) {
+                let shares = self
+                    .bound
+                    .keys()
+                    .any(|other| other.address == place.address && other.settings.reuse_port);
+                let bound = Bound::bind(place, self.workers, shares)
+                    .map_err(|error| (place.address.0, error))?;
+                new.push((place.clone(), bound));
+            }
         }
-        let place = Place::of(listener);
-        if !self.bound.contains_key(&place) {
-            let bound = Bound::bind(listener, self.workers)?;
-            self.bound.insert(place.clone(), bound);
-        }
-        self.reserved.insert(Arc::clone(&listener.name), place);
+        self.bound.extend(new);
+        self.reserved.insert(Arc::clone(&listener.name), places);
         Ok(())
     }
 
-    /// The listener takes effect: a socket for each worker, if it is not open at this place already.
+    /// Which of these listeners can take effect together, each in place of what has its name now. Addresses may go round
+    /// among them; one that has to stay keeps what it has.
+    pub(super) fn settle(&self, wanted: &[&Listener]) -> Vec<Settled> {
+        let mut settled = vec![Settled::Now; wanted.len()];
+        loop {
+            let moves = |name: &Arc<str>| {
+                let mut all = wanted.iter().zip(&settled);
+                all.any(|(it, how)| it.name == *name && *how == Settled::Now)
+            };
+            let staying = self.open.iter().filter(|(name, _)| !moves(name));
+            let mut taken: HashMap<&Address, Arc<str>> = staying
+                .flat_map(|(name, places)| {
+                    places.iter().map(move |it| (&it.address, Arc::clone(name)))
+                })
+                .collect();
+            let places: Vec<Vec<Place>> = wanted.iter().map(|it| Place::all(it)).collect();
+            let mut refused = None;
+            for (index, (listener, places)) in wanted.iter().zip(&places).enumerate() {
+                if settled.get(index) != Some(&Settled::Now) {
+                    continue;
+                }
+                let rival = places.iter().find_map(|place| {
+                    let name = taken.get(&place.address).filter(|name| **name != listener.name)?;
+                    Some((Arc::clone(name), place.address.clone()))
+                });
+                if let Some((name, address)) = rival {
+                    refused = Some((index, self.leaves(&name, &address)));
+                    break;
+                }
+                taken.extend(places.iter().map(|it| (&it.address, Arc::clone(&listener.name))));
+            }
+            // One that has to stay stands in the way of others: look again.
+            match refused {
+                None => return settled,
+                Some((index, how)) => {
+                    if let Some(slot) = settled.get_mut(index) {
+                        *slot = how;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a version of this listener that is accepted already is elsewhere.
+    fn leaves(&self, name: &Arc<str>, address: &Address) -> Settled {
+        match self.reserved.get(name) {
+            Some(next) if next.iter().all(|place| place.address != *address) => {
+                Settled::After(Arc::clone(name))
+            }
+            _ => Settled::Taken(Arc::clone(name), address.0),
+        }
+    }
+
+    /// The listener takes effect: its sockets for each worker, unless they are open already.
     ///
     /// # Errors
-    /// If the address cannot be bound or is another listener's.
-    pub(super) fn open(&mut self, listener: &Listener) -> io::Result<Option<Vec<TcpListener>>> {
-        if !listener.bind_to_port {
-            self.close(&listener.name);
-            return Ok(None);
-        }
-        let place = Place::of(listener);
-        let other =
-            self.open.iter().find(|(name, open)| **open == place && **name != listener.name);
-        if let Some((name, _)) = other {
-            let taken = format!("the listener {name:?} has this address already");
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
-        }
-        if self.open.get(&listener.name) == Some(&place) {
+    /// If an address cannot be bound.
+    pub(super) fn open(
+        &mut self,
+        listener: &Listener,
+    ) -> Result<Option<Given>, (SocketAddr, io::Error)> {
+        let places = Place::all(listener);
+        if self.open.get(&listener.name) == Some(&places) {
             self.reserved.remove(&listener.name);
             return Ok(None);
         }
         self.reserve(listener)?;
-        let workers = self.workers;
-        let Some(bound) = self.bound.get_mut(&place) else {
-            return Err(io::Error::other("it was bound a moment ago"));
-        };
-        let sockets = bound.listen(listener, workers)?;
+        let mut given: Given = (0..self.workers).map(|_| Vec::new()).collect();
+        for place in places.iter().filter(|place| place.bound) {
+            let Some(bound) = self.bound.get_mut(place) else { continue };
+            let sockets = bound
+                .listen(&place.settings, self.workers)
+                .map_err(|error| (place.address.0, error))?;
+            for (worker, socket) in given.iter_mut().zip(sockets) {
+                worker.push(socket);
+            }
+        }
         self.reserved.remove(&listener.name);
-        self.open.insert(Arc::clone(&listener.name), place);
-        Ok(Some(sockets))
+        self.open.insert(Arc::clone(&listener.name), places);
+        Ok(listener.bind_to_port.then_some(given))
     }
 
     /// The listener is gone, or never came into effect. Its sockets go with [`Sockets::close_unused`].
@@ -113,8 +205,8 @@ impl Sockets {
     /// Closes what no listener has any more. After an update as a whole, so that an address can go from one to another.
     pub(super) fn close_unused(&mut self) {
         let (reserved, open) = (&self.reserved, &self.open);
-        self.bound
-            .retain(|place, _| reserved.values().chain(open.values()).any(|used| used == place));
+        let used: HashSet<&Place> = reserved.values().chain(open.values()).flatten().collect();
+        self.bound.retain(|place, _| used.contains(place));
     }
 
     /// Closes everything.
@@ -124,37 +216,52 @@ impl Sockets {
         self.open.clear();
     }
 
-    /// Where a listener listens: with the port the system chose, if it was 0.
-    pub(super) fn local_address(&self, name: &str) -> Option<SocketAddr> {
-        self.bound.get(self.open.get(name)?).map(|bound| bound.local)
+    /// Where a listener listens, in the order of its addresses: with the port the system chose, if it was 0. Without sockets
+    /// it is where it would be.
+    pub(super) fn local_addresses(&self, name: &str) -> Vec<SocketAddr> {
+        let places = self.open.get(name).into_iter().flatten();
+        places
+            .map(|place| self.bound.get(place).map_or(place.address.0, |bound| bound.local))
+            .collect()
     }
 }
 
 impl Bound {
-    fn bind(listener: &Listener, workers: usize) -> io::Result<Self> {
-        // Without SO_REUSEPORT first: with it, a second process that runs by mistake would quietly get its share.
-        let probe = socket(listener.address, false)?;
-        let mut address = listener.address;
-        if address.port() == 0
-            && let Some(chosen) = probe.local_addr()?.as_socket()
-        {
-            address = chosen;
+    /// `shares`: we have sockets at this address, with other settings.
+    fn bind(place: &Place, workers: usize, shares: bool) -> io::Result<Self> {
+        let settings = &place.settings;
+        let mut address = place.address.0;
+        if !settings.reuse_port || !shares {
+            // Without SO_REUSEPORT first: with it, a second process that runs by mistake would quietly get its share.
+            let probe = socket(address, settings, false)?;
+            if address.port() == 0
+                && let Some(chosen) = probe.local_addr()?.as_socket()
+            {
+                address = chosen;
+            }
+            if !settings.reuse_port {
+                return Ok(Self { sockets: vec![probe], local: address, listening: false });
+            }
         }
-        if !listener.enable_reuse_port {
-            return Ok(Self { sockets: vec![probe], local: address, listening: false });
-        }
-        drop(probe);
-        let sockets =
-            (0..workers).map(|_| socket(address, true)).collect::<io::Result<Vec<_>>>()?;
+        let sockets = (0..workers)
+            .map(|_| socket(address, settings, true))
+            .collect::<io::Result<Vec<_>>>()?;
         Ok(Self { sockets, local: address, listening: false })
     }
 
     /// Begins to listen, all sockets before any of them is handed out.
-    fn listen(&mut self, listener: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
+    fn listen(
+        &mut self,
+        settings: &SocketSettings,
+        workers: usize,
+    ) -> io::Result<Vec<TcpListener>> {
         if !self.listening {
-            let backlog = listener.tcp_backlog.unwrap_or(BACKLOG);
+            let backlog = settings.backlog.unwrap_or(BACKLOG);
+            let ipv6 = self.local.is_ipv6();
             for socket in &self.sockets {
                 socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+                let socket = SockRef::from(socket);
+                socket_option::apply(&settings.options, State::Listening, ipv6, &socket)?;
             }
             self.listening = true;
         }
@@ -163,9 +270,10 @@ impl Bound {
     }
 }
 
-fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn socket(address: SocketAddr, settings: &SocketSettings, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
+    let ipv6 = address.is_ipv6();
+    if ipv6 {
         // As Envoy without `ipv4_compat`.
         socket.set_only_v6(true)?;
     }
@@ -174,78 +282,18 @@ fn socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     if reuse_port {
         socket.set_reuse_port(true)?;
     }
+    if let Some(keepalive) = &settings.keepalive {
+        // Connections inherit it.
+        socket.set_tcp_keepalive(&keepalive.of_socket(KEEPALIVE))?;
+    }
     socket.set_nonblocking(true)?;
+    let reference = SockRef::from(&socket);
+    socket_option::foreign_addresses(settings.transparent, settings.freebind, ipv6, &reference)?;
+    socket_option::apply(&settings.options, State::Prebind, ipv6, &reference)?;
     socket.bind(&address.into())?;
+    socket_option::apply(&settings.options, State::Bound, ipv6, &SockRef::from(&socket))?;
     Ok(socket)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::bootstrap;
-
-    fn listener(name: &str, address: SocketAddr) -> Arc<Listener> {
-        let yaml = format!(
-            "static_resources: {{listeners: [{{name: {name}, address: {{socket_address: {{address: {}, port_value: {}}}}}, \
-             filter_chains: [{{filters: [{{name: t, typed_config: {{'@type': \
-             type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}}}]}}]}}], \
-             clusters: [{{name: c, type: STATIC}}]}}",
-            address.ip(),
-            address.port()
-        );
-        let bootstrap = bootstrap::read(None, Some(&yaml), &bootstrap::Options::default());
-        let bootstrap = bootstrap.unwrap_or_else(|error| panic!("{error}"));
-        Arc::clone(&bootstrap.listeners[0])
-    }
-
-    fn any_port() -> SocketAddr {
-        ([127, 0, 0, 1], 0).into()
-    }
-
-    #[test]
-    fn an_address_that_another_process_has_is_refused() {
-        let taken = TcpListener::bind(any_port()).unwrap();
-        let mut sockets = Sockets::new(2);
-        let listener = listener("a", taken.local_addr().unwrap());
-        let error = sockets.reserve(&listener).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn every_worker_gets_a_socket_at_the_same_port() {
-        let mut sockets = Sockets::new(3);
-        let given = sockets.open(&listener("a", any_port())).unwrap().unwrap();
-        let ports: Vec<u16> = given.iter().map(|it| it.local_addr().unwrap().port()).collect();
-        assert_eq!(ports.len(), 3);
-        assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
-        assert_eq!(sockets.local_address("a").unwrap().port(), ports[0]);
-    }
-
-    #[test]
-    fn an_update_at_the_same_address_keeps_the_sockets() {
-        let mut sockets = Sockets::new(1);
-        let first = listener("a", any_port());
-        assert!(sockets.open(&first).unwrap().is_some());
-        sockets.reserve(&first).unwrap();
-        assert!(sockets.open(&first).unwrap().is_none());
-    }
-
-    #[test]
-    fn an_address_goes_from_a_removed_listener_to_a_new_one_without_being_closed() {
-        let mut sockets = Sockets::new(1);
-        let probe = TcpListener::bind(any_port()).unwrap();
-        let address = probe.local_addr().unwrap();
-        drop(probe);
-        sockets.open(&listener("a", address)).unwrap();
-        let next = listener("b", address);
-        sockets.reserve(&next).unwrap();
-        assert!(sockets.open(&next).is_err(), "while a has it");
-        sockets.close("a");
-        assert!(sockets.open(&next).unwrap().is_some());
-        sockets.close_unused();
-        assert_eq!(sockets.local_address("b"), Some(address));
-        sockets.close("b");
-        sockets.close_unused();
-        assert!(TcpListener::bind(address).is_ok());
-    }
-}
+mod tests;

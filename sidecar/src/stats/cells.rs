@@ -475,6 +475,20 @@ cells! {
         histograms: {}
     }
 
+    /// `connection_limit.STAT_PREFIX`
+    pub(crate) struct ConnectionLimitCells {
+        counters: { limited_connections }
+        gauges: { active_connections }
+        histograms: {}
+    }
+
+    /// `local_rate_limit.STAT_PREFIX`
+    pub(crate) struct NetworkRateLimitCells {
+        counters: { rate_limited }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `listener_manager`
     pub(crate) struct ListenerManagerCells {
         counters: {

@@ -17,6 +17,8 @@ pub(crate) enum Scope {
     ClusterManager,
     /// `cluster_manager.cds`
     Cds,
+    /// `connection_limit.STAT_PREFIX`
+    ConnectionLimit(Arc<str>),
     /// `control_plane`
     ControlPlane,
     /// `http.STAT_PREFIX`
@@ -37,6 +39,10 @@ pub(crate) enum Scope {
     Lds,
     /// `STAT_PREFIX.http_local_rate_limit`
     LocalRateLimit(Arc<str>),
+    /// `local_rate_limit.STAT_PREFIX`
+    NetworkRateLimit(Arc<str>),
+    /// `PREFIXrbac`, or `PREFIXrbac.SHADOW_PREFIX` of rules that are only counted: as they stand, without a dot between
+    NetworkRbac(Arc<str>, Arc<str>),
     /// `proxy_proto`, or `proxy_proto.STAT_PREFIX` of a filter that has one
     ProxyProtocol(Arc<str>),
     /// `sds.SECRET`
@@ -58,6 +64,7 @@ impl Scope {
             Self::Cluster(name) => format!("cluster.{}", Segment(name)),
             Self::ClusterManager => "cluster_manager".to_owned(),
             Self::Cds => "cluster_manager.cds".to_owned(),
+            Self::ConnectionLimit(prefix) => format!("connection_limit.{}", Segment(prefix)),
             Self::ControlPlane => "control_plane".to_owned(),
             Self::Http(prefix) => format!("http.{}", Segment(prefix)),
             Self::HttpFilter(filter, prefix, own) if own.is_empty() => {
@@ -77,6 +84,12 @@ impl Scope {
             Self::ListenerManager => "listener_manager".to_owned(),
             Self::Lds => "listener_manager.lds".to_owned(),
             Self::LocalRateLimit(prefix) => format!("{}.http_local_rate_limit", Segment(prefix)),
+            Self::NetworkRateLimit(prefix) => format!("local_rate_limit.{}", Segment(prefix)),
+            Self::NetworkRbac(prefix, shadow) => {
+                // What is written ends in a dot, as a rule, so that a name comes out.
+                let prefix = format!("{}rbac.{}", Segment(prefix), Segment(shadow));
+                prefix.trim_end_matches('.').to_owned()
+            }
             Self::ProxyProtocol(prefix) if prefix.is_empty() => "proxy_proto".to_owned(),
             Self::ProxyProtocol(prefix) => format!("proxy_proto.{}", Segment(prefix)),
             Self::Sds(name) => format!("sds.{}", Segment(name)),
@@ -92,6 +105,7 @@ impl Scope {
             Self::Cluster(_) => "cluster",
             Self::ClusterManager => "cluster_manager",
             Self::Cds => "cluster_manager_cds",
+            Self::ConnectionLimit(_) => "connection_limit",
             Self::ControlPlane => "control_plane",
             Self::Http(_) => "http",
             Self::HttpFilter("rbac", ..) => "http_rbac",
@@ -105,6 +119,8 @@ impl Scope {
             Self::ListenerManager => "listener_manager",
             Self::Lds => "listener_manager_lds",
             Self::LocalRateLimit(_) => "http_local_rate_limit",
+            Self::NetworkRateLimit(_) => "local_rate_limit",
+            Self::NetworkRbac(..) => "rbac",
             Self::ProxyProtocol(_) => "proxy_proto",
             Self::Sds(_) => "sds",
             Self::Server => "server",
@@ -136,6 +152,13 @@ impl Scope {
                 vec![("envoy_worker_id", index.to_string()), tag("envoy_listener_address", address)]
             }
             Self::LocalRateLimit(prefix) => vec![tag("envoy_local_http_ratelimit_prefix", prefix)],
+            Self::ConnectionLimit(prefix) => {
+                vec![tag("envoy_connection_limit_prefix", prefix)]
+            }
+            Self::NetworkRateLimit(prefix) => {
+                vec![tag("envoy_local_network_ratelimit_prefix", prefix)]
+            }
+            Self::NetworkRbac(prefix, _) => vec![tag("envoy_rbac_prefix", prefix)],
             Self::ProxyProtocol(prefix) if prefix.is_empty() => Vec::new(),
             Self::ProxyProtocol(prefix) => vec![tag("envoy_proxy_protocol_prefix", prefix)],
             Self::Sds(name) => vec![tag("envoy_xds_resource_name", name)],

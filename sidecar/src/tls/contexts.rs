@@ -63,16 +63,11 @@ impl Contexts {
         let Secret { name, value } = secret;
         let stored = Stored::new(value)?;
         let old = self.secrets.insert(Arc::clone(&name), stored.clone());
-        let is_same_trust = matches!(
-            (&old, &stored),
-            (Some(Stored::Validation { fingerprint: old, .. }), Stored::Validation { fingerprint: new, .. })
-                if old == new
-        );
-        if is_same_trust {
+        if old.as_ref().is_some_and(|old| stored.is_same(old)) {
             // A stream that reconnects sends everything again. Nothing changed, so no session ends.
             return Ok(());
         }
-        self.update_users(&name, &stored).inspect_err(|_| {
+        self.update_users(&name).inspect_err(|_| {
             match old {
                 Some(old) => self.secrets.insert(name, old),
                 None => self.secrets.remove(&name),
@@ -176,7 +171,7 @@ impl Contexts {
     }
 
     /// First everything that can fail, for all users; then the changes.
-    fn update_users(&self, name: &str, stored: &Stored) -> Result<(), Rejected> {
+    fn update_users(&self, name: &str) -> Result<(), Rejected> {
         let servers = self.servers.values().filter_map(Weak::upgrade);
         let servers: Vec<_> = servers.filter(|context| uses(&context.tls.common, name)).collect();
         let clients = self.clients.values().filter_map(Weak::upgrade);
@@ -188,12 +183,7 @@ impl Contexts {
             .collect::<Result<Vec<_>, Rejected>>()?;
         let mut resolved = resolved.into_iter();
         for (context, (certificates, trust)) in servers.iter().zip(&mut resolved) {
-            let is_leaf_only =
-                matches!(stored, Stored::Certificate(_)) && context.config().is_some();
-            match (is_leaf_only, certificates) {
-                (true, Resolved::Ready(certificates)) => context.set_certificates(certificates),
-                (_, certificates) => fill_server(context, certificates, trust)?,
-            }
+            fill_server(context, certificates, trust)?;
         }
         for (context, (certificates, trust)) in clients.iter().zip(&mut resolved) {
             fill_client(context, certificates, trust)?;
@@ -262,6 +252,19 @@ impl Contexts {
 }
 
 impl Stored {
+    /// Whether another says the same.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // A key belongs to its certificate.
+            (Self::Certificate(one), Self::Certificate(other)) => one.cert == other.cert,
+            (
+                Self::Validation { fingerprint: one, .. },
+                Self::Validation { fingerprint: other, .. },
+            ) => one == other,
+            _ => false,
+        }
+    }
+
     fn new(value: SecretValue) -> Result<Self, Rejected> {
         match value {
             SecretValue::Certificate(key) => Ok(Self::Certificate(key)),

@@ -62,7 +62,8 @@ impl ServerContext {
         by_name.or(certificates.first())?.identity.clone()
     }
 
-    /// Takes new certificates of our own; handshakes from now on show them.
+    /// Takes new certificates of our own. A session that began under another one is over with the trust that is set then:
+    /// who resumes one is not shown what it would see now.
     pub(super) fn set_certificates(&self, keys: Vec<Arc<CertifiedKey>>) {
         self.certificates.set(keys);
     }

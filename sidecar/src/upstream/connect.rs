@@ -120,15 +120,10 @@ fn strerror(error: &io::Error) -> String {
 fn keepalive(cluster: &Cluster) -> TcpKeepalive {
     const DEFAULT: std::time::Duration = std::time::Duration::from_secs(60);
     let configured = cluster.config.tcp_keepalive.as_ref();
-    let mut keepalive = TcpKeepalive::new()
-        .with_time(configured.and_then(|configured| configured.time).unwrap_or(DEFAULT));
-    if let Some(interval) = configured.and_then(|configured| configured.interval) {
-        keepalive = keepalive.with_interval(interval);
-    }
-    if let Some(probes) = configured.and_then(|configured| configured.probes) {
-        keepalive = keepalive.with_retries(probes);
-    }
-    keepalive
+    configured.map_or_else(
+        || TcpKeepalive::new().with_time(DEFAULT),
+        |configured| configured.of_socket(DEFAULT),
+    )
 }
 
 /// The life of a connection, for statistics and the circuit breaker: it ends when the socket is dropped, wherever the

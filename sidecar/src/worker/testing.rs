@@ -104,7 +104,7 @@ impl Sidecar {
             socket.set_nonblocking(true).unwrap();
             addresses.push(socket.local_addr().unwrap());
             let listener = ListenerId(index as u32);
-            worker.commands.send(Command::Listen { listener, socket }).unwrap();
+            worker.commands.send(Command::Listen { listener, sockets: vec![socket] }).unwrap();
         }
         Self { addresses, shared, registry, manager, worker: Some(worker), writer }
     }

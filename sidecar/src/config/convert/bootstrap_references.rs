@@ -83,7 +83,9 @@ pub(super) fn check(
         for (index, listener) in &statics.listeners {
             problems.element("listeners", index, |problems| {
                 known.listener(problems, listener);
-                unique_address(problems, &mut addresses, *index, listener.address);
+                for (address, _) in listener.addresses() {
+                    unique_address(problems, &mut addresses, *index, address);
+                }
             });
         }
     });

@@ -1,5 +1,6 @@
 //! Listeners and filter chains.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,18 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3::{self as core, TrafficDirection as DirectionProto};
 use outrigger_proto::envoy::config::listener::v3 as proto;
 use outrigger_proto::envoy::config::listener::v3::filter::ConfigType as FilterConfigType;
+use outrigger_proto::envoy::config::listener::v3::listener::DrainType;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-use outrigger_proto::google::protobuf::Any;
+use outrigger_proto::google::protobuf::{Any, BoolValue};
 
 use crate::config::Problems;
-use crate::config::listener::{FilterChain, Listener, TerminalFilter, TrafficDirection};
+use crate::config::cluster::TcpKeepalive;
+use crate::config::listener::{
+    FilterChain, Listener, SocketSettings, TerminalFilter, TrafficDirection,
+};
 use crate::config::listener_filter::{ListenerFilter, ListenerFilterKind};
+use crate::config::network_filter::NetworkFilter;
 use crate::config::tls::DownstreamTls;
 
 use super::common::{
@@ -22,7 +28,7 @@ use super::common::{
 };
 use super::{
     access_log, buffer_limit, extensions, filter_chain_match, http_connection_manager,
-    listener_filter, tcp_proxy, tls,
+    listener_filter, network_filter, socket_option, tcp_proxy, tls,
 };
 
 /// Listener filters may take so long where nothing is set.
@@ -71,21 +77,35 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         listener_specifier,
     } = proto;
     unsupported!(problems;
-        additional_addresses, fcds_config, filter_chain_matcher,
-        per_connection_buffer_high_watermark_timeout, socket_options, tcp_fast_open_queue_length,
-        udp_listener_config, api_listener, connection_balance_config, enable_mptcp, tcp_keepalive);
-    unsupported_if_true!(problems; transparent, freebind);
+        fcds_config, filter_chain_matcher,
+        per_connection_buffer_high_watermark_timeout, tcp_fast_open_queue_length,
+        udp_listener_config, api_listener, connection_balance_config, enable_mptcp);
     if listener_specifier.is_some() {
         problems.unsupported("internal_listener", true);
     }
     let old_bind =
         deprecated_v1.and_then(|proto::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
-    // MODIFY_ONLY would keep the listener from draining on /healthcheck/fail.
     let drain_type = enumeration(problems, "drain_type", drain_type);
-    problems.unsupported("drain_type", drain_type == Some(proto::listener::DrainType::ModifyOnly));
 
     let address = required(problems, "address", address)
         .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));
+    let socket = SocketSettings {
+        backlog: number(tcp_backlog_size),
+        reuse_port: boolean(enable_reuse_port, true),
+        transparent: transparent.map(|BoolValue { value }| value),
+        freebind: freebind.map(|BoolValue { value }| value),
+        keepalive: keepalive(tcp_keepalive),
+        options: socket_option::list(problems, "socket_options", socket_options),
+    };
+    let additional_addresses = additional_addresses
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, proto)| {
+            problems.element("additional_addresses", index, |problems| {
+                additional_address(problems, proto, &socket)
+            })
+        })
+        .collect();
     let mut filters: Vec<ListenerFilter> = listener_filters
         .into_iter()
         .enumerate()
@@ -135,6 +155,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
     Some(Listener {
         name: name.into(),
         address,
+        socket: Arc::new(socket),
+        additional_addresses,
         stat_prefix: optional(stat_prefix),
         filter_chains,
         default_filter_chain,
@@ -144,10 +166,44 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         listener_filters_timeout,
         continue_on_listener_filters_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
-        tcp_backlog: number(tcp_backlog_size),
-        enable_reuse_port: boolean(enable_reuse_port, true),
+        drains_on_health_check_failure: drain_type != Some(DrainType::ModifyOnly),
         traffic_direction,
         access_logs,
+    })
+}
+
+/// A further address: its sockets are like those of the listener, but for what it says itself.
+fn additional_address(
+    problems: &mut Problems,
+    proto: proto::AdditionalAddress,
+    socket: &SocketSettings,
+) -> Option<(SocketAddr, Arc<SocketSettings>)> {
+    let proto::AdditionalAddress { address, socket_options, tcp_keepalive } = proto;
+    let mut socket = socket.clone();
+    if let Some(core::SocketOptionsOverride { socket_options }) = socket_options {
+        socket.options = problems.field("socket_options", |problems| {
+            socket_option::list(problems, "socket_options", socket_options)
+        });
+    }
+    if tcp_keepalive.is_some() {
+        socket.keepalive = keepalive(tcp_keepalive);
+    }
+    let address = required(problems, "address", address)?;
+    let address = problems.field("address", |problems| ip_and_port(problems, address))?;
+    Some((address, Arc::new(socket)))
+}
+
+/// A part that is 0 turns it off.
+fn keepalive(proto: Option<core::TcpKeepalive>) -> Option<TcpKeepalive> {
+    let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = proto?;
+    let (probes, time, interval) =
+        (number(keepalive_probes), number(keepalive_time), number(keepalive_interval));
+    let is_off = [probes, time, interval].contains(&Some(0));
+    let seconds = |value: u32| Duration::from_secs(value.into());
+    (!is_off).then(|| TcpKeepalive {
+        probes,
+        time: time.map(seconds),
+        interval: interval.map(seconds),
     })
 }
 
@@ -174,12 +230,13 @@ fn filter_chain(problems: &mut Problems, proto: proto::FilterChain) -> Option<Fi
     });
     let transport_socket_connect_timeout =
         limit(problems, "transport_socket_connect_timeout", transport_socket_connect_timeout, None);
-    let terminal = terminal_filter(problems, filters)?;
+    let (filters, terminal) = network_filters(problems, filters)?;
     let mut chain = FilterChain {
         name: name.into(),
         matches,
         tls,
         transport_socket_connect_timeout,
+        filters,
         terminal,
         fingerprint: 0,
     };
@@ -196,21 +253,36 @@ fn downstream_transport(
     problems.field("typed_config", |problems| tls::downstream(problems, &config)).map(Arc::new)
 }
 
-/// Both kinds of filter take the connection for themselves: a chain has exactly one.
-fn terminal_filter(problems: &mut Problems, protos: Vec<proto::Filter>) -> Option<TerminalFilter> {
+/// The filters of a chain: exactly one of them takes the connection for itself, and it is the last.
+fn network_filters(
+    problems: &mut Problems,
+    protos: Vec<proto::Filter>,
+) -> Option<(Vec<NetworkFilter>, TerminalFilter)> {
+    let mut before = Vec::new();
     let mut terminal = None;
     let mut is_over = false;
     for (index, proto) in protos.into_iter().enumerate() {
-        if let Some(FilterConfigType::TypedConfig(config)) = &proto.config_type
-            && extensions::is_harmless_network(config)
-        {
+        let config = match &proto.config_type {
+            Some(FilterConfigType::TypedConfig(config)) => Some(config.clone()),
+            _ => None,
+        };
+        if config.as_ref().is_some_and(extensions::is_harmless_network) {
             continue;
         }
         problems.element("filters", index, |problems| {
             if is_over {
                 problems.reject("stands behind a filter that ends the chain");
             }
-            let filter = network_filter(problems, proto);
+            if let Some(config) = config.filter(network_filter::is_known) {
+                text(problems, "name", proto.name);
+                before.extend(
+                    problems.field("typed_config", |problems| {
+                        network_filter::convert(problems, &config)
+                    }),
+                );
+                return;
+            }
+            let filter = terminal_filter(problems, proto);
             if !is_over {
                 terminal = filter;
             }
@@ -220,10 +292,10 @@ fn terminal_filter(problems: &mut Problems, protos: Vec<proto::Filter>) -> Optio
     if !is_over {
         problems.reject_field("filters", "must have at least one entry that ends the chain");
     }
-    terminal
+    Some((before, terminal?))
 }
 
-fn network_filter(problems: &mut Problems, proto: proto::Filter) -> Option<TerminalFilter> {
+fn terminal_filter(problems: &mut Problems, proto: proto::Filter) -> Option<TerminalFilter> {
     let proto::Filter { name, config_type } = proto;
     text(problems, "name", name);
     let config: Any = match config_type {
@@ -247,7 +319,8 @@ fn network_filter(problems: &mut Problems, proto: proto::Filter) -> Option<Termi
             let proto = unpack(problems, &config)?;
             return Some(TerminalFilter::Tcp(Arc::new(tcp_proxy::convert(problems, proto)?)));
         }
-        unknown_type(problems, &config, &["HttpConnectionManager", "TcpProxy"]);
+        let others = &["HttpConnectionManager", "TcpProxy"];
+        unknown_type(problems, &config, &[others, &network_filter::NAMES[..]].concat());
         None
     })
 }

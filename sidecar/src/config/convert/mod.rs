@@ -48,6 +48,7 @@ mod load_balancer;
 mod local_reply;
 mod matcher;
 mod metadata;
+mod network_filter;
 mod original_dst;
 mod outlier_detection;
 mod percent;

@@ -49,7 +49,8 @@ pub(super) fn per_route(problems: &mut Problems, proto: filter::RbacPerRoute) ->
     rbac.map(|proto| Arc::new(problems.field("rbac", |problems| filter(problems, proto))))
 }
 
-fn list(problems: &mut Problems, proto: proto::Rbac) -> Rules {
+/// A list of policies with their action.
+pub(super) fn list(problems: &mut Problems, proto: proto::Rbac) -> Rules {
     let proto::Rbac { action, policies, audit_logging_options } = proto;
     unsupported!(problems; audit_logging_options);
     let action = match enumeration(problems, "action", action) {

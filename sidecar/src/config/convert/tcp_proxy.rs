@@ -14,7 +14,7 @@ use crate::config::Problems;
 use crate::config::subset::MetadataCriteria;
 use crate::config::tcp_proxy::{Target, TcpProxy};
 
-use super::common::{boolean, enumeration, limit, number_in, text, unsupported};
+use super::common::{boolean, enumeration, limit, number_in, positive_duration, text, unsupported};
 use super::{access_log, subset};
 
 /// How long a connection may be idle where the configuration does not say.
@@ -48,8 +48,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
     } = proto;
     unsupported!(problems;
         on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
-        tunneling_config, max_downstream_connection_duration,
-        max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
+        tunneling_config, access_log_flush_interval,
         flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
         max_early_data_bytes);
     if boolean(check_drain_close, false) {
@@ -76,6 +75,18 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
             None
         }
     };
+    let max_downstream_connection_duration = positive_duration(
+        problems,
+        "max_downstream_connection_duration",
+        max_downstream_connection_duration,
+    );
+    let duration_jitter = max_downstream_connection_duration_jitter_percentage.map(|percent| {
+        if !(0.0..=100.0).contains(&percent.value) {
+            let name = "max_downstream_connection_duration_jitter_percentage";
+            problems.reject_field(name, format!("{} is out of range: 0 to 100", percent.value));
+        }
+        percent.value / 100.0
+    });
     let idle_timeout = limit(problems, "idle_timeout", idle_timeout, Some(DEFAULT_IDLE));
     let max_connect_attempts =
         number_in(problems, "max_connect_attempts", max_connect_attempts, 1..=u32::MAX)
@@ -86,6 +97,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
         stat_prefix: stat_prefix.into(),
         clusters: clusters?,
         idle_timeout,
+        max_downstream_connection_duration,
+        duration_jitter: duration_jitter.unwrap_or(0.0),
         hash_source_ip,
         max_connect_attempts,
         access_logs,

@@ -57,6 +57,8 @@ pub(crate) struct ConnectionManager {
     pub(crate) filters: Box<[Filter]>,
     /// Most bytes of a request body that are kept for another attempt, where no route says so.
     pub(crate) buffer_limit: usize,
+    /// `/healthcheck/fail` asks its clients to go elsewhere.
+    pub(crate) drains_on_health_check_failure: bool,
     pub(crate) loggers: Loggers,
     /// How our own answers are changed.
     pub(crate) replies: Option<ReplyRules>,

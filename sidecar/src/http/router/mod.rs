@@ -85,7 +85,10 @@ pub(crate) async fn respond(
         }
     };
 
-    if connection.local.shared.failing.load(Relaxed) && !connection.is_closing() {
+    if connection.manager.drains_on_health_check_failure
+        && connection.local.shared.failing.load(Relaxed)
+        && !connection.is_closing()
+    {
         connection.stats().downstream_cx_drain_close.inc();
         connection.close_after_response();
     }

@@ -77,12 +77,9 @@ impl Discovery {
         }
         update.removed.retain(|name| !self.is_static(kind, name));
         update.resources.retain(|resource| !self.is_static(kind, &resource.name));
-        // What goes comes first: it may free the address of what comes.
+        // What goes takes effect together with what comes: addresses may go from one to the other.
         for name in &update.removed {
             self.remove(kind, origin, name, now);
-        }
-        if kind == Kind::Listener && !update.removed.is_empty() {
-            self.publish(publish, kind, &mut refused);
         }
         for Incoming { name, version, body, ttl } in &update.resources {
             if body.is_some() || self.resources.is_accepted(kind, name) {

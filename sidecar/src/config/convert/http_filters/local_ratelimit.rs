@@ -76,7 +76,11 @@ pub(in super::super) fn filter(
     }
 }
 
-fn bucket(problems: &mut Problems, proto: types::TokenBucket) -> Option<TokenBucket> {
+/// A bucket of tokens.
+pub(in super::super) fn bucket(
+    problems: &mut Problems,
+    proto: types::TokenBucket,
+) -> Option<TokenBucket> {
     let types::TokenBucket { max_tokens, tokens_per_fill, fill_interval } = proto;
     let per_fill = number_in(problems, "tokens_per_fill", tokens_per_fill, 1..=u32::MAX);
     let interval = required(problems, "fill_interval", fill_interval)?;

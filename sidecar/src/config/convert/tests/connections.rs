@@ -231,3 +231,186 @@ fn socket_options_are_on_a_list() {
         refused_at(&changes, &format!("{place}{path}"), reason);
     }
 }
+
+#[test]
+fn a_listener_has_addresses_each_with_its_sockets() {
+    let address =
+        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let keepalive = json!({"level": 1, "name": 9, "int_value": 1});
+    let bootstrap = accepted(&[
+        ("LISTENER.transparent", json!(false)),
+        ("LISTENER.freebind", json!(true)),
+        ("LISTENER.drain_type", json!("MODIFY_ONLY")),
+        ("LISTENER.tcp_keepalive", json!({"keepalive_time": 7})),
+        ("LISTENER.socket_options", json!([keepalive])),
+        (
+            "LISTENER.additional_addresses",
+            json!([
+                {"address": address(10_001)},
+                {"address": address(10_002), "socket_options": {}, "tcp_keepalive": {"keepalive_probes": 0}},
+            ]),
+        ),
+    ]);
+    let listener = &bootstrap.listeners[0];
+    assert!(!listener.drains_on_health_check_failure);
+    let ports: Vec<u16> = listener.addresses().map(|(address, _)| address.port()).collect();
+    assert_eq!(ports, [10_000, 10_001, 10_002]);
+    let sockets: Vec<_> = listener.addresses().map(|(_, socket)| socket).collect();
+    assert_eq!(sockets[0], sockets[1], "it is like the main one");
+    assert_eq!((sockets[0].transparent, sockets[0].freebind), (Some(false), Some(true)));
+    assert_eq!(sockets[0].backlog, Some(128));
+    let time = sockets[0].keepalive.as_ref().and_then(|keepalive| keepalive.time);
+    assert_eq!(time, Some(Duration::from_secs(7)));
+    assert!(sockets[2].options.is_empty() && sockets[2].keepalive.is_none());
+    let pipe = json!([{"address": {"pipe": {"path": "/a"}}}]);
+    let path = "LISTENER.additional_addresses[0].address.pipe";
+    refused_at(&[("LISTENER.additional_addresses", pipe)], path, "not supported");
+    let taken = json!([{"address": address(10_000)}]);
+    refused_at(&[("LISTENER.additional_addresses", taken)], "LISTENER.address", "duplicate");
+}
+
+fn network(name: &str, mut fields: Value) -> Value {
+    fields["@type"] = format!("type.googleapis.com/envoy.extensions.filters.network.{name}").into();
+    json!({"name": name, "typed_config": fields})
+}
+
+/// The chain with this filter in front of its connection manager.
+fn before(filter: Value) -> Vec<(&'static str, Value)> {
+    let manager =
+        super::harness::base()["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+            [0]
+        .clone();
+    vec![("CHAIN.filters", json!([filter, manager]))]
+}
+
+const PLACE: &str = "CHAIN.filters[0].typed_config";
+
+#[test]
+fn network_filters_stand_before_the_last_one() {
+    let bucket = json!({"max_tokens": 3, "fill_interval": "1s"});
+    for (filter, expected) in [
+        (network("rbac.v3.RBAC", json!({"stat_prefix": "a."})), "Rbac"),
+        (
+            network(
+                "local_ratelimit.v3.LocalRateLimit",
+                json!({"stat_prefix": "a", "token_bucket": bucket}),
+            ),
+            "LocalRateLimit",
+        ),
+        (
+            network(
+                "connection_limit.v3.ConnectionLimit",
+                json!({"stat_prefix": "a", "max_connections": "5", "delay": "1s"}),
+            ),
+            "ConnectionLimit",
+        ),
+        (network("sni_cluster.v3.SniCluster", json!({})), "SniCluster"),
+    ] {
+        let bootstrap = accepted(&before(filter));
+        let filters = &bootstrap.listeners[0].filter_chains[0].filters;
+        assert!(format!("{filters:?}").starts_with(&format!("[{expected}")), "{filters:?}");
+    }
+}
+
+#[test]
+fn network_filters_do_not_end_a_chain() {
+    let only = network("sni_cluster.v3.SniCluster", json!({}));
+    let reason = "at least one entry that ends the chain";
+    refused_at(&[("CHAIN.filters", json!([only]))], "CHAIN.filters", reason);
+}
+
+#[test]
+fn rules_for_connections_do_not_ask_for_requests() {
+    let rules = |permission: Value, principal: Value| {
+        let policy = json!({"permissions": [permission], "principals": [principal]});
+        json!({"stat_prefix": "a.", "rules": {"policies": {"p": policy}}})
+    };
+    let any = || json!({"any": true});
+    let header = || json!({"header": {"name": "a", "present_match": true}});
+    let path = || json!({"url_path": {"path": {"exact": "/"}}});
+    for (config, part, what) in [
+        (rules(header(), any()), "permissions", "header is of requests"),
+        (rules(json!({"not_rule": header()}), any()), "permissions", "header is of requests"),
+        (rules(path(), any()), "permissions", "url_path is of requests"),
+        (rules(any(), header()), "principals", "header is of requests"),
+        (
+            rules(any(), json!({"or_ids": {"ids": [path()]}})),
+            "principals",
+            "url_path is of requests",
+        ),
+    ] {
+        let changes = before(network("rbac.v3.RBAC", config));
+        refused_at(&changes, &format!("{PLACE}.rules.policies[p].{part}"), what);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_network_filters_is_refused_by_name() {
+    let bucket = || json!({"max_tokens": 3, "fill_interval": "1s"});
+    let matcher = json!({"on_no_match": {}});
+    for (name, config, path, reason) in [
+        ("rbac.v3.RBAC", json!({}), "stat_prefix", "must not be empty"),
+        (
+            "rbac.v3.RBAC",
+            json!({"stat_prefix": "a", "matcher": matcher}),
+            "matcher",
+            "not supported",
+        ),
+        (
+            "rbac.v3.RBAC",
+            json!({"stat_prefix": "a", "enforcement_type": "CONTINUOUS"}),
+            "enforcement_type",
+            "not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            json!({"stat_prefix": "a"}),
+            "token_bucket",
+            "required",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            json!({"stat_prefix": "a", "share_key": "k", "token_bucket": bucket()}),
+            "share_key",
+            "not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            json!({"stat_prefix": "a", "token_bucket": {"max_tokens": 1}}),
+            "token_bucket.fill_interval",
+            "required",
+        ),
+        (
+            "connection_limit.v3.ConnectionLimit",
+            json!({"stat_prefix": "a"}),
+            "max_connections",
+            "required",
+        ),
+        (
+            "connection_limit.v3.ConnectionLimit",
+            json!({"stat_prefix": "a", "max_connections": "0"}),
+            "max_connections",
+            "at least 1",
+        ),
+    ] {
+        refused_at(&before(network(name, config)), &format!("{PLACE}.{path}"), reason);
+    }
+}
+
+#[test]
+fn the_life_of_a_tcp_connection_is_bounded_where_that_is_set() {
+    let bootstrap = accepted(&[
+        ("TCP.max_downstream_connection_duration", json!("9s")),
+        ("TCP.max_downstream_connection_duration_jitter_percentage", json!({"value": 50})),
+    ]);
+    let chain = bootstrap.listeners[0].default_filter_chain.as_ref().expect("a chain");
+    let crate::config::listener::TerminalFilter::Tcp(tcp) = &chain.terminal else { panic!("TCP") };
+    assert_eq!(tcp.max_downstream_connection_duration, Some(Duration::from_secs(9)));
+    assert!((tcp.duration_jitter - 0.5).abs() < f64::EPSILON);
+    refused("TCP.max_downstream_connection_duration", json!("0s"), "more than zero");
+    refused(
+        "TCP.max_downstream_connection_duration_jitter_percentage",
+        json!({"value": 101}),
+        "out of range",
+    );
+}

@@ -85,20 +85,14 @@ fn fields_of_a_listener() {
     all(
         "LISTENER",
         &[
-            ("drain_type", json!("MODIFY_ONLY")),
-            ("additional_addresses", json!([{"address": {"pipe": {"path": "/a"}}}])),
             ("fcds_config", json!({})),
             ("filter_chain_matcher", matcher()),
             ("per_connection_buffer_high_watermark_timeout", json!("1s")),
-            ("transparent", json!(true)),
-            ("freebind", json!(true)),
-            ("socket_options", json!([{"level": 1}])),
             ("tcp_fast_open_queue_length", json!(5)),
             ("udp_listener_config", json!({})),
             ("api_listener", json!({})),
             ("connection_balance_config", json!({"exact_balance": {}})),
             ("enable_mptcp", json!(true)),
-            ("tcp_keepalive", json!({})),
             ("internal_listener", json!({})),
             ("listener_filters[0].typed_config.enable_ja3_fingerprinting", json!(true)),
             ("listener_filters[0].typed_config.max_client_hello_size", json!(1024)),
@@ -119,7 +113,10 @@ fn fields_of_a_listener() {
             ("filter_chain_match.address_suffix", json!("a")),
             ("filter_chain_match.suffix_len", json!(1)),
             ("filter_chain_match.transport_protocol", json!("quic")),
-            ("filters[0].typed_config", any("envoy.extensions.filters.network.rbac.v3.RBAC")),
+            (
+                "filters[0].typed_config",
+                any("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"),
+            ),
         ],
     );
 }
@@ -384,8 +381,6 @@ fn fields_of_the_tcp_proxy() {
             ("upstream_idle_timeout", json!("1s")),
             ("backoff_options", json!({"base_interval": "1s"})),
             ("tunneling_config", json!({"hostname": "a"})),
-            ("max_downstream_connection_duration", json!("1s")),
-            ("max_downstream_connection_duration_jitter_percentage", json!({"value": 1})),
             ("access_log_flush_interval", json!("1s")),
             ("flush_access_log_on_connected", json!(true)),
             ("access_log_options", json!({})),

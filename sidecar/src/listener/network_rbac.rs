@@ -1,0 +1,82 @@
+//! Role-based access control of connections, `envoy.filters.network.rbac`: as that of requests, by what is known of a
+//! connection alone.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::network_filters::Peer;
+use crate::config::matcher::StringMatcher;
+use crate::config::rbac::{Action, Permission, Principal, Rules};
+
+/// Whether the rules allow the connection, and the policy that matched.
+pub(super) fn decide<'r>(rules: &'r Rules, peer: &Peer<'_>) -> (bool, Option<&'r str>) {
+    let matched = rules.policies.iter().find(|policy| {
+        policy.permissions.iter().any(|permission| permits(permission, peer))
+            && policy.principals.iter().any(|principal| is(principal, peer))
+    });
+    let allowed = match rules.action {
+        Action::Allow => matched.is_some(),
+        Action::Deny => matched.is_none(),
+        Action::Log => true,
+    };
+    (allowed, matched.map(|policy| &*policy.name))
+}
+
+fn contains(network: &IpNet, address: IpAddr) -> bool {
+    network.contains(&address.to_canonical())
+}
+
+fn permits(permission: &Permission, peer: &Peer<'_>) -> bool {
+    let local = peer.ends.local;
+    match permission {
+        Permission::Any => true,
+        Permission::And(all) => all.iter().all(|one| permits(one, peer)),
+        Permission::Or(any) => any.iter().any(|one| permits(one, peer)),
+        Permission::Not(not) => !permits(not, peer),
+        Permission::DestinationIp(network) => contains(network, local.ip()),
+        Permission::DestinationPort(port) => local.port() == *port,
+        Permission::DestinationPortRange(start, end) => (*start..*end).contains(&local.port()),
+        Permission::RequestedServerName(matcher) => {
+            matcher.matches(peer.server_name.unwrap_or_default().as_bytes())
+        }
+        // Of requests: no configuration with such a rule is accepted.
+        Permission::Header(_) | Permission::UrlPath(_) | Permission::Metadata(..) => false,
+    }
+}
+
+fn is(principal: &Principal, peer: &Peer<'_>) -> bool {
+    match principal {
+        Principal::Any => true,
+        Principal::And(all) => all.iter().all(|one| is(one, peer)),
+        Principal::Or(any) => any.iter().any(|one| is(one, peer)),
+        Principal::Not(not) => !is(not, peer),
+        Principal::Authenticated(matcher) => is_authenticated(matcher.as_ref(), peer),
+        Principal::DirectRemoteIp(network) => contains(network, peer.ends.direct_peer.ip()),
+        Principal::SourceIp(network) | Principal::RemoteIp(network) => {
+            contains(network, peer.ends.peer.ip())
+        }
+        // Of requests: no configuration with such a rule is accepted.
+        Principal::Header(_)
+        | Principal::UrlPath(_)
+        | Principal::Metadata(..)
+        | Principal::FilterState(_) => false,
+    }
+}
+
+/// Without a name, any TLS connection will do. The names of a certificate count only if its chain was verified.
+fn is_authenticated(matcher: Option<&StringMatcher>, peer: &Peer<'_>) -> bool {
+    let Some(tls) = peer.tls else { return false };
+    let Some(matcher) = matcher else { return true };
+    let Some(identity) = tls.identity.as_ref().filter(|identity| identity.verified) else {
+        return false;
+    };
+    let matches = |names: &[Box<str>]| names.iter().any(|name| matcher.matches(name.as_bytes()));
+    if !identity.uri_sans.is_empty() {
+        matches(&identity.uri_sans)
+    } else if !identity.dns_sans.is_empty() {
+        matches(&identity.dns_sans)
+    } else {
+        matcher.matches(identity.subject.as_bytes())
+    }
+}
