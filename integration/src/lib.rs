@@ -13,6 +13,7 @@
 //! - [`control_plane`] runs our control plane and speaks its REST interface;
 //! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
 //! - [`otlp`] reads what such a server got as a collector of traces;
+//! - [`als`] keeps access logs that are sent to it over gRPC;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`client`] sends one request and reports everything that came back;
@@ -22,6 +23,7 @@
 
 pub mod address;
 pub mod ads;
+pub mod als;
 pub mod bootstrap;
 pub mod client;
 pub mod control_plane;

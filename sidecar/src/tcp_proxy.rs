@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::access_log::{LogRecord, LogType, Loggers, ResponseFlags};
+use crate::access_log::{LogRecord, LogType, Loggers, ResponseFlags, unique_id};
 use crate::cluster::{
     ClusterId, Context, Endpoint, EndpointId, Outcome, RoutingPriority, address_hash,
 };
@@ -315,6 +315,8 @@ impl Drop for Active {
 }
 
 fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
+    // A connection has no request whose id it could have.
+    let id = unique_id();
     let mut record = LogRecord::new(report.start);
     record.log_type = LogType::TcpConnectionEnd;
     record.flags = report.flags;
@@ -346,5 +348,6 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
         record.downstream_tls_cipher = tls.cipher.as_deref();
         record.downstream_tls_group = tls.group.as_deref();
     }
+    record.stream_id = Some(&id);
     proxy.loggers.log(&record);
 }

@@ -37,6 +37,8 @@ pub enum UpstreamKind {
     MutualTls(&'static str),
     /// Bytes, no HTTP.
     Tcp,
+    /// A server for access logs over gRPC.
+    AccessLog,
     /// An address at which nobody listens.
     Closed,
 }

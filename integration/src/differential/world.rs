@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::observation::{Observation, normal};
 use super::{Group, UpstreamKind};
 use crate::address;
+use crate::als::LogServer;
 use crate::bootstrap::Values;
 use crate::client::Request;
 use crate::pki::{Authority, Leaf};
@@ -41,6 +42,7 @@ pub struct World {
     addresses: HashMap<String, SocketAddr>,
     upstreams: HashMap<&'static str, Upstream>,
     tcp: HashMap<&'static str, TcpUpstream>,
+    logs: HashMap<&'static str, LogServer>,
 }
 
 impl World {
@@ -67,9 +69,16 @@ impl World {
         }
         let mut upstreams = HashMap::new();
         let mut tcp = HashMap::new();
+        let mut logs = HashMap::new();
         for (name, upstream) in &group.upstreams {
             let address = match upstream {
                 UpstreamKind::Closed => address::free()?,
+                UpstreamKind::AccessLog => {
+                    let server = LogServer::start().await?;
+                    let address = server.address();
+                    logs.insert(*name, server);
+                    address
+                }
                 UpstreamKind::Tcp => {
                     let upstream = TcpUpstream::start(name).await?;
                     let address = upstream.address();
@@ -92,7 +101,18 @@ impl World {
             addresses.insert((*name).to_owned(), address);
         }
         let proxy = Proxy::start(kind, &values.fill(&group.bootstrap)).await?;
-        Ok(World { proxy, values, folder, authority, foreign, leaves, addresses, upstreams, tcp })
+        Ok(World {
+            proxy,
+            values,
+            folder,
+            authority,
+            foreign,
+            leaves,
+            addresses,
+            upstreams,
+            tcp,
+            logs,
+        })
     }
 
     /// The address under this name.
@@ -117,6 +137,14 @@ impl World {
     /// The group has none.
     pub fn tcp_upstream(&self, name: &str) -> Result<&TcpUpstream> {
         self.tcp.get(name).with_context(|| format!("no TCP upstream {name}"))
+    }
+
+    /// The server of access logs of this name.
+    ///
+    /// # Errors
+    /// The group has none.
+    pub fn log_server(&self, name: &str) -> Result<&LogServer> {
+        self.logs.get(name).with_context(|| format!("no server of access logs {name}"))
     }
 
     /// A client configuration that trusts [`World::authority`] and shows the certificate of this name, if any.
@@ -234,7 +262,8 @@ fn server_tls(
         UpstreamKind::Plain
         | UpstreamKind::Localhost
         | UpstreamKind::Tcp
-        | UpstreamKind::Closed => return Ok(None),
+        | UpstreamKind::Closed
+        | UpstreamKind::AccessLog => return Ok(None),
         UpstreamKind::Tls(name) => (name, false),
         UpstreamKind::MutualTls(name) => (name, true),
     };

@@ -8,6 +8,7 @@ mod client_address;
 mod domains;
 mod filters;
 mod forwarding;
+mod grpc_access_log;
 mod hashing;
 mod headers;
 mod health_checks;
@@ -53,12 +54,19 @@ macro_rules! groups {
         )*
 
         fn all() -> Vec<Group> {
-            vec![tracing::group(), $($name::group()),*]
+            vec![tracing::group(), grpc_access_log::group(), $($name::group()),*]
         }
     };
 }
 
 groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_access_log() {
+    if let Err(error) = differential::run(grpc_access_log::group()).await {
+        panic!("{error:#}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracing() {

@@ -15,6 +15,7 @@ fn moment(point: TimePoint, record: &LogRecord<'_>) -> Option<Duration> {
         TimePoint::UpstreamTxEnd => record.request_tx_duration,
         // A response is passed on as it comes.
         TimePoint::UpstreamRxBegin | TimePoint::DownstreamTxBegin => record.response_duration,
+        TimePoint::UpstreamRxEnd => record.response_rx_duration,
         TimePoint::DownstreamTxEnd => record.duration,
     }
 }
@@ -62,7 +63,7 @@ pub(super) fn query_parameter<'a>(name: &str, record: &LogRecord<'a>) -> Value<'
 }
 
 /// `%UNIQUE_ID%`: a random UUID (version 4), another in each place of each line.
-pub(super) fn unique_id() -> String {
+pub(crate) fn unique_id() -> String {
     let id = fastrand::u128(..) & !(0xf << 76) | (4 << 76);
     let id = id & !(0x3 << 62) | (0x2 << 62);
     let digits = format!("{id:032x}");

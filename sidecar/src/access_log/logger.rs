@@ -4,17 +4,32 @@ use std::io;
 use std::sync::Arc;
 
 use super::filter::Filter;
+use super::grpc::{GrpcLogger, Streams};
 use super::json::{self, Compiled};
 use super::record::{LogRecord, Needs};
 use super::text;
 use super::writer::{Output, Writer};
-use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat};
+use crate::config::access_log::{self as config, AccessLog, Format, JsonFormat, LineFormat};
+use crate::stats::Registry;
 
-/// A log with its format compiled. Made with the listener or filter that has it.
+/// A log, compiled. Made with the listener or filter that has it.
 pub(crate) struct Logger {
-    output: Arc<Output>,
     filter: Option<Filter>,
-    line: Line,
+    target: Target,
+}
+
+enum Target {
+    /// A file, with the format of its lines.
+    Lines(Arc<Output>, Line),
+    /// A server.
+    Grpc(GrpcLogger),
+}
+
+/// Where logs go: what they are opened with.
+pub(crate) struct Outputs<'a> {
+    pub(crate) writer: &'a Writer,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) registry: &'a Registry,
 }
 
 /// A format, compiled: of a line in a log, or of the body of an answer.
@@ -53,18 +68,29 @@ impl Logger {
     ///
     /// # Errors
     /// If its file cannot be opened.
-    pub(crate) fn new(config: &AccessLog, writer: &Writer) -> io::Result<Self> {
-        let line = Line::new(&config.format, config.omit_empty_values);
-        let filter = config.filter.as_ref().map(Filter::new);
-        Ok(Self { output: writer.output(&config.sink)?, filter, line })
+    pub(crate) fn new(config: &AccessLog, outputs: &mut Outputs<'_>) -> io::Result<Self> {
+        let target = match &config.output {
+            config::Output::Lines { sink, format, omit_empty_values } => {
+                let line = Line::new(format, *omit_empty_values);
+                Target::Lines(outputs.writer.output(sink)?, line)
+            }
+            config::Output::Grpc(log) => {
+                let stream = outputs.streams.of(&log.stream, outputs.registry);
+                Target::Grpc(GrpcLogger::new(log, stream))
+            }
+        };
+        Ok(Self { filter: config.filter.as_ref().map(Filter::new), target })
     }
 
-    /// Writes one line, if the filter takes it. Called once, at the end of the stream or connection.
+    /// Writes one line or entry, if the filter takes it.
     pub(crate) fn log(&self, record: &LogRecord<'_>) {
         if self.filter.as_ref().is_some_and(|filter| !filter.takes(record)) {
             return;
         }
-        self.output.append(|buffer| self.line.render(record, buffer));
+        match &self.target {
+            Target::Lines(output, line) => output.append(|buffer| line.render(record, buffer)),
+            Target::Grpc(logger) => logger.log(record),
+        }
     }
 }
 
@@ -81,8 +107,11 @@ impl Loggers {
     ///
     /// # Errors
     /// With the index of the log whose file cannot be opened.
-    pub(crate) fn new(configs: &[AccessLog], writer: &Writer) -> Result<Self, (usize, io::Error)> {
-        let open = |(at, config)| Logger::new(config, writer).map_err(|error| (at, error));
+    pub(crate) fn new(
+        configs: &[AccessLog],
+        outputs: &mut Outputs<'_>,
+    ) -> Result<Self, (usize, io::Error)> {
+        let open = |(at, config)| Logger::new(config, outputs).map_err(|error| (at, error));
         let loggers = configs.iter().enumerate().map(open).collect::<Result<_, _>>()?;
         Ok(Self { loggers, needs: Needs::of(configs) })
     }

@@ -4,16 +4,18 @@
 //! 64 KiB, and appends them to their files. So a request never waits for a disk.
 //!
 //! Reading order: [`record`] (what is known at the end of a stream), [`flags`], [`operator`] (the value of one command),
-//! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`logger`].
+//! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`grpc`] (logs that are sent to a server), [`logger`].
 
 mod certificate;
 mod derived;
 mod filter;
 mod flags;
+pub(crate) mod grpc;
 mod json;
 mod logger;
 mod operator;
 mod record;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -21,11 +23,13 @@ mod time_format;
 mod writer;
 
 pub(crate) use certificate::url_encoded_pem;
+pub(crate) use derived::unique_id;
 pub(crate) use filter::Filter;
 pub(crate) use flags::ResponseFlags;
-pub(crate) use logger::{Line, Loggers};
+pub(crate) use logger::{Line, Loggers, Outputs};
 pub(crate) use record::{
     Captured, Certificate, Headers, LogRecord, LogType, Needs, UpstreamConnection,
 };
+pub(crate) use tag::{filled, tag_value};
 pub(crate) use text::render;
 pub(crate) use writer::Writer;

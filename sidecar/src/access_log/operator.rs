@@ -98,7 +98,14 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::UpstreamRemotePort => port(record.upstream.map(|upstream| upstream.remote)),
         Operator::UpstreamTlsVersion => text(record.upstream.and_then(|it| it.tls_version)),
         Operator::UpstreamTlsCipher => text(record.upstream.and_then(|it| it.tls_cipher)),
-        Operator::UpstreamTransportFailureReason => text(record.upstream_transport_failure_reason),
+        Operator::UpstreamTransportFailureReason => {
+            match record.upstream_transport_failure_reason {
+                Some(reason) if reason.contains(' ') => {
+                    Value::Owned(reason.replace(' ', "_").into_bytes())
+                }
+                reason => text(reason),
+            }
+        }
         Operator::UpstreamRequestAttemptCount => Value::Number(record.attempt_count.into()),
         Operator::LocalReplyBody => Value::Text(record.local_reply_body),
         Operator::ConnectionTerminationDetails => text(record.connection_termination_details),

@@ -9,12 +9,14 @@ use smallvec::SmallVec;
 
 use super::flags::ResponseFlags;
 use crate::config::access_log::{
-    AccessLog, Filter, Format, FormatPart, HeaderOrPseudo, JsonFormat, LineFormat, Operator,
+    AccessLog, Filter, Format, FormatPart, GrpcAccessLog, HeaderOrPseudo, JsonFormat, LineFormat,
+    Operator, Output,
 };
 use crate::config::header::HeaderTemplate;
 use crate::config::local_reply::LocalReplies;
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
 use crate::config::metadata::{FilterState, Metadata};
+use crate::config::tracing::TagValue;
 
 /// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
 /// not known is `None` and prints as `-`.
@@ -60,6 +62,10 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) response_duration: Option<Duration>,
     /// From the first byte of the upstream's response to the last byte sent to the client.
     pub(crate) response_tx_duration: Option<Duration>,
+    /// The client did not get all of its response.
+    pub(crate) is_broken: bool,
+    /// From the start to the last byte of the upstream's response.
+    pub(crate) response_rx_duration: Option<Duration>,
     /// The endpoint that was tried last.
     pub(crate) upstream_host: Option<SocketAddr>,
     /// The name that its address was resolved from, with its port.
@@ -120,6 +126,12 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) span_id: Option<&'a str>,
     /// The gRPC status of a gRPC request.
     pub(crate) grpc_status: Option<u32>,
+    /// Metadata of the route.
+    pub(crate) route_metadata: Option<&'a Metadata>,
+    /// Length of names and values of the request's headers, as they were sent upstream. Known where a log asks for it.
+    pub(crate) request_headers_bytes: u64,
+    /// The same of the response, as it was sent downstream.
+    pub(crate) response_headers_bytes: u64,
     /// Headers of the request, as they were sent upstream.
     pub(crate) request_headers: Headers<'a>,
     /// Headers of the response, as they were sent downstream.
@@ -153,6 +165,17 @@ impl LogType {
 }
 
 impl LogRecord<'_> {
+    /// From the start to the first byte that was sent to the client.
+    pub(crate) fn downstream_tx_begin(&self) -> Option<Duration> {
+        // A response is passed on as it comes; our own is sent at once.
+        self.response_duration.or(self.downstream_tx_end())
+    }
+
+    /// From the start to the last byte that was sent to the client.
+    pub(crate) fn downstream_tx_end(&self) -> Option<Duration> {
+        self.duration.filter(|_| self.response_code.is_some() && !self.is_broken)
+    }
+
     /// Nothing but a start.
     pub(crate) fn new(start: SystemTime) -> Self {
         Self {
@@ -176,6 +199,11 @@ impl LogRecord<'_> {
             request_tx_duration: None,
             response_duration: None,
             response_tx_duration: None,
+            response_rx_duration: None,
+            is_broken: false,
+            request_headers_bytes: 0,
+            response_headers_bytes: 0,
+            route_metadata: None,
             upstream_host: None,
             upstream_host_name: None,
             upstream: None,
@@ -266,6 +294,18 @@ pub(crate) enum Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// All values of a header, in order.
+    pub(crate) fn all(
+        self,
+        name: &'a HeaderName,
+    ) -> Box<dyn Iterator<Item = &'a HeaderValue> + 'a> {
+        match self {
+            Self::None => Box::new(std::iter::empty()),
+            Self::Map(headers) => Box::new(headers.get_all(name).into_iter()),
+            Self::Captured(captured) => Box::new(captured.all(name)),
+        }
+    }
+
     /// The first value of a header: Envoy logs no other.
     pub(crate) fn get(self, name: &HeaderName) -> Option<&'a HeaderValue> {
         match self {
@@ -284,7 +324,10 @@ pub(crate) struct Captured(SmallVec<[(HeaderName, HeaderValue); 4]>);
 
 impl Captured {
     /// All values of a header, in order.
-    pub(super) fn all<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
+    pub(super) fn all<'a>(
+        &'a self,
+        name: &'a HeaderName,
+    ) -> impl Iterator<Item = &'a HeaderValue> + use<'a> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value)
     }
 }
@@ -298,6 +341,8 @@ pub(crate) struct Needs {
     pub(crate) response_headers: Box<[HeaderName]>,
     /// Trailers of the response.
     pub(crate) response_trailers: Box<[HeaderName]>,
+    /// How long all of the headers are.
+    pub(crate) header_bytes: bool,
 }
 
 impl Needs {
@@ -305,7 +350,10 @@ impl Needs {
     pub(crate) fn of(logs: &[AccessLog]) -> Self {
         let mut found = Found::default();
         for log in logs {
-            found.line(&log.format);
+            match &log.output {
+                Output::Lines { format, .. } => found.line(format),
+                Output::Grpc(log) => found.grpc(log),
+            }
             if let Some(filter) = &log.filter {
                 found.filter(filter);
             }
@@ -352,9 +400,31 @@ struct Found {
     request: Vec<HeaderName>,
     response: Vec<HeaderName>,
     trailers: Vec<HeaderName>,
+    header_bytes: bool,
 }
 
 impl Found {
+    fn grpc(&mut self, log: &GrpcAccessLog) {
+        const ALWAYS: [HeaderName; 5] = [
+            http::header::USER_AGENT,
+            http::header::REFERER,
+            HeaderName::from_static("x-forwarded-for"),
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static("x-envoy-original-path"),
+        ];
+        self.header_bytes = true;
+        log.request_headers.iter().chain(&ALWAYS).for_each(|it| add(&mut self.request, Some(it)));
+        log.response_headers.iter().for_each(|name| add(&mut self.response, Some(name)));
+        log.response_trailers.iter().for_each(|name| add(&mut self.trailers, Some(name)));
+        for tag in &log.custom_tags {
+            match &tag.value {
+                TagValue::RequestHeader(name, _) => add(&mut self.request, Some(name)),
+                TagValue::Format(format) => self.format(format),
+                TagValue::Fixed(_) | TagValue::Metadata(..) => {}
+            }
+        }
+    }
+
     fn line(&mut self, format: &LineFormat) {
         match format {
             LineFormat::Text(format) => self.format(format),
@@ -431,6 +501,7 @@ impl From<Found> for Needs {
             request_headers: found.request.into(),
             response_headers: found.response.into(),
             response_trailers: found.trailers.into(),
+            header_bytes: found.header_bytes,
         }
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::json::Compiled;
 use super::*;
-use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Sink};
+use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Output, Sink};
 
 fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
     let pair = |(name, value): &(&'static str, &[u8])| {
@@ -312,12 +312,14 @@ fn lists_of_names_and_flags_are_joined_with_commas() {
 fn what_headers_a_log_needs_is_known_before_and_enough_in_its_place() {
     let config = AccessLog {
         filter: None,
-        omit_empty_values: false,
-        sink: Sink::Stdout,
-        format: LineFormat::Json(object(&[
-            ("a", value("%REQ(x-a?x-b)% %RESP(x-c)% %TRAILER(x-d)% %REQ(:METHOD)%")),
-            ("b", JsonFormat::List([value("%REQ(x-a)%")].into())),
-        ])),
+        output: Output::Lines {
+            omit_empty_values: false,
+            sink: Sink::Stdout,
+            format: LineFormat::Json(object(&[
+                ("a", value("%REQ(x-a?x-b)% %RESP(x-c)% %TRAILER(x-d)% %REQ(:METHOD)%")),
+                ("b", JsonFormat::List([value("%REQ(x-a)%")].into())),
+            ])),
+        },
     };
     let needs = Needs::of(&[config]);
     assert_eq!(*needs.request_headers, ["x-a", "x-b"]);

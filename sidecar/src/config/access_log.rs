@@ -1,23 +1,82 @@
 //! Access logs: where they go and what a line holds.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
+use super::grpc_service::GrpcService;
 use super::matcher::HeaderMatcher;
 use super::metadata::MetadataMatcher;
+use super::tracing::CustomTag;
 
 /// One access logger.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    /// Where lines are written.
-    pub sink: Sink,
-    /// What a line looks like.
-    pub format: LineFormat,
-    /// What has no value is left out: in text nothing stands in its place, in JSON neither its key.
-    pub omit_empty_values: bool,
+    /// What is written, and where to.
+    pub output: Output,
     /// Which requests are written; all of them without it.
     pub filter: Option<Filter>,
+}
+
+/// What an access logger writes.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Lines in a file.
+    Lines {
+        /// Where.
+        sink: Sink,
+        /// What a line looks like.
+        format: LineFormat,
+        /// What has no value is left out: in text nothing stands in its place, in JSON neither its key.
+        omit_empty_values: bool,
+    },
+    /// Entries that are sent to a server.
+    Grpc(Arc<GrpcAccessLog>),
+}
+
+/// A validated `HttpGrpcAccessLogConfig` or `TcpGrpcAccessLogConfig`.
+#[derive(Debug, Clone)]
+pub struct GrpcAccessLog {
+    /// How entries are sent. Logs that have it in common share one stream.
+    pub stream: Arc<GrpcLogStream>,
+    /// Headers of the request that stand in an entry.
+    pub request_headers: Vec<HeaderName>,
+    /// Headers of the response that stand in an entry.
+    pub response_headers: Vec<HeaderName>,
+    /// Trailers of the response that stand in an entry.
+    pub response_trailers: Vec<HeaderName>,
+    /// Filter state that stands in an entry.
+    pub filter_state: Vec<Box<str>>,
+    /// Tags of an entry.
+    pub custom_tags: Vec<CustomTag>,
+}
+
+/// How the entries of a gRPC log are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrpcLogStream {
+    /// What an entry is.
+    pub kind: GrpcLogKind,
+    /// What the server is told of which log it is.
+    pub log_name: Box<str>,
+    /// The server.
+    pub service: GrpcService,
+    /// Entries wait at most so long for others. Default 1 s.
+    pub flush_interval: Duration,
+    /// Bytes of entries that are sent at once; with 0 each is sent by itself. Default 16384.
+    pub buffer_size: usize,
+    /// Bounds of the pause before a stream that broke is opened again. Default 500 ms and 30 s.
+    pub backoff: (Duration, Duration),
+}
+
+/// The kinds of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GrpcLogKind {
+    /// `HTTPAccessLogEntry`
+    Http,
+    /// `TCPAccessLogEntry`
+    Tcp,
 }
 
 /// Envoy's `AccessLogFilter`: what has to be so for a line to be written.
@@ -328,6 +387,8 @@ pub enum TimePoint {
     UpstreamTxEnd,
     /// `US_RX_BEG`: the first byte from the endpoint.
     UpstreamRxBegin,
+    /// `US_RX_END`: the last byte from the endpoint.
+    UpstreamRxEnd,
     /// `DS_TX_BEG`: the first byte to the client.
     DownstreamTxBegin,
     /// `DS_TX_END`: the last byte to the client.

@@ -54,6 +54,8 @@ pub struct LocalInfo {
     pub cluster: String,
     /// `node.locality.zone`
     pub zone: String,
+    /// The whole node, encoded.
+    pub node: Vec<u8>,
 }
 
 impl Bootstrap {
@@ -61,7 +63,8 @@ impl Bootstrap {
     pub fn local_info(&self) -> LocalInfo {
         let Node { id, cluster, locality, .. } = &self.node;
         let zone = locality.as_ref().map(|locality| locality.zone.clone()).unwrap_or_default();
-        LocalInfo { id: id.clone(), cluster: cluster.clone(), zone }
+        let node = self.node.encode_to_vec();
+        LocalInfo { id: id.clone(), cluster: cluster.clone(), zone, node }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::access_log::Format;
+pub(crate) use super::convert::metadata_to_proto as to_proto;
 pub use super::endpoint::Metadata;
 use super::matcher::StringMatcher;
 

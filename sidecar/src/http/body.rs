@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::exchange::Exchange;
@@ -144,6 +145,15 @@ pub(crate) enum RequestBody {
     Replay(Replay),
     /// A body that was there before. Boxed: it is the rare case, and large.
     Whole(Box<Whole>),
+    /// What we say ourselves, as it comes. Boxed: it is the rare case.
+    Fed(Box<mpsc::Receiver<Fed>>),
+}
+
+/// A piece of a body that we make ourselves.
+pub(crate) struct Fed {
+    pub(crate) data: Bytes,
+    /// Told when the piece is on its way.
+    pub(crate) taken: oneshot::Sender<()>,
 }
 
 impl Body for RequestBody {
@@ -169,6 +179,14 @@ impl Body for RequestBody {
             Self::Whole(whole) => {
                 Poll::Ready(whole.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
+            Self::Fed(pieces) => {
+                let piece = std::task::ready!(pieces.poll_recv(cx));
+                Poll::Ready(piece.map(|Fed { data, taken }| {
+                    // Somebody who does not wait any more does not need to know.
+                    let _ = taken.send(());
+                    Ok(Frame::data(data))
+                }))
+            }
         }
     }
 
@@ -178,6 +196,7 @@ impl Body for RequestBody {
             Self::Streaming(incoming, _) => incoming.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
             Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
+            Self::Fed(_) => false,
         }
     }
 
@@ -187,6 +206,7 @@ impl Body for RequestBody {
             Self::Streaming(incoming, _) => incoming.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
             Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
+            Self::Fed(_) => SizeHint::default(),
         }
     }
 }

@@ -55,6 +55,34 @@ pub(crate) async fn call(
     limit: Option<Duration>,
     most: usize,
 ) -> Result<Answer, CallError> {
+    let (head, body) = request.into_parts();
+    let body = if body.is_empty() {
+        RequestBody::Empty
+    } else {
+        RequestBody::Whole(Box::new(Whole { data: body, trailers: None }))
+    };
+    run(local, cluster, Request::from_parts(head, body), version, limit, most).await
+}
+
+/// The same with a body that comes piece by piece, and without a limit of time.
+pub(crate) async fn converse(
+    local: &Rc<Local>,
+    cluster: &str,
+    request: Request<RequestBody>,
+    version: Version,
+    most: usize,
+) -> Result<Answer, CallError> {
+    run(local, cluster, request, version, None, most).await
+}
+
+async fn run(
+    local: &Rc<Local>,
+    cluster: &str,
+    request: Request<RequestBody>,
+    version: Version,
+    limit: Option<Duration>,
+    most: usize,
+) -> Result<Answer, CallError> {
     let unavailable = || CallError::Unavailable(cluster.to_owned());
     let view = local.view();
     let cluster = local.cluster_named(&view, cluster).and_then(|id| ClusterRef::new(&view, id));
@@ -95,7 +123,7 @@ pub(crate) async fn call(
 async fn whole(
     attempt: &mut Attempt,
     cluster: &ClusterRef,
-    request: Request<Bytes>,
+    request: Request<RequestBody>,
     version: Version,
     most: usize,
 ) -> Result<Answer, CallError> {
@@ -134,23 +162,16 @@ async fn whole(
 async fn send(
     attempt: &mut Attempt,
     cluster: &ClusterRef,
-    request: Request<Bytes>,
+    mut request: Request<RequestBody>,
     version: Version,
 ) -> Result<Response<Incoming>, Failure> {
     let pool = Rc::clone(attempt.pool());
     let protocol = Protocol::of(cluster, &pool.endpoint, version);
     let https = pool.endpoint.transport.is_some();
-    let (head, body) = request.into_parts();
-    let host = head.headers.get(header::HOST).cloned();
+    let host = request.headers().get(header::HOST).cloned();
     let host = host.unwrap_or(HeaderValue::from_static(""));
-    let path = head.uri.path_and_query().cloned();
+    let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or(PathAndQuery::from_static("/"));
-    let body = if body.is_empty() {
-        RequestBody::Empty
-    } else {
-        RequestBody::Whole(Box::new(Whole { data: body, trailers: None }))
-    };
-    let mut request = Request::from_parts(head, body);
     let mut fresh_failures = 0;
     loop {
         let acquired = match pool.take(cluster, protocol) {

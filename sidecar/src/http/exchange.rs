@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::body::Progress;
 use super::connection_manager::Connection;
 use super::filters::fault::Active;
-use super::headers::{Accepted, GRPC_STATUS, X_REQUEST_ID};
+use super::headers::{Accepted, GRPC_STATUS, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
 use super::stream_state::{StreamState, filter_state_of, metadata_of};
-use super::tracing::{AttemptSpan, Moments, Trace, Tracer};
+use super::tracing::{AttemptSpan, Trace, Tracer};
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
 use crate::cluster::Endpoint;
 use crate::config;
@@ -60,6 +60,8 @@ pub(crate) struct Exchange {
     /// Where it stands in a trace; `None`: there is no tracing.
     pub(crate) trace: Option<Box<Trace>>,
     ended: bool,
+    /// The client did not get all of its response.
+    is_broken: bool,
 }
 
 /// What access logs and header additions may ask for. Collected only where one of them is configured.
@@ -72,7 +74,7 @@ pub(crate) struct Facts {
     request_id: Option<HeaderValue>,
     pub(crate) https: bool,
     pub(crate) client: Option<IpAddr>,
-    pub(crate) route: Option<Arc<str>>,
+    pub(crate) route: Option<Arc<config::route::Route>>,
     pub(crate) cluster: Option<ClusterRef>,
     /// The endpoint that was tried last.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
@@ -92,6 +94,9 @@ pub(crate) struct Facts {
     for_additions: Captured,
     response: Captured,
     trailers: Captured,
+    /// Length of the headers, where a log asks for it.
+    request_bytes: u64,
+    response_bytes: u64,
 }
 
 impl Exchange {
@@ -123,6 +128,7 @@ impl Exchange {
             request_id: None,
             trace: None,
             ended: false,
+            is_broken: false,
         };
         if !connection.manager.loggers.is_empty() {
             exchange.collect(request);
@@ -162,6 +168,8 @@ impl Exchange {
                 for_additions: Captured::default(),
                 response: Captured::default(),
                 trailers: Captured::default(),
+                request_bytes: 0,
+                response_bytes: 0,
             }));
         }
         self.capture_request(request);
@@ -189,7 +197,7 @@ impl Exchange {
         if let Some(facts) = &mut self.facts {
             facts.client = Some(accepted.client);
             facts.https = accepted.https;
-            facts.route = route.map(|route| Arc::clone(&route.name));
+            facts.route = route.cloned();
         }
     }
 
@@ -216,6 +224,9 @@ impl Exchange {
             });
             facts.request_id = request.headers.get(X_REQUEST_ID).cloned();
             facts.request = Needs::capture(&needs.request_headers, &request.headers);
+            if needs.header_bytes {
+                facts.request_bytes = request_bytes(facts, &request.headers);
+            }
         }
     }
 
@@ -238,6 +249,17 @@ impl Exchange {
         }
     }
 
+    /// The request goes out with `x-envoy-expected-rq-timeout-ms`, which comes after what was noted of its headers.
+    pub(crate) fn note_expected(&mut self, timeout: Duration) {
+        if let Some(facts) = &mut self.facts
+            && self.connection.manager.loggers.needs.header_bytes
+        {
+            let name = X_ENVOY_EXPECTED_RQ_TIMEOUT_MS.as_str().len();
+            let digits = timeout.as_millis().checked_ilog10().map_or(1, |digits| digits + 1);
+            facts.request_bytes += name as u64 + u64::from(digits);
+        }
+    }
+
     /// Notes the response as it goes out.
     pub(crate) fn capture_response(&mut self, headers: &mut HeaderMap) {
         if let (Some(trace), Some(tracer)) = (&mut self.trace, &self.connection.manager.tracer) {
@@ -247,6 +269,10 @@ impl Exchange {
         if let Some(facts) = &mut self.facts {
             let needs = &self.connection.manager.loggers.needs;
             facts.response = Needs::capture(&needs.response_headers, headers);
+            if needs.header_bytes {
+                // With `:status`.
+                facts.response_bytes = header_bytes(headers) + 10;
+            }
             facts.grpc_status = grpc_status(headers).or(facts.grpc_status);
         }
     }
@@ -307,6 +333,7 @@ impl Exchange {
             request_id: None,
             trace: self.trace.take(),
             ended,
+            is_broken: false,
         }
     }
 
@@ -315,6 +342,7 @@ impl Exchange {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.is_broken = !whole;
         let stats = self.connection.stats();
         stats.downstream_rq_active.dec();
         if let Some(progress) = &self.progress {
@@ -350,9 +378,7 @@ impl Exchange {
     fn end_trace(&mut self) {
         let Some(trace) = self.trace.take() else { return };
         if let (Some(tracer), Some(facts)) = (&self.connection.manager.tracer, &self.facts) {
-            let since = |at: Instant| facts.start + at.saturating_duration_since(self.start);
-            let moments = Moments { last_response_byte: facts.last_response_byte.map(since) };
-            tracer.finish(trace, &self.connection, self.record(facts), moments);
+            tracer.finish(trace, &self.connection, self.record(facts));
         }
     }
 
@@ -377,6 +403,8 @@ impl Exchange {
         record.duration = Some(self.start.elapsed());
         record.request_duration = self.request_completed_at().map(|at| at - self.start);
         record.response_duration = facts.first_response_byte.map(|at| at - self.start);
+        record.is_broken = self.is_broken;
+        record.response_rx_duration = facts.last_response_byte.map(|at| at - self.start);
         record.response_tx_duration = facts.first_response_byte.map(|at| at.elapsed());
         let since_start = |at: Instant| at.saturating_duration_since(self.start);
         record.request_tx_begin = facts.sending_since.map(since_start);
@@ -415,7 +443,11 @@ impl Exchange {
         record.filter_state = filter_state_of(state);
         record.cluster_metadata = facts.cluster.as_ref().map(|cluster| &*cluster.config.metadata);
         record.upstream_metadata = endpoint.map(Endpoint::metadata_cell);
-        record.route_name = facts.route.as_deref().filter(|name| !name.is_empty());
+        let route = facts.route.as_deref();
+        record.route_name = route.map(|route| &*route.name).filter(|name| !name.is_empty());
+        record.route_metadata = route.map(|route| &route.metadata);
+        record.request_headers_bytes = facts.request_bytes;
+        record.response_headers_bytes = facts.response_bytes;
         record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
         record.connection_id = Some(connection.id);
         record.stream_id = text(&facts.request_id);
@@ -441,6 +473,21 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.end(false);
     }
+}
+
+/// Length of all names and values.
+fn header_bytes(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
+}
+
+/// Length of a request's headers with those that begin with a colon, as HTTP/2 has them.
+fn request_bytes(facts: &Facts, headers: &HeaderMap) -> u64 {
+    let host = headers.get(header::HOST).map_or(0, |host| "host".len() + host.len());
+    let authority = facts.authority.as_ref().map_or(0, |it| ":authority".len() + it.len());
+    let path = facts.path.as_ref().map_or(0, |path| ":path".len() + path.as_str().len());
+    let method = ":method".len() + facts.method.as_str().len();
+    let scheme = ":scheme".len() + if facts.https { "https".len() } else { "http".len() };
+    header_bytes(headers) - host as u64 + (authority + path + method + scheme) as u64
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u32> {

@@ -1,13 +1,17 @@
-//! gRPC calls of our own: one message there, one status back.
+//! gRPC calls of our own: one message there, or a stream of them, and one status back.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
-use super::call::{Answer, CallError, call};
+use super::body::{Fed, RequestBody};
+use super::call::{Answer, CallError, call, converse};
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT};
 use crate::config::grpc_service::GrpcService;
 use crate::local::Local;
@@ -52,6 +56,51 @@ pub(crate) async fn notify(
     let answer =
         call(local, &service.cluster, request, Version::HTTP_2, Some(limit), MAX_ANSWER).await?;
     status(&answer)
+}
+
+/// A stream of messages to a method, which answers at its end.
+pub(crate) struct Outgoing {
+    messages: mpsc::Sender<Fed>,
+    answered: JoinHandle<()>,
+}
+
+/// The stream is over.
+#[derive(Debug)]
+pub(crate) struct Broken;
+
+impl Outgoing {
+    /// Begins a call. Whether it comes about, the first message tells.
+    pub(crate) fn open(local: &Rc<Local>, service: &GrpcService, path: &'static str) -> Self {
+        let (messages, fed) = mpsc::channel(1);
+        let request = request(service, path, RequestBody::Fed(Box::new(fed)));
+        let (local, cluster) = (Rc::clone(local), Arc::clone(&service.cluster));
+        let answered = tokio::task::spawn_local(async move {
+            let answer = converse(&local, &cluster, request, Version::HTTP_2, MAX_ANSWER).await;
+            let ended = answer.map_err(GrpcError::from).and_then(|answer| status(&answer));
+            if let Err(error) = ended {
+                tracing::debug!(%error, %cluster, path, "a stream of ours ended");
+            }
+        });
+        Self { messages, answered }
+    }
+
+    /// Sends a message: returns when it is on its way, for which the server has to take it.
+    ///
+    /// # Errors
+    /// If the stream ends before.
+    pub(crate) async fn send(&self, message: &[u8]) -> Result<(), Broken> {
+        let (taken, is_taken) = oneshot::channel();
+        let fed = Fed { data: framed(message), taken };
+        self.messages.send(fed).await.map_err(|_| Broken)?;
+        is_taken.await.map_err(|_| Broken)
+    }
+
+    /// Ends the stream and waits for the answer.
+    pub(crate) async fn finish(self) {
+        drop(self.messages);
+        // A panic there has been reported already.
+        let _ = self.answered.await;
+    }
 }
 
 /// A message with its length in front.

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{Loggers, Writer};
+use crate::access_log::grpc::Streams as LogStreams;
+use crate::access_log::{Loggers, Outputs, Writer};
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::Rejected;
@@ -97,6 +98,8 @@ pub(crate) struct Build<'a> {
     pub(crate) tls: &'a mut tls::Contexts,
     /// Writer of access logs.
     pub(crate) log_writer: &'a Writer,
+    /// Access logs that are sent to servers.
+    pub(crate) log_streams: &'a mut LogStreams,
     /// For what goes on beside connections.
     pub(crate) control: &'a Rc<Local>,
     /// Takers of spans.
@@ -243,15 +246,20 @@ impl Chain {
                 Some(context.map_err(|r| below(&format!("{path}.transport_socket"), r))?)
             }
         };
-        let logs = |logs: &[config::access_log::AccessLog]| {
-            Loggers::new(logs, with.log_writer).map_err(|(index, error)| Rejected {
+        let logs = |logs: &[config::access_log::AccessLog], with: &mut Build<'_>| {
+            let mut outputs = Outputs {
+                writer: with.log_writer,
+                streams: &mut *with.log_streams,
+                registry: with.registry,
+            };
+            Loggers::new(logs, &mut outputs).map_err(|(index, error)| Rejected {
                 path: format!("{path}.filters[0].typed_config.access_log[{index}]"),
                 reason: format!("the log cannot be opened: {error}"),
             })
         };
         let terminal = match &chain.terminal {
             TerminalFilter::Http(http) => {
-                let loggers = logs(&http.access_logs)?;
+                let loggers = logs(&http.access_logs, with)?;
                 let prefix: Arc<str> = (*http.stat_prefix).into();
                 let tracer = tracer(http, listener, with);
                 let per_listener = Scope::ListenerHttp(Arc::clone(address), Arc::clone(&prefix));
@@ -274,7 +282,7 @@ impl Chain {
                 }))
             }
             TerminalFilter::Tcp(tcp) => {
-                let loggers = logs(&tcp.access_logs)?;
+                let loggers = logs(&tcp.access_logs, with)?;
                 let stats = with.registry.scope(Scope::Tcp((*tcp.stat_prefix).into()));
                 Terminal::Tcp(Arc::new(TcpProxy::build(tcp, stats, loggers, with.cluster)))
             }

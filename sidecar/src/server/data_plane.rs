@@ -16,6 +16,7 @@ use super::export;
 use super::routes::{Inline, Routes};
 use super::sockets::{Given, Settled, Sockets};
 use crate::access_log::Writer;
+use crate::access_log::grpc::Streams as LogStreams;
 use crate::cluster::{EndpointId, Manager};
 use crate::config;
 use crate::config::Rejected;
@@ -66,6 +67,7 @@ pub(super) struct DataPlane {
     version: u64,
     local_info: Arc<LocalInfo>,
     reporters: Reporters,
+    log_streams: LogStreams,
     exporting: JoinSet<()>,
 }
 
@@ -125,6 +127,7 @@ impl DataPlane {
             version: 0,
             local_info: Arc::new(local_info),
             reporters: Reporters::default(),
+            log_streams: LogStreams::default(),
             exporting: JoinSet::new(),
         })
     }
@@ -288,6 +291,7 @@ impl DataPlane {
             writer,
             workers,
             reporters,
+            log_streams,
             local_info,
             local,
             ..
@@ -299,6 +303,7 @@ impl DataPlane {
             log_writer: writer,
             control: local,
             reporters,
+            log_streams,
             local_info,
             cluster: &mut |name| manager.id(name),
             routes: &mut |source| routes.id(source, &mut inline),
@@ -306,6 +311,10 @@ impl DataPlane {
         let built = Listener::build(id, config, previous.as_deref(), &mut build);
         for opened in self.reporters.take_opened() {
             self.exporting.spawn_local(export::spans(opened, Rc::clone(&self.local)));
+        }
+        for opened in self.log_streams.take_opened() {
+            let (local, local_info) = (Rc::clone(&self.local), Arc::clone(&self.local_info));
+            self.exporting.spawn_local(export::logs(opened, local, local_info));
         }
         match built {
             Ok(listener) => Ok(Built { listener: Arc::new(listener), inline }),

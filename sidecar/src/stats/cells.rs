@@ -384,6 +384,13 @@ cells! {
         histograms: {}
     }
 
+    /// `access_logs.grpc_access_log`: entries, of all logs.
+    pub(crate) struct GrpcLogCells {
+        counters: { logs_written, logs_dropped }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `STAT_PREFIX.http_local_rate_limit`: local rate limits with that prefix.
     pub(crate) struct RateLimitCells {
         counters: { enabled, enforced, rate_limited, ok }

@@ -28,7 +28,7 @@ pub(crate) use cells::{
     ProxyProtocolErrorCells, RateLimitCells, RbacCells, RbacShadowCells, ServerCells,
     SetMetadataCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
-pub(crate) use cells::{TracerCells, TracingCells};
+pub(crate) use cells::{GrpcLogCells, TracerCells, TracingCells};
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;
 pub(crate) use sharded::{Sharded, set_shard};

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Command, WorkerHandle, spawn};
 use crate::access_log::Writer;
+use crate::access_log::grpc::Streams;
 use crate::cluster::Manager;
 use crate::config::bootstrap;
 use crate::config::http_connection_manager::RouteSource;
@@ -73,6 +74,7 @@ impl Sidecar {
                 log_writer: &writer,
                 control: &control,
                 reporters: &mut Reporters::default(),
+                log_streams: &mut Streams::default(),
                 local_info: &Arc::default(),
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| {
@@ -133,6 +135,7 @@ impl Sidecar {
                 log_writer: &self.writer,
                 control: &Local::new(1, self.shared.clone()),
                 reporters: &mut Reporters::default(),
+                log_streams: &mut Streams::default(),
                 local_info: &Arc::default(),
                 cluster: &mut |name| self.manager.id(name),
                 routes: &mut |_| RouteConfigId(index as u32),

@@ -1,6 +1,7 @@
 //! Access logs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::accesslog::v3 as accesslog;
@@ -11,10 +12,10 @@ use outrigger_proto::envoy::extensions::access_loggers::stream::v3 as stream;
 use outrigger_proto::google::protobuf::{Any, Struct};
 
 use crate::config::Problems;
-use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Sink};
+use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Output, Sink};
 
 use super::common::{json_object, text, unknown_type, unpack, unsupported};
-use super::{access_log_filter, data_source, format};
+use super::{access_log_filter, data_source, format, grpc_access_log};
 
 /// Envoy's default format.
 pub(super) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -44,11 +45,11 @@ fn one(problems: &mut Problems, proto: accesslog::AccessLog) -> Option<AccessLog
         problems.reject_field("typed_config", "required");
         return None;
     };
-    let log = problems.field("typed_config", |problems| logger(problems, &config))?;
-    Some(AccessLog { filter, ..log })
+    let output = problems.field("typed_config", |problems| logger(problems, &config))?;
+    Some(AccessLog { output, filter })
 }
 
-fn logger(problems: &mut Problems, config: &Any) -> Option<AccessLog> {
+fn logger(problems: &mut Problems, config: &Any) -> Option<Output> {
     if any::holds::<FileAccessLog>(config) {
         let FileAccessLog { path, access_log_format } = unpack(problems, config)?;
         let sink = sink(text(problems, "path", path));
@@ -67,12 +68,22 @@ fn logger(problems: &mut Problems, config: &Any) -> Option<AccessLog> {
             .map(|stream::stderr_access_log::AccessLogFormat::LogFormat(format)| format);
         return Some(log(Sink::Stderr, line_format(problems, format)?));
     }
-    unknown_type(problems, config, &["FileAccessLog", "StdoutAccessLog", "StderrAccessLog"]);
+    if let Some(log) = grpc_access_log::convert(problems, config) {
+        return log.map(|log| Output::Grpc(Arc::new(log)));
+    }
+    let supported = [
+        "FileAccessLog",
+        "StdoutAccessLog",
+        "StderrAccessLog",
+        "HttpGrpcAccessLogConfig",
+        "TcpGrpcAccessLogConfig",
+    ];
+    unknown_type(problems, config, &supported);
     None
 }
 
-fn log(sink: Sink, (format, omit_empty_values): (LineFormat, bool)) -> AccessLog {
-    AccessLog { sink, format, omit_empty_values, filter: None }
+fn log(sink: Sink, (format, omit_empty_values): (LineFormat, bool)) -> Output {
+    Output::Lines { sink, format, omit_empty_values }
 }
 
 fn sink(path: String) -> Sink {

@@ -47,7 +47,7 @@ pub(super) fn common_duration(argument: Option<&str>) -> Result<Operator, String
     let wrong = || {
         format!(
             "%COMMON_DURATION({argument})% is not supported: expected FROM:TO:UNIT of DS_RX_BEG, DS_RX_END, US_TX_BEG, \
-             US_TX_END, US_RX_BEG, DS_TX_BEG, DS_TX_END and ms, us, ns"
+             US_TX_END, US_RX_BEG, US_RX_END, DS_TX_BEG, DS_TX_END and ms, us, ns"
         )
     };
     let point = |name: &str| {
@@ -57,6 +57,7 @@ pub(super) fn common_duration(argument: Option<&str>) -> Result<Operator, String
             "US_TX_BEG" => TimePoint::UpstreamTxBegin,
             "US_TX_END" => TimePoint::UpstreamTxEnd,
             "US_RX_BEG" => TimePoint::UpstreamRxBegin,
+            "US_RX_END" => TimePoint::UpstreamRxEnd,
             "DS_TX_BEG" => TimePoint::DownstreamTxBegin,
             "DS_TX_END" => TimePoint::DownstreamTxEnd,
             _ => return Err(wrong()),

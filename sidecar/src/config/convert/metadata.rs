@@ -10,6 +10,7 @@ use outrigger_proto::envoy::r#type::matcher::v3::filter_state_matcher::Matcher a
 use outrigger_proto::envoy::r#type::matcher::v3::list_matcher::MatchPattern as ListPattern;
 use outrigger_proto::envoy::r#type::matcher::v3::metadata_matcher::{PathSegment, path_segment};
 use outrigger_proto::envoy::r#type::matcher::v3::value_matcher::MatchPattern;
+use outrigger_proto::google::protobuf::{ListValue, Struct, Value, value};
 
 use crate::config::Problems;
 use crate::config::access_log::{Format, LineFormat};
@@ -36,6 +37,34 @@ pub(super) fn of(proto: core::Metadata) -> Metadata {
             .map(|(filter, object)| (filter, json_object(object).into()))
             .collect(),
     )
+}
+
+/// Metadata as others are told of them.
+pub(crate) fn to_proto(metadata: &Metadata) -> core::Metadata {
+    let object = |value: &serde_json::Value| match proto_value(value).kind {
+        Some(value::Kind::StructValue(object)) => object,
+        _ => Struct::default(),
+    };
+    let filter_metadata =
+        metadata.0.iter().map(|(filter, value)| (filter.clone(), object(value))).collect();
+    core::Metadata { filter_metadata, ..Default::default() }
+}
+
+fn proto_value(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => value::Kind::NullValue(0),
+        Json::Bool(value) => value::Kind::BoolValue(*value),
+        Json::Number(number) => value::Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN)),
+        Json::String(text) => value::Kind::StringValue(text.clone()),
+        Json::Array(values) => {
+            value::Kind::ListValue(ListValue { values: values.iter().map(proto_value).collect() })
+        }
+        Json::Object(fields) => value::Kind::StructValue(Struct {
+            fields: fields.iter().map(|(key, value)| (key.clone(), proto_value(value))).collect(),
+        }),
+    };
+    Value { kind: Some(kind) }
 }
 
 /// A `MetadataMatcher`.

@@ -33,6 +33,7 @@ mod filter_chain_match;
 mod filter_overrides;
 pub(in crate::config) mod format;
 mod format_arguments;
+mod grpc_access_log;
 mod grpc_service;
 mod hash_policy;
 mod header;
@@ -74,6 +75,8 @@ use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfigurationProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use outrigger_proto::google::protobuf::UInt32Value;
+
+pub(crate) use metadata::to_proto as metadata_to_proto;
 
 use super::cluster::Discovery;
 use super::endpoint::EndpointAddress;

@@ -74,7 +74,7 @@ pub(super) fn convert(
             sampling,
             verbose,
             max_path_tag_length: number(max_path_tag_length).unwrap_or(DEFAULT_MAX_PATH) as usize,
-            custom_tags: custom_tags_of(problems, custom_tags),
+            custom_tags: self::custom_tags(problems, custom_tags),
             provider: provider.map(Arc::new),
             spawn_upstream_span: boolean(spawn_upstream_span, false),
             operation: operation_of(problems, "operation", &operation),
@@ -111,7 +111,7 @@ pub(super) fn of_route(
         };
         Some(RouteTracing {
             sampling,
-            custom_tags: custom_tags_of(problems, custom_tags),
+            custom_tags: self::custom_tags(problems, custom_tags),
             operation: operation_of(problems, "operation", &operation),
             upstream_operation: operation_of(problems, "upstream_operation", &upstream_operation),
         })
@@ -156,7 +156,8 @@ fn operation_of(problems: &mut Problems, name: &str, text: &str) -> Option<Forma
     }
 }
 
-fn custom_tags_of(problems: &mut Problems, protos: Vec<tags::CustomTag>) -> Vec<CustomTag> {
+/// Tags in the field `custom_tags`.
+pub(super) fn custom_tags(problems: &mut Problems, protos: Vec<tags::CustomTag>) -> Vec<CustomTag> {
     let one = |(index, proto)| {
         problems.element("custom_tags", index, |problems| {
             let tags::CustomTag { tag, r#type } = proto;

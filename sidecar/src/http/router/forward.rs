@@ -1,6 +1,7 @@
 //! Forwarding: a cluster, the request as its endpoint gets it, and attempts until there is a response or a reason.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -117,6 +118,9 @@ pub(super) async fn forward(
         tracer.inject(trace, request);
     }
     exchange.capture_request(request);
+    if envoy_headers && let Some(expected) = limits.expected(Duration::ZERO) {
+        exchange.note_expected(expected);
+    }
 
     // As in Envoy 1.40 the request counts as its route has changed it.
     let hashed = match cluster.config.load_balancer.hashing() {

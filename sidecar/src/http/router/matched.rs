@@ -61,7 +61,7 @@ impl<'t> Matched<'t> {
         exchange.collect(request);
         exchange.capture_for_additions(request, &self.table.needs);
         if let Some(facts) = &mut exchange.facts {
-            facts.route = Some(Arc::clone(&self.route.config.name));
+            facts.route = Some(Arc::clone(&self.route.config));
         }
     }
 

@@ -135,7 +135,7 @@ async fn route(
         let state = exchange.state.as_deref();
         let matched = Matched::find(connection, &view, table?, request, &accepted, state);
         if let Some(facts) = &mut exchange.facts {
-            facts.route = matched.as_ref().map(|matched| Arc::clone(&matched.route.config.name));
+            facts.route = matched.as_ref().map(|matched| Arc::clone(&matched.route.config));
         }
         matched
     };

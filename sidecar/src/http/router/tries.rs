@@ -181,7 +181,7 @@ impl Tries<'_> {
             Ok(Ok(response)) => attempt.answered(response, self.payload.grpc),
             Ok(Err(failure)) => {
                 if let Some(facts) = &mut exchange.facts {
-                    facts.failure = failure.cause().map(|cause| cause.replace(' ', "_"));
+                    facts.failure = failure.cause().map(str::to_owned);
                 }
                 count_failure(self.cluster, failure);
                 attempt.note_failure(failure);

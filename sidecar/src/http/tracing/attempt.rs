@@ -14,7 +14,7 @@ use super::super::body::Progress;
 use super::super::connection_manager::ConnectionManager;
 use super::super::headers::host_of;
 use super::tags;
-use crate::access_log::{Headers, LogRecord, ResponseFlags};
+use crate::access_log::{Headers, LogRecord, ResponseFlags, filled};
 use crate::cluster::{Cluster, Endpoint};
 use crate::config;
 use crate::trace::{Kind, Span, SpanContext, SpanId};
@@ -137,6 +137,7 @@ impl AttemptSpan {
         record.upstream_metadata = Some(endpoint.metadata_cell());
         record.attempt_count = self.retries + 1;
         record.request_headers = Headers::Map(&self.request);
+        record.route_metadata = self.route.as_ref().map(|route| &route.metadata);
         record.trace_id = Some(self.context.trace.as_str());
         record.span_id = Some(self.context.span.as_str());
 
@@ -151,7 +152,7 @@ impl AttemptSpan {
         let operation = route.and_then(|route| route.upstream_operation.as_ref());
         let operation = operation.or(tracer.config.upstream_operation.as_ref());
         let name = match operation {
-            Some(format) => tags::filled(format, &known),
+            Some(format) => filled(format, &known),
             None => format!("router {} egress", cluster.observed_name()),
         };
         let at = |moment: Instant| self.began_at + moment.saturating_duration_since(self.began);
@@ -185,8 +186,8 @@ impl AttemptSpan {
         // Without any answer there is no status that would make it an error.
         span.failed &= self.answered.is_some();
         tags::grpc_response(&mut span, &self.grpc);
-        let route = self.route.as_deref();
-        tags::custom(&mut span, &known, route, &tracer.config.custom_tags);
+        let own = route.map(|route| &*route.custom_tags);
+        tags::custom(&mut span, &known, own, &tracer.config.custom_tags);
         if tracer.config.verbose {
             let complete = match &self.progress {
                 None => self.sent,

@@ -19,7 +19,7 @@ use http::request::Parts;
 use super::body::Progress;
 use super::connection_manager::{Connection, ConnectionManager};
 use super::headers::{X_ENVOY_ORIGINAL_PATH, X_REQUEST_ID, host_of};
-use crate::access_log::{Headers, LogRecord};
+use crate::access_log::{Headers, LogRecord, filled};
 use crate::config;
 use crate::config::bootstrap::LocalInfo;
 use crate::config::tracing::{Sampler, Tracing};
@@ -223,13 +223,7 @@ impl Tracer {
     }
 
     /// The request is over: makes its span from what its log line would say.
-    pub(crate) fn finish(
-        &self,
-        trace: Box<Trace>,
-        connection: &Connection,
-        record: LogRecord<'_>,
-        moments: Moments,
-    ) {
+    pub(crate) fn finish(&self, trace: Box<Trace>, connection: &Connection, record: LogRecord<'_>) {
         let Trace { context: Some(context), parent, operation, route, kept: Some(kept), .. } =
             *trace
         else {
@@ -239,11 +233,12 @@ impl Tracer {
         record.request_headers = Headers::Map(&kept.request);
         record.response_headers = Headers::Map(&kept.response);
         record.response_trailers = Headers::Map(&kept.trailers);
+        record.route_metadata = route.as_ref().map(|route| &route.metadata);
         let own = route.as_ref().and_then(|route| route.tracing.as_ref());
         let format = own.and_then(|own| own.operation.as_ref());
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let name = match (format.or(self.config.operation.as_ref()), operation) {
-            (Some(format), _) => tags::filled(format, &record),
+            (Some(format), _) => filled(format, &record),
             (None, Operation::Named(name)) => text(&name),
             (None, Operation::Default) if self.egress => {
                 format!("egress {}", kept.host.as_ref().map(text).unwrap_or_default())
@@ -270,9 +265,14 @@ impl Tracer {
         tags::common(&mut span, &record);
         tags::grpc_response(&mut span, &kept.response);
         tags::grpc_response(&mut span, &kept.trailers);
-        tags::custom(&mut span, &record, route.as_deref(), &self.config.custom_tags);
+        tags::custom(
+            &mut span,
+            &record,
+            own.map(|own| &*own.custom_tags),
+            &self.config.custom_tags,
+        );
         if self.config.verbose {
-            span.events = moments.events(&record, end);
+            span.events = events(&record);
         }
         self.report(span);
     }
@@ -381,27 +381,18 @@ impl Trace {
     }
 }
 
-/// Moments of a request that its log line does not know.
-pub(crate) struct Moments {
-    /// The whole of the response has come from the endpoint.
-    pub(crate) last_response_byte: Option<SystemTime>,
-}
-
-impl Moments {
-    fn events(&self, record: &LogRecord<'_>, end: SystemTime) -> Vec<(&'static str, SystemTime)> {
-        let at = |since: Option<std::time::Duration>| since.map(|since| record.start + since);
-        let first_byte = at(record.response_duration);
-        [
-            ("last_downstream_rx_byte_received", at(record.request_duration)),
-            ("first_upstream_tx_byte_sent", at(record.request_tx_begin)),
-            ("last_upstream_tx_byte_sent", at(record.request_tx_duration)),
-            ("first_upstream_rx_byte_received", first_byte),
-            ("last_upstream_rx_byte_received", self.last_response_byte),
-            ("first_downstream_tx_byte_sent", Some(first_byte.unwrap_or(end))),
-            ("last_downstream_tx_byte_sent", Some(end)),
-        ]
-        .into_iter()
-        .filter_map(|(name, at)| Some((name, at?)))
-        .collect()
-    }
+/// The moments of a request.
+fn events(record: &LogRecord<'_>) -> Vec<(&'static str, SystemTime)> {
+    [
+        ("last_downstream_rx_byte_received", record.request_duration),
+        ("first_upstream_tx_byte_sent", record.request_tx_begin),
+        ("last_upstream_tx_byte_sent", record.request_tx_duration),
+        ("first_upstream_rx_byte_received", record.response_duration),
+        ("last_upstream_rx_byte_received", record.response_rx_duration),
+        ("first_downstream_tx_byte_sent", record.downstream_tx_begin()),
+        ("last_downstream_tx_byte_sent", record.downstream_tx_end()),
+    ]
+    .into_iter()
+    .filter_map(|(name, since)| Some((name, record.start + since?)))
+    .collect()
 }

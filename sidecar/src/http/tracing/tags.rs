@@ -1,12 +1,9 @@
 //! What spans say, in the names of Envoy's tags.
 
 use http::Version;
-use serde_json::Value;
 
-use crate::access_log::{LogRecord, render};
-use crate::config::access_log::Format;
-use crate::config::route::Route;
-use crate::config::tracing::{CustomTag, TagMetadata, TagValue};
+use crate::access_log::{LogRecord, tag_value};
+use crate::config::tracing::CustomTag;
 use crate::trace::{Kind, Span};
 
 /// gRPC statuses that are errors of a server and not of its caller.
@@ -55,51 +52,16 @@ pub(super) fn grpc_response(span: &mut Span, headers: &http::HeaderMap) {
 pub(super) fn custom(
     span: &mut Span,
     record: &LogRecord<'_>,
-    route: Option<&Route>,
+    route: Option<&[CustomTag]>,
     manager: &[CustomTag],
 ) {
-    let own = route.and_then(|route| route.tracing.as_ref());
-    let own = own.map_or(&[][..], |tracing| &tracing.custom_tags);
+    let own = route.unwrap_or_default();
     let inherited = manager.iter().filter(|tag| !own.iter().any(|other| other.tag == tag.tag));
     for CustomTag { tag, value } in own.iter().chain(inherited) {
-        if let Some(value) = tag_value(value, record, route) {
+        if let Some(value) = tag_value(value, record) {
             span.set(tag.to_string(), value);
         }
     }
-}
-
-fn tag_value(value: &TagValue, record: &LogRecord<'_>, route: Option<&Route>) -> Option<String> {
-    let or_else = |default: &Option<Box<str>>| default.as_ref().map(|value| value.to_string());
-    let filled = |format| Some(filled(format, record)).filter(|text| !text.is_empty());
-    match value {
-        TagValue::Fixed(value) => or_else(value),
-        TagValue::RequestHeader(name, default) => {
-            let value = record.request_headers.get(name);
-            let value = value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-            value.or_else(|| or_else(default))
-        }
-        TagValue::Format(format) => filled(format),
-        TagValue::Metadata(TagMetadata::Format(format), default) => {
-            filled(format).or_else(|| or_else(default))
-        }
-        TagValue::Metadata(TagMetadata::Route(namespace, path), default) => {
-            let value = route.and_then(|route| route.metadata.value(namespace, path));
-            let value = match value {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(text.clone()),
-                Some(value) => Some(value.to_string()),
-            };
-            value.or_else(|| or_else(default))
-        }
-    }
-}
-
-/// A format with its values; what is not known leaves no trace.
-pub(super) fn filled(format: &Format, record: &LogRecord<'_>) -> String {
-    let mut text = Vec::new();
-    render(format, record, b"", &mut text);
-    String::from_utf8(text)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 fn flags(record: &LogRecord<'_>) -> String {

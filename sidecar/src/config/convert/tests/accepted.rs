@@ -7,7 +7,7 @@ use rustls::{CipherSuite, NamedGroup};
 use serde_json::{Value, json};
 
 use super::harness::{IDENTITY, accepted, base, changed, convert, refused_at, set};
-use crate::config::access_log::{LineFormat, Sink};
+use crate::config::access_log::{LineFormat, Output, Sink};
 use crate::config::bootstrap::{Bootstrap, Variant};
 use crate::config::cluster::{Discovery, DnsFamily, DnsPace, UpstreamProtocol};
 use crate::config::config_source::{ConfigSource, Origin};
@@ -61,8 +61,11 @@ fn the_base_is_accepted_with_its_values() {
     assert!(http.accept_http_10 && http.normalize_path);
     assert_eq!(http.filters.len(), 1);
     assert!(http.suppress_envoy_headers);
-    assert!(matches!(http.access_logs[0].sink, Sink::Stdout));
-    assert!(matches!(http.access_logs[1].format, LineFormat::Json(_)));
+    assert!(matches!(http.access_logs[0].output, Output::Lines { sink: Sink::Stdout, .. }));
+    assert!(matches!(
+        http.access_logs[1].output,
+        Output::Lines { format: LineFormat::Json(_), .. }
+    ));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Sends what workers report: the spans of tracing providers.
+//! The spans of tracing providers.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ enum ExportError {
 
 /// Sends the spans of a provider for as long as there are any: one batch after the other, so that a slow collector makes
 /// larger batches and not more calls.
-pub(super) async fn spans(opened: Opened, local: Rc<Local>) {
+pub(in crate::server) async fn spans(opened: Opened, local: Rc<Local>) {
     let Opened { config, mut batches } = opened;
     // Says so once, and again when it is over.
     let mut is_failing = false;
