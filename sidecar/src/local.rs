@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
+use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterId};
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// Health checks are made to fail (`/healthcheck/fail`): every response asks its client to go elsewhere, until they
     /// pass again.
     pub(crate) failing: Arc<AtomicBool>,
+    /// `node.cluster` of the bootstrap: whom a health check has reached.
+    pub(crate) node_cluster: HeaderValue,
     /// As `draining`, at the listeners of inbound traffic alone.
     pub(crate) draining_inbound: CancellationToken,
     /// The process drains: clients are asked to go elsewhere, new connections are still taken.

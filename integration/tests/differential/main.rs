@@ -11,6 +11,7 @@ mod forwarding;
 mod grpc_access_log;
 mod hashing;
 mod headers;
+mod health_check_filter;
 mod health_checks;
 mod hedging;
 mod http1_trailers;
@@ -59,7 +60,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
+groups! { health_checks health_check_filter matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {

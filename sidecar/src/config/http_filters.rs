@@ -44,6 +44,8 @@ pub enum FilterKind {
     HeaderMutation(Arc<HeaderMutation>),
     /// `envoy.filters.http.buffer`: most bytes of a request's body.
     Buffer(u32),
+    /// `envoy.filters.http.health_check`
+    HealthCheck(Arc<HealthCheck>),
     /// `envoy.filters.http.set_metadata`
     SetMetadata(Arc<SetMetadata>),
     /// `envoy.filters.http.set_filter_state`
@@ -94,6 +96,19 @@ pub enum RouteFilter {
     SetFilterState(Arc<SetFilterState>),
     /// `jwt_authn.v3.PerRouteConfig`
     JwtAuthn(JwtPerRoute),
+}
+
+/// A validated `HealthCheck` of the proxy itself.
+#[derive(Debug, Clone)]
+pub struct HealthCheck {
+    /// The endpoint answers, unless the proxy is to fail its checks.
+    pub pass_through: bool,
+    /// For how long the endpoint's answer is used again.
+    pub cache_time: Option<Duration>,
+    /// Names of clusters, with the least share of endpoints that has to be healthy or degraded, in whole percent.
+    pub least_healthy: Vec<(Box<str>, u8)>,
+    /// Which requests are health checks; none: all.
+    pub headers: Vec<HeaderMatcher>,
 }
 
 /// A validated `CorsPolicy`. What is not set here may be set by a less specific level.

@@ -55,6 +55,8 @@ pub(crate) struct Exchange {
     pub(crate) state: Option<Box<StreamState>>,
     /// Headers of the request as it came, as far as our own answers depend on them.
     pub(crate) for_replies: Option<Box<Captured>>,
+    /// It is a health check of this proxy: no response that counts.
+    pub(crate) health_check: bool,
     /// Where the response has to repeat it.
     pub(crate) request_id: Option<HeaderValue>,
     /// Where it stands in a trace; `None`: there is no tracing.
@@ -125,6 +127,7 @@ impl Exchange {
             fault: None,
             state: None,
             for_replies: None,
+            health_check: false,
             request_id: None,
             trace: None,
             ended: false,
@@ -330,6 +333,7 @@ impl Exchange {
             fault: self.fault.take(),
             state: self.state.take(),
             for_replies: None,
+            health_check: self.health_check,
             request_id: None,
             trace: self.trace.take(),
             ended,
@@ -358,7 +362,7 @@ impl Exchange {
             stats.downstream_rq_rx_reset.inc();
             self.connection.count_reset(self.start.elapsed());
         }
-        if self.status != 0 {
+        if self.status != 0 && !self.health_check {
             stats.responses.record(self.status);
             self.connection.listener_stats().responses.record(self.status);
         }
@@ -389,6 +393,7 @@ impl Exchange {
         let identity = tls.and_then(|tls| tls.identity.as_ref());
         let text = |value: &'a Option<HeaderValue>| value.as_ref().and_then(|v| v.to_str().ok());
         let mut record = LogRecord::new(facts.start);
+        record.health_check = self.health_check;
         record.protocol = Some(facts.version);
         record.method = Some(facts.method.as_str());
         record.path = facts.path.as_ref().map(PathAndQuery::as_str);

@@ -12,6 +12,7 @@
 //! | `upstream_timeout` | the endpoint did not answer in time |
 //! | `upstream_overflow` | a circuit breaker is open |
 //! | `jwt_denied` | the request has no token that is needed, or a wrong one |
+//! | `health_check_failed` | the proxy was asked for its health, and is not well |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
 //! | `fault_injected` | the fault filter is configured to answer with an error |
 //! | `rate_limited` | a local rate limit has no token left |
@@ -50,6 +51,7 @@ pub(crate) enum Reason {
     UpstreamOverflow,
     RbacDenied,
     JwtDenied,
+    HealthCheckFailed,
     FaultInjected,
     RateLimited,
     RequestBodyTooLarge,
@@ -75,6 +77,7 @@ impl Reason {
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RbacDenied => "rbac_denied",
             Self::JwtDenied => "jwt_denied",
+            Self::HealthCheckFailed => "health_check_failed",
             Self::FaultInjected => "fault_injected",
             Self::RateLimited => "rate_limited",
             Self::RequestBodyTooLarge => "request_body_too_large",

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +99,8 @@ impl DataPlane {
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),
             failing: Arc::default(),
+            node_cluster: HeaderValue::from_str(&local_info.cluster)
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining: CancellationToken::new(),
             draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),

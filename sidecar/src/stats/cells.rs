@@ -377,6 +377,22 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX`: the health check filters of a connection manager.
+    pub(crate) struct HealthFilterCells {
+        counters: {
+            request_total = "health_check.request_total",
+            failed = "health_check.failed",
+            ok = "health_check.ok",
+            cached_response = "health_check.cached_response",
+            failed_cluster_not_found = "health_check.failed_cluster_not_found",
+            failed_cluster_empty = "health_check.failed_cluster_empty",
+            failed_cluster_unhealthy = "health_check.failed_cluster_unhealthy",
+            degraded = "health_check.degraded",
+        }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `tracing.opentelemetry`: spans, of all providers. Envoy counts as sent what did not arrive as well.
     pub(crate) struct TracerCells {
         counters: { spans_sent, spans_dropped, timer_flushed }

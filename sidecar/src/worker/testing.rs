@@ -58,6 +58,7 @@ impl Sidecar {
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),
             failing: Arc::default(),
+            node_cluster: http::HeaderValue::from_static("test"),
             draining: CancellationToken::new(),
             draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),

@@ -8,6 +8,7 @@ use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
+use outrigger_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
@@ -102,7 +103,9 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
 
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
-    use super::http_filters::{buffer, fault, header_mutation, jwt_authn, local_ratelimit};
+    use super::http_filters::{
+        buffer, fault, header_mutation, health_check, jwt_authn, local_ratelimit,
+    };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Rbac(Arc::new(rbac::filter(problems, proto))))
@@ -123,6 +126,9 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
     } else if any::holds::<Buffer>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Buffer(buffer::filter(problems, proto)?))
+    } else if any::holds::<HealthCheck>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::HealthCheck(Arc::new(health_check::filter(problems, proto))))
     } else if any::holds::<SetMetadata>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::SetMetadata(Arc::new(metadata::set_metadata(problems, proto))))
@@ -143,6 +149,7 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
                 filter("local_ratelimit.v3.LocalRateLimit"),
                 filter("header_mutation.v3.HeaderMutation"),
                 filter("buffer.v3.Buffer"),
+                filter("health_check.v3.HealthCheck"),
                 filter("jwt_authn.v3.JwtAuthentication"),
                 filter("set_metadata.v3.Config"),
                 filter("set_filter_state.v3.Config"),

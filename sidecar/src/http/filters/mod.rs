@@ -8,6 +8,7 @@ pub(crate) mod buffer;
 mod cors;
 pub(crate) mod fault;
 pub(crate) mod header_mutation;
+mod health_check;
 mod jwt_authn;
 mod local_ratelimit;
 mod rbac;
@@ -76,6 +77,7 @@ enum Kind {
     LocalRateLimit(local_ratelimit::Filter),
     HeaderMutation(header_mutation::Filter),
     Buffer(u32),
+    HealthCheck(health_check::Filter),
     SetMetadata(Arc<SetMetadata>, Arc<Sharded<SetMetadataCells>>),
     SetFilterState(Arc<SetFilterState>),
     JwtAuthn(Box<jwt_authn::Filter>),
@@ -124,6 +126,9 @@ impl Filter {
                 Kind::HeaderMutation(header_mutation::Filter(Arc::clone(mutation)))
             }
             FilterKind::Buffer(most) => Kind::Buffer(*most),
+            FilterKind::HealthCheck(config) => {
+                Kind::HealthCheck(health_check::Filter::new(config, registry.scope(scope())))
+            }
             FilterKind::SetMetadata(set) => {
                 Kind::SetMetadata(Arc::clone(set), registry.scope(scope()))
             }
@@ -192,6 +197,7 @@ impl Filter {
                 };
                 return Ok(most.map_or(Pass::On, Pass::Buffer));
             }
+            Kind::HealthCheck(filter) => filter.run(passage)?,
             Kind::SetMetadata(config, stats) => {
                 set_state::metadata(config, stats.local(), passage);
             }
@@ -224,10 +230,13 @@ impl Filter {
 
     /// What the filter does to the answer of one that stands before it.
     fn after_refusal(&self, passage: &mut Passage<'_>) {
-        if let Kind::HeaderMutation(filter) = &self.kind
-            && self.configured(&passage.overrides).is_ok()
-        {
-            filter.of_response(&self.name, passage);
+        if self.configured(&passage.overrides).is_err() {
+            return;
+        }
+        match &self.kind {
+            Kind::HeaderMutation(filter) => filter.of_response(&self.name, passage),
+            Kind::HealthCheck(filter) => filter.of_any(passage),
+            _ => {}
         }
     }
 }
@@ -282,6 +291,8 @@ enum Step {
     Cors(cors::Answer),
     Mutate(header_mutation::Pending),
     Add(local_ratelimit::Refused),
+    HealthChecked(health_check::Checked),
+    FailAtOnce,
 }
 
 impl Steps {
@@ -292,6 +303,8 @@ impl Steps {
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
                 Step::Add(refused) => refused.apply(headers, exchange),
+                Step::HealthChecked(checked) => checked.apply(headers, exchange),
+                Step::FailAtOnce => health_check::fail_at_once(headers),
             }
         }
     }

@@ -23,6 +23,8 @@ pub(crate) const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName =
     HeaderName::from_static("x-envoy-upstream-service-time");
 pub(crate) const X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL: HeaderName =
     HeaderName::from_static("x-envoy-immediate-health-check-fail");
+pub(crate) const X_ENVOY_UPSTREAM_HEALTHCHECKED_CLUSTER: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
 pub(crate) const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 pub(crate) const X_ENVOY_RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 pub(crate) const X_OUTRIGGER_REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");

@@ -4,5 +4,6 @@ pub(super) mod buffer;
 pub(super) mod cors;
 pub(super) mod fault;
 pub(super) mod header_mutation;
+pub(super) mod health_check;
 pub(super) mod jwt_authn;
 pub(super) mod local_ratelimit;

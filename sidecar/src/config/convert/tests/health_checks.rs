@@ -8,6 +8,8 @@ use super::harness::{accepted, refusal, refused};
 use crate::config::cluster::{Discovery, HealthRules};
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::{Check, HealthCheck};
+use crate::config::http_filters::{FilterKind, HealthCheck as HealthFilter};
+use crate::config::listener::TerminalFilter;
 
 const UNSUPPORTED: &str = "not supported by this version of Outrigger";
 
@@ -306,4 +308,56 @@ fn an_endpoint_says_where_it_is_checked() {
     assert_eq!(CheckTarget::default().address_of(endpoint), endpoint);
     let place = "ENDPOINT.endpoint.health_check_config";
     refused(&format!("{place}.port_value"), json!(65_536), "is not a port");
+}
+
+/// The filter in the place of the first, with some fields.
+fn filter(mut fields: Value) -> [(&'static str, Value); 1] {
+    fields["@type"] =
+        "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck".into();
+    [("HCM.http_filters[0]", json!({"name": "hc", "typed_config": fields}))]
+}
+
+#[test]
+fn the_filter_answers_or_passes_on() {
+    let of = |fields: Value| {
+        let bootstrap = accepted(&filter(fields));
+        let TerminalFilter::Http(manager) = &bootstrap.listeners[0].filter_chains[0].terminal
+        else {
+            panic!("HTTP")
+        };
+        let FilterKind::HealthCheck(filter) = &manager.filters[0].kind else {
+            panic!("the filter")
+        };
+        HealthFilter::clone(filter)
+    };
+    let passing = of(json!({"pass_through_mode": true, "cache_time": "5s"}));
+    assert!(passing.pass_through && passing.headers.is_empty());
+    assert_eq!(passing.cache_time.map(|time| time.as_secs()), Some(5));
+    let answering = of(json!({
+        "pass_through_mode": false,
+        "cluster_min_healthy_percentages": {"b": {"value": 12.9}, "a": {"value": 100}},
+        "headers": [{"name": ":path", "string_match": {"exact": "/healthz"}}],
+    }));
+    let least: Vec<_> =
+        answering.least_healthy.iter().map(|(name, least)| (&**name, *least)).collect();
+    assert_eq!((least, answering.headers.len()), (vec![("a", 100), ("b", 12)], 1));
+
+    let place = "HCM.http_filters[0].typed_config";
+    for (fields, field, reason) in [
+        (json!({}), "pass_through_mode", "required"),
+        (json!({"pass_through_mode": false, "cache_time": "1s"}), "cache_time", "pass_through"),
+        (json!({"pass_through_mode": true, "cache_time": "0s"}), "cache_time", "more than zero"),
+        (
+            json!({"pass_through_mode": true, "cluster_min_healthy_percentages": {"a": {"value": 1}}}),
+            "cluster_min_healthy_percentages",
+            "no effect",
+        ),
+        (
+            json!({"pass_through_mode": false, "cluster_min_healthy_percentages": {"a": {"value": 101}}}),
+            "cluster_min_healthy_percentages[a]",
+            "0 to 100",
+        ),
+    ] {
+        refusal(&filter(fields), &format!("{place}.{field}"), reason).unwrap();
+    }
 }
