@@ -82,6 +82,7 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
     "envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality.proto",
     "envoy/extensions/load_balancing_policies/subset/v3/subset.proto",
+    "envoy/extensions/load_balancing_policies/cluster_provided/v3/cluster_provided.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
     "envoy/extensions/clusters/aggregate/v3/cluster.proto",
     "envoy/extensions/request_id/uuid/v3/uuid.proto",

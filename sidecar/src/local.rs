@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, Cache};
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, ClusterId};
+use crate::cluster::{Cluster, ClusterId, Context, Endpoint, aggregate};
 use crate::http::body::RequestBody;
 use crate::http::timeout::Timers;
 use crate::snapshot::Snapshot;
@@ -138,6 +138,25 @@ impl ClusterRef {
     pub(crate) fn new(view: &View, id: ClusterId) -> Option<Self> {
         view.clusters.get(id)?;
         Some(Self { view: Rc::clone(view), id })
+    }
+
+    /// Chooses an endpoint, and says whose it is if it is that of a member: of an aggregate cluster.
+    pub(crate) fn choose<R>(
+        &self,
+        context: &Context<'_>,
+        take: impl FnOnce(&Arc<Endpoint>) -> R,
+    ) -> Option<(Option<Self>, R)> {
+        if self.original_dst.is_some() {
+            return Some((None, take(context.destination?)));
+        }
+        if self.members.is_none() {
+            return Some((None, take(self.pick(&self.hosts.load(), context)?)));
+        }
+        let (id, share) = aggregate::choose(&self.view.clusters, self)?;
+        let member = Self::new(&self.view, id)?;
+        let context = Context { share: Some(share), ..*context };
+        let taken = take(member.pick(&member.hosts.load(), &context)?);
+        Some((Some(member), taken))
     }
 }
 

@@ -244,37 +244,42 @@ async fn connect_any(
     ends: Ends,
     report: &mut Report,
 ) -> Option<(Transport, Active)> {
-    let hashes = proxy.config.hash_source_ip && cluster.config.load_balancer.hashing().is_some();
+    let hashes = proxy.config.hash_source_ip
+        && (cluster.config.load_balancer.hashing().is_some() || cluster.members.is_some());
     let hash = hashes.then(|| address_hash(ends.peer.ip()));
     let priority = RoutingPriority::Default;
     let stats = cluster.stats.local();
     let mut tried: Vec<EndpointId> = Vec::new();
     while report.attempts < proxy.config.max_connect_attempts.max(1) {
         report.attempts += 1;
-        let endpoint = match &cluster.original_dst {
-            Some(_) => cluster.original_destination(None, ends.original_destination()),
-            None => {
-                let context = Context { hash, metadata, avoid: &tried, attempts: 3 };
-                cluster.pick(&cluster.hosts.load(), &context).cloned()
-            }
+        let destination = cluster.original_destination(None, ends.original_destination());
+        let chosen = {
+            let (avoid, destination) = (&*tried, destination.as_ref());
+            let context =
+                Context { hash, metadata, avoid, attempts: 3, destination, ..Context::default() };
+            cluster.choose(&context, Arc::clone)
         };
-        let Some(endpoint) = endpoint else {
+        let Some((member, endpoint)) = chosen else {
             stats.upstream_cx_none_healthy.inc();
             report.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return None;
         };
         report.endpoint = Some(Arc::clone(&endpoint));
-        if !cluster.breaker(priority).try_connection() {
+        let target = member.as_ref().unwrap_or(cluster);
+        let target_stats = target.stats.local();
+        // An aggregate has no connection of its own that would count: it is open, or shut altogether.
+        let shut = member.is_some() && cluster.config.circuit_breakers[0].max_connections == 0;
+        if shut || !target.breaker(priority).try_connection() {
             report.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         }
         // A connection of bytes is one request that waits for it, and then has it, as in Envoy.
-        stats.upstream_rq_pending_total.inc();
-        match connect::connect(cluster, &endpoint, priority, "", &[]).await {
+        target_stats.upstream_rq_pending_total.inc();
+        match connect::connect(target, &endpoint, priority, "", &[]).await {
             Ok(transport) => {
-                stats.upstream_rq_total.inc();
+                target_stats.upstream_rq_total.inc();
                 endpoint.stats.local().rq_total.inc();
-                cluster.report(&endpoint, Outcome::ConnectSuccessFinal);
+                target.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;
                 if !proxy.loggers.is_empty() {
                     report.upstream = Some(ConnectionFacts::of(&transport));
@@ -286,7 +291,7 @@ async fn connect_any(
                     Failure::ConnectTimeout => Outcome::Timeout,
                     _ => Outcome::ConnectFailure,
                 };
-                cluster.report(&endpoint, outcome);
+                target.report(&endpoint, outcome);
                 report.failure = Some(failure.cause().unwrap_or(failure.text()).to_owned());
                 report.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 tried.push(endpoint.id);

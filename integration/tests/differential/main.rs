@@ -4,6 +4,7 @@
 
 mod access_log;
 mod access_log_fields;
+mod aggregates;
 mod client_address;
 mod domains;
 mod filters;
@@ -72,6 +73,13 @@ async fn grpc_access_log() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tracing() {
     if let Err(error) = differential::run(tracing::group()).await {
+        panic!("{error:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregates() {
+    if let Err(error) = differential::run(aggregates::group()).await {
         panic!("{error:#}");
     }
 }

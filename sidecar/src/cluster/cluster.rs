@@ -61,6 +61,8 @@ pub(crate) struct Cluster {
     pub(crate) updates: Arc<Sharded<ClusterUpdateCells>>,
     /// Its endpoints. Swapped whole when they, their health or an ejection changes.
     pub(crate) hosts: Arc<ArcSwap<HostSet>>,
+    /// Whose endpoints it has, if it is an aggregate: it has none of its own.
+    pub(crate) members: Option<Arc<[ClusterId]>>,
     pub(super) drop_overload: Arc<AtomicU32>,
     /// Where its endpoints are made, if it is of type ORIGINAL_DST: it has nothing to choose from.
     pub(crate) original_dst: Option<Arc<OriginalDst>>,

@@ -5,9 +5,10 @@
 //! - [`host_set`]: the endpoints of a cluster by priority and health, prepared for choosing; immutable, swapped whole;
 //! - [`load_balancer`]: how one is chosen;
 //! - [`circuit_breaker`], [`outlier_detection`], [`health_check`]: what limits, ejects, and asks endpoints how they are;
-//! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id;
+//! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id; [`aggregate`]: several as one;
 //! - [`manager`]: the control thread's side, which keeps identity over updates; [`dns`] feeds it.
 
+pub(crate) mod aggregate;
 pub(crate) mod circuit_breaker;
 #[allow(clippy::module_inception)] // it holds the type of that name
 pub(crate) mod cluster;

@@ -109,6 +109,8 @@ pub enum Discovery {
     Static(Arc<LoadAssignment>),
     /// Their host names are resolved.
     Dns(Dns),
+    /// They are those of other clusters, in the order of these names; at least one.
+    Aggregate(Box<[Arc<str>]>),
     /// They are discovered.
     Eds {
         /// Name of the load assignment.
@@ -129,6 +131,20 @@ pub struct OriginalDst {
     pub port: Option<u16>,
     /// An endpoint that has not been used, and has no connection, for so long to twice as long is given up. Default 5 s.
     pub cleanup_interval: Duration,
+}
+
+impl Discovery {
+    /// Its name in Envoy, for a person.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "STATIC",
+            Self::Dns(Dns { logical: false, .. }) => "STRICT_DNS",
+            Self::Dns(Dns { logical: true, .. }) => "LOGICAL_DNS",
+            Self::Aggregate(_) => "envoy.clusters.aggregate",
+            Self::Eds { .. } => "EDS",
+            Self::OriginalDst(_) => "ORIGINAL_DST",
+        }
+    }
 }
 
 /// How host names become endpoints.

@@ -19,6 +19,17 @@ pub struct LoadAssignment {
     pub policy: AssignmentPolicy,
 }
 
+impl LoadAssignment {
+    /// Without an endpoint.
+    pub fn empty(cluster_name: &Arc<str>) -> Self {
+        Self {
+            cluster_name: Arc::clone(cluster_name),
+            localities: Vec::new(),
+            policy: AssignmentPolicy::default(),
+        }
+    }
+}
+
 /// A validated `ClusterLoadAssignment.Policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AssignmentPolicy {

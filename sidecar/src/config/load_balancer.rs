@@ -24,7 +24,7 @@ pub enum LoadBalancer {
     RingHash(RingHash),
     /// By a hash of the request, in a table of a fixed size (Google's Maglev).
     Maglev(Maglev),
-    /// The cluster itself says: only of type ORIGINAL_DST.
+    /// The cluster itself says: of type ORIGINAL_DST, or an aggregate.
     ClusterProvided,
 }
 

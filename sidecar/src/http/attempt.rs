@@ -20,7 +20,10 @@ use crate::upstream::{Acquired, ConnectionFacts, Failure, Pool};
 
 /// One attempt, for as long as the endpoint has to do with it.
 pub(crate) struct Attempt {
+    /// The cluster of the endpoint.
     cluster: ClusterRef,
+    /// The cluster of the route, where that is another: an aggregate, which counts what the client sees.
+    aggregate: Option<ClusterRef>,
     pool: Rc<Pool<RequestBody>>,
     priority: RoutingPriority,
     connection: Option<Acquired<RequestBody>>,
@@ -41,23 +44,29 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Takes a place in the circuit breaker; `None`: there is none.
+    /// Takes a place in the circuit breaker; `None`: there is none. `routed` is the cluster of the route; `member` that of
+    /// the endpoint, where it is another.
     pub(crate) fn begin(
-        cluster: &ClusterRef,
+        routed: &ClusterRef,
+        member: Option<ClusterRef>,
         pool: Rc<Pool<RequestBody>>,
         priority: RoutingPriority,
         internal: bool,
     ) -> Option<Box<Self>> {
+        let (cluster, aggregate) = match member {
+            Some(member) => (member, Some(routed.clone())),
+            None => (routed.clone(), None),
+        };
         if !cluster.breaker(priority).try_request() {
             return None;
         }
-        let stats = cluster.stats.local();
-        stats.upstream_rq_active.inc();
+        cluster.stats.local().upstream_rq_active.inc();
         pool.endpoint.active.fetch_add(1, Relaxed);
         let host = pool.endpoint.stats.local();
         host.rq_active.inc();
         Some(Box::new(Self {
-            cluster: cluster.clone(),
+            cluster,
+            aggregate,
             pool,
             priority,
             connection: None,
@@ -75,6 +84,21 @@ impl Attempt {
     /// What is to be said of it when it is over.
     pub(crate) fn trace(&mut self, span: Box<AttemptSpan>) {
         self.span = Some(span);
+    }
+
+    /// The cluster of the endpoint.
+    pub(crate) fn cluster(&self) -> &ClusterRef {
+        &self.cluster
+    }
+
+    /// Which circuit breaker it counts in.
+    pub(crate) fn priority(&self) -> RoutingPriority {
+        self.priority
+    }
+
+    /// The cluster of the route.
+    fn routed(&self) -> &ClusterRef {
+        self.aggregate.as_ref().unwrap_or(&self.cluster)
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool<RequestBody>> {
@@ -140,12 +164,12 @@ impl Attempt {
 
     /// Its response is the request's.
     pub(crate) fn is_taken(&self, status: StatusCode) {
-        count_response(&self.cluster, self.internal, status);
+        count_response(self.routed(), self.internal, status);
     }
 
     /// Its response is not taken: another attempt follows.
     pub(crate) fn is_retried(&self, status: StatusCode) {
-        self.cluster.stats.local().responses_retry.record(status.as_u16());
+        self.routed().stats.local().responses_retry.record(status.as_u16());
     }
 
     /// What a response says of its endpoint's health, where that is checked.
@@ -191,7 +215,7 @@ impl Attempt {
             let status = status.and_then(parse_grpc_status).unwrap_or(2);
             self.judge(http_status(status));
         }
-        let stats = self.cluster.stats.local();
+        let stats = self.routed().stats.local();
         let times = if self.internal {
             &stats.upstream_rq_time_internal
         } else {
@@ -244,13 +268,13 @@ impl Attempt {
 
     /// The route's timeout was over in the middle of the response.
     pub(crate) fn timed_out(&self) {
-        self.cluster.stats.local().upstream_rq_timeout.inc();
+        self.routed().stats.local().upstream_rq_timeout.inc();
         self.pool.endpoint.stats.local().rq_timeout.inc();
     }
 
     /// It was over its own time in the middle of the response.
     pub(crate) fn count_expired(&self, expired: Expired) {
-        count_expired(&self.cluster, expired);
+        count_expired(self.routed(), expired);
         self.pool.endpoint.stats.local().rq_timeout.inc();
     }
 
@@ -268,7 +292,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(span) = self.span.take() {
-            span.finish(&self.cluster, &self.pool.endpoint);
+            span.finish(self.aggregate.as_ref().unwrap_or(&self.cluster), &self.pool.endpoint);
         }
         let stats = self.cluster.stats.local();
         stats.upstream_rq_active.dec();

@@ -87,18 +87,16 @@ async fn run(
     let view = local.view();
     let cluster = local.cluster_named(&view, cluster).and_then(|id| ClusterRef::new(&view, id));
     let cluster = cluster.ok_or_else(unavailable)?;
-    let pool = {
-        let hosts = cluster.hosts.load();
-        cluster.pick(&hosts, &Context::default()).map(|endpoint| local.pools.get(endpoint))
-    };
-    let Some(pool) = pool else {
+    let chosen = cluster.choose(&Context::default(), |endpoint| local.pools.get(endpoint));
+    let Some((member, pool)) = chosen else {
         cluster.stats.local().upstream_cx_none_healthy.inc();
         return Err(unavailable());
     };
-    let Some(mut attempt) = Attempt::begin(&cluster, pool, RoutingPriority::Default, true) else {
+    let attempt = Attempt::begin(&cluster, member, pool, RoutingPriority::Default, true);
+    let Some(mut attempt) = attempt else {
         return Err(CallError::Failed(Failure::Overflow));
     };
-    let whole = whole(&mut attempt, &cluster, request, version, most);
+    let whole = whole(&mut attempt, request, version, most);
     let result = match limit {
         None => whole.await,
         Some(limit) => timeout(limit, whole).await.unwrap_or(Err(CallError::TimedOut)),
@@ -110,7 +108,7 @@ async fn run(
             attempt.failed(Outcome::Timeout);
         }
         Err(CallError::Failed(failure)) => {
-            count_failure(&cluster, failure);
+            count_failure(attempt.cluster(), failure);
             if let Some(outcome) = outcome_of(failure) {
                 attempt.failed(outcome);
             }
@@ -122,12 +120,11 @@ async fn run(
 
 async fn whole(
     attempt: &mut Attempt,
-    cluster: &ClusterRef,
     request: Request<RequestBody>,
     version: Version,
     most: usize,
 ) -> Result<Answer, CallError> {
-    let response = send(attempt, cluster, request, version).await.map_err(CallError::Failed)?;
+    let response = send(attempt, request, version).await.map_err(CallError::Failed)?;
     attempt.answered(&response, super::matching::is_grpc(response.headers()));
     attempt.is_taken(response.status());
     let (head, mut incoming) = response.into_parts();
@@ -161,12 +158,11 @@ async fn whole(
 /// As for requests of clients: one of which nothing was sent, because its connection was closed just then, goes to another.
 async fn send(
     attempt: &mut Attempt,
-    cluster: &ClusterRef,
     mut request: Request<RequestBody>,
     version: Version,
 ) -> Result<Response<Incoming>, Failure> {
-    let pool = Rc::clone(attempt.pool());
-    let protocol = Protocol::of(cluster, &pool.endpoint, version);
+    let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
+    let protocol = Protocol::of(&cluster, &pool.endpoint, version);
     let https = pool.endpoint.transport.is_some();
     let host = request.headers().get(header::HOST).cloned();
     let host = host.unwrap_or(HeaderValue::from_static(""));
@@ -174,11 +170,11 @@ async fn send(
     let path = path.unwrap_or(PathAndQuery::from_static("/"));
     let mut fresh_failures = 0;
     loop {
-        let acquired = match pool.take(cluster, protocol) {
+        let acquired = match pool.take(&cluster, protocol) {
             Some(acquired) => acquired,
             None => {
                 let name = host.to_str().unwrap_or_default();
-                pool.wait(cluster, protocol, RoutingPriority::Default, name).await?
+                pool.wait(&cluster, protocol, RoutingPriority::Default, name).await?
             }
         };
         let used = acquired.was_used();

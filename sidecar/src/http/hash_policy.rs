@@ -18,7 +18,7 @@ pub(crate) struct RequestHash {
     /// `None`: none of the policies found anything.
     pub(crate) hash: Option<u64>,
     /// What the response has to set, so that the client's next request has the same hash.
-    pub(crate) set_cookies: Vec<HeaderValue>,
+    pub(crate) set_cookies: Box<[HeaderValue]>,
 }
 
 /// Who sent a request.
@@ -71,7 +71,9 @@ impl RequestHash {
         let attributes = cookie.attributes.as_deref()?;
         let value = format!("{:016x}", hash(format!("{}{}", sender.peer, sender.local).as_bytes()));
         let header = HeaderValue::from_str(&format!("{}=\"{value}\"{attributes}", cookie.name));
-        self.set_cookies.extend(header);
+        // There is one of them as a rule.
+        let before = std::mem::take(&mut self.set_cookies);
+        self.set_cookies = before.into_iter().chain(header).collect();
         Some(hash(value.as_bytes()))
     }
 }
@@ -243,7 +245,7 @@ mod tests {
         let policies = [of_cookie(Some("; Max-Age=60; HttpOnly"))];
         let first = request_hash(&policies, &[]);
         let value = format!("{:016x}", hash(b"127.0.0.1:1111127.0.0.1:2222"));
-        assert_eq!(first.set_cookies, [format!("c=\"{value}\"; Max-Age=60; HttpOnly").as_str()]);
+        assert_eq!(*first.set_cookies, [format!("c=\"{value}\"; Max-Age=60; HttpOnly").as_str()]);
         assert_eq!(first.hash, request_hash(&policies, &[]).hash);
         let next = request_hash(&policies, &[("cookie", &format!("c={value}"))]);
         assert_eq!((next.hash, next.set_cookies.len()), (first.hash, 0));

@@ -27,7 +27,7 @@ use super::headers::{self, Accepted};
 use super::limits::{Limits, within};
 use super::local_reply::{LocalReply, Reason};
 use super::rewrite;
-use super::router::{Answer, Refusal};
+use super::router::{Answer, Refusal, Wanted};
 use super::timeout::Timer;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
@@ -50,7 +50,9 @@ pub(crate) struct Upgrading<'r> {
     pub(crate) limits: &'r Limits,
     /// The endpoint is chosen by.
     pub(crate) hashed: RequestHash,
-    /// And by what its metadata must hold.
+    /// And by this, if there is any.
+    pub(crate) wanted: Option<&'r Wanted>,
+    /// And by what its metadata must hold, as the route says.
     pub(crate) metadata: Option<&'r MetadataCriteria>,
 }
 
@@ -61,8 +63,17 @@ pub(crate) async fn run(
     request: &mut Parts,
     token: &str,
 ) -> Result<Answer, Refusal> {
-    let Upgrading { connection, cluster, action, priority, accepted, limits, hashed, metadata } =
-        upgrading;
+    let Upgrading {
+        connection,
+        cluster,
+        action,
+        priority,
+        accepted,
+        limits,
+        hashed,
+        wanted,
+        metadata,
+    } = upgrading;
     let manager = &connection.manager;
     let default = manager.config.upgrades.iter().find(|upgrade| *upgrade.token == *token);
     let here = action.upgrades.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
@@ -75,22 +86,18 @@ pub(crate) async fn run(
     };
     request.extensions.clear();
 
-    let endpoint = match &cluster.original_dst {
-        Some(_) => connection.original_destination(cluster, &request.headers),
-        None => {
-            let context = Context { hash: hashed.hash, metadata, ..Context::default() };
-            cluster.pick(&cluster.hosts.load(), &context).cloned()
-        }
-    };
-    let endpoint = endpoint.map(|endpoint| connection.local.pools.get(&endpoint));
+    let route = Context { hash: hashed.hash, metadata, ..Context::default() };
+    let context = wanted.map_or(route, |wanted| wanted.over(route));
+    let chosen = cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint));
     let charged = |reply| failures::charged(cluster, accepted.internal, reply);
-    let Some(pool) = endpoint else { return Err(charged(failures::unavailable())) };
+    let Some((member, pool)) = chosen else { return Err(charged(failures::unavailable())) };
     if let Some(facts) = &mut exchange.facts {
         facts.attempts = 1;
         facts.endpoint = Some(Arc::clone(&pool.endpoint));
     }
     let span = exchange.begin_attempt(request, 0);
-    let Some(mut attempt) = Attempt::begin(cluster, pool, priority, accepted.internal) else {
+    let attempt = Attempt::begin(cluster, member, pool, priority, accepted.internal);
+    let Some(mut attempt) = attempt else {
         return Err(charged(failures::failed(&Failure::Overflow, false)));
     };
     span.into_iter().for_each(|span| attempt.trace(span));
@@ -105,8 +112,7 @@ pub(crate) async fn run(
     *outgoing.uri_mut() = std::mem::take(&mut request.uri);
     *outgoing.headers_mut() = std::mem::take(&mut request.headers);
 
-    let sending =
-        send(&mut attempt, outgoing, cluster, connection, priority, token, accepted.https);
+    let sending = send(&mut attempt, outgoing, connection, token, accepted.https);
     let began = Instant::now();
     let mut response = match within(sending, &mut timer, exchange, limits, Some(began)).await {
         Ok(Ok(response)) => response,
@@ -201,20 +207,20 @@ enum Sent {
 async fn send(
     attempt: &mut Attempt,
     mut request: Request<RequestBody>,
-    cluster: &ClusterRef,
     connection: &Connection,
-    priority: RoutingPriority,
     token: &str,
     https: bool,
 ) -> Result<Response<Incoming>, Sent> {
-    let pool = Rc::clone(attempt.pool());
-    let protocol = Protocol::of(cluster, &pool.endpoint, connection.version());
+    let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
+    let protocol = Protocol::of(&cluster, &pool.endpoint, connection.version());
     loop {
-        let acquired = match pool.take(cluster, protocol) {
+        let acquired = match pool.take(&cluster, protocol) {
             Some(acquired) => acquired,
             None => {
                 let host = headers::host_of(request.headers()).to_owned();
-                pool.wait(cluster, protocol, priority, &host).await.map_err(Sent::Failed)?
+                pool.wait(&cluster, protocol, attempt.priority(), &host)
+                    .await
+                    .map_err(Sent::Failed)?
             }
         };
         let used = acquired.was_used();

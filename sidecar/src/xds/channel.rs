@@ -190,7 +190,7 @@ impl ControlPlane {
         let assignment: &LoadAssignment = match &self.cluster.discovery {
             Discovery::Static(assignment) => assignment,
             Discovery::Dns(dns) => &dns.assignment,
-            Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
+            Discovery::Eds { .. } | Discovery::Aggregate(_) | Discovery::OriginalDst(_) => {
                 return Err(ConnectError::NoEndpoint(Arc::clone(&self.cluster.name)));
             }
         };

@@ -19,7 +19,7 @@ use super::endpoint::{Endpoint, Health};
 use super::load_balancer::hashing::{Evenness, HashTable, Shares};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{AssignmentPolicy, Locality};
-use loads::share_out;
+pub(crate) use loads::{Availability, Load, share_out};
 use localities::WeightedLocalities;
 pub(crate) use localities::WeightedLocality;
 pub(crate) use subsets::{Step, Subset, SubsetValues, Subsets};
@@ -48,10 +48,10 @@ pub(crate) struct Priority {
     pub(crate) degraded: Hosts,
     /// The localities, in the order of the assignment.
     pub(crate) localities: Arc<[LocalityHosts]>,
-    /// Share of the traffic for its healthy endpoints, in percent.
-    pub(crate) healthy_load: u8,
-    /// Share of the traffic for its degraded endpoints, in percent. All shares add up to 100.
-    pub(crate) degraded_load: u8,
+    /// What of it counts for its load.
+    pub(crate) availability: Availability,
+    /// Its share of the traffic.
+    pub(crate) load: Load,
     /// So few are available that traffic goes to all of them.
     pub(crate) panic: bool,
     /// Where traffic is divided by the weights of localities.
@@ -138,8 +138,14 @@ impl HostSet {
         locality_weighted: bool,
     ) -> Self {
         let mut priorities: Box<[Priority]> = members.into_iter().map(Priority::new).collect();
-        share_out(&mut priorities, policy, config.healthy_panic_threshold.min(100));
         for priority in &mut priorities {
+            priority.availability = Availability::of(priority, policy);
+        }
+        let availability: Vec<_> = priorities.iter().map(|it| it.availability).collect();
+        let (loads, panics) = share_out(&availability, config.healthy_panic_threshold.min(100));
+        for (priority, (load, panic)) in priorities.iter_mut().zip(loads.into_iter().zip(panics)) {
+            priority.load = load;
+            priority.panic = panic;
             if config.load_balancer.hashing().is_some() {
                 let shares = priority.shares(locality_weighted);
                 priority.table = HashTable::new(&config.load_balancer, &shares);
@@ -151,6 +157,11 @@ impl HostSet {
         }
         let slow_until = config.slow_start.and_then(|slow| slow_until(&priorities, slow.window));
         Self { generation, priorities, slow_until, subsets: None }
+    }
+
+    /// A number that no other host set has, but for the subsets of this one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The members, to make the next host set from.
@@ -198,8 +209,8 @@ impl Priority {
             degraded: with(Health::Degraded),
             all: Hosts::new(Arc::clone(&members.all)),
             localities: members.localities,
-            healthy_load: 0,
-            degraded_load: 0,
+            availability: Availability::default(),
+            load: Load::default(),
             panic: false,
             weighted: None,
             table: None,

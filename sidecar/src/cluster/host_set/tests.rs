@@ -19,7 +19,7 @@ fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSe
 
 fn healthy_loads(priorities: &[(usize, usize, usize)]) -> Vec<u8> {
     let hosts = host_set(priorities, 50);
-    hosts.priorities.iter().map(|priority| priority.healthy_load).collect()
+    hosts.priorities.iter().map(|priority| priority.load.healthy).collect()
 }
 
 /// `percent` healthy of 100.
@@ -45,7 +45,7 @@ fn a_priority_spills_over_by_what_its_health_lacks_after_overprovisioning() {
 fn where_all_together_lack_health_loads_are_scaled_up_and_the_rest_goes_to_the_first() {
     let loads = |priorities: &[(usize, usize, usize)]| -> Vec<u8> {
         // Without panic, which would go by the number of endpoints here.
-        host_set(priorities, 0).priorities.iter().map(|priority| priority.healthy_load).collect()
+        host_set(priorities, 0).priorities.iter().map(|priority| priority.load.healthy).collect()
     };
     assert_eq!(loads(&[of_100(25), of_100(25)]), [50, 50]);
     // 35 + 35 + 28 of 98: 35, 35 and 28 hundredths rounded down, and the 2 that are left.
@@ -56,12 +56,12 @@ fn where_all_together_lack_health_loads_are_scaled_up_and_the_rest_goes_to_the_f
 fn degraded_endpoints_get_what_the_healthy_of_all_priorities_leave() {
     let hosts = host_set(&[(10, 40, 50), (20, 0, 80)], 0);
     let loads: Vec<_> =
-        hosts.priorities.iter().map(|p| (p.healthy_load, p.degraded_load)).collect();
+        hosts.priorities.iter().map(|p| (p.load.healthy, p.load.degraded)).collect();
     // Availability 14 and 28 healthy, 56 and 0 degraded: 98 together.
     assert_eq!(loads, [(15, 57), (28, 0)]);
     let hosts = host_set(&[(0, 100, 0), (50, 0, 50)], 50);
     let loads: Vec<_> =
-        hosts.priorities.iter().map(|p| (p.healthy_load, p.degraded_load)).collect();
+        hosts.priorities.iter().map(|p| (p.load.healthy, p.load.degraded)).collect();
     assert_eq!(loads, [(0, 30), (70, 0)]);
 }
 
@@ -83,10 +83,10 @@ fn a_priority_panics_only_below_the_threshold_and_only_if_all_together_lack_heal
 fn in_a_total_panic_loads_follow_the_number_of_endpoints() {
     let hosts = host_set(&[(0, 0, 30), (1, 0, 9), (0, 0, 60)], 50);
     assert!(hosts.priorities.iter().all(|priority| priority.panic));
-    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.healthy_load).collect();
+    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.load.healthy).collect();
     assert_eq!(loads, [30, 10, 60]);
     let hosts = host_set(&[(0, 0, 0), (0, 0, 1), (0, 0, 2)], 50);
-    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.healthy_load).collect();
+    let loads: Vec<_> = hosts.priorities.iter().map(|priority| priority.load.healthy).collect();
     assert_eq!(loads, [0, 34, 66], "what is left goes to the first that is not empty");
 }
 
@@ -102,7 +102,7 @@ fn loads_always_add_up_to_100() {
         let sum: u32 = hosts
             .priorities
             .iter()
-            .map(|p| u32::from(p.healthy_load) + u32::from(p.degraded_load))
+            .map(|p| u32::from(p.load.healthy) + u32::from(p.load.degraded))
             .sum();
         assert_eq!(sum, 100, "{priorities:?}, threshold {threshold}");
     }
@@ -123,7 +123,7 @@ fn a_priority_is_as_healthy_as_its_weights_where_they_are_to_count() {
         let members = vec![members(0, &first), members(10, &[(1, HealthStatus::Healthy)])];
         let policy = AssignmentPolicy { weighted_priority_health, ..AssignmentPolicy::default() };
         let hosts = HostSet::new(members, &config("c"), policy);
-        hosts.priorities.iter().map(|priority| priority.healthy_load).collect::<Vec<_>>()
+        hosts.priorities.iter().map(|priority| priority.load.healthy).collect::<Vec<_>>()
     };
     assert_eq!(loads(false), [70, 30]);
     assert_eq!(loads(true), [14, 86]);
@@ -136,7 +136,7 @@ fn the_overprovisioning_factor_may_be_another_one() {
         let members = vec![members(0, &half), members(10, &[(1, HealthStatus::Healthy)])];
         let policy = AssignmentPolicy { overprovisioning_factor, ..AssignmentPolicy::default() };
         let hosts = HostSet::new(members, &config("c"), policy);
-        hosts.priorities.iter().map(|priority| priority.healthy_load).collect::<Vec<_>>()
+        hosts.priorities.iter().map(|priority| priority.load.healthy).collect::<Vec<_>>()
     };
     assert_eq!(loads(100), [50, 50]);
     assert_eq!(loads(200), [100, 0]);

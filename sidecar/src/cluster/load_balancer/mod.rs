@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::{Endpoint, EndpointId};
-use super::host_set::{HostSet, Hosts, Priority, Step, WeightedLocality};
+use super::host_set::{HostSet, Hosts, Load, Priority, Step, WeightedLocality};
 use crate::config::load_balancer::LoadBalancer;
 use crate::config::subset::MetadataCriteria;
 
@@ -40,6 +40,10 @@ pub(crate) struct Context<'a> {
     pub(crate) avoid: &'a [EndpointId],
     /// So often, that is (`host_selection_retry_max_attempts`); after that one is taken all the same, as in Envoy.
     pub(crate) attempts: u32,
+    /// Where an aggregate cluster has chosen already.
+    pub(crate) share: Option<Share>,
+    /// Where the request was going to by itself: for clusters of type ORIGINAL_DST, which have nothing else.
+    pub(crate) destination: Option<&'a Arc<Endpoint>>,
 }
 
 /// Chooses an endpoint; `None` if none is available.
@@ -67,8 +71,8 @@ fn pick_of<'h>(
     let mut chosen = None;
     for attempt in 0..=context.attempts {
         let endpoint = match hash {
-            Some(hash) => by_hash(cluster, whole, part, hash, attempt),
-            None => choose(cluster, part, number),
+            Some(hash) => by_hash(cluster, whole, part, hash, attempt, context.share),
+            None => choose(cluster, part, number, context.share),
         }?;
         chosen = Some(endpoint);
         if !context.avoid.contains(&endpoint.id) {
@@ -89,16 +93,35 @@ struct Source {
     locality: Option<usize>,
 }
 
+/// Which endpoints of a priority are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SourceKind {
+pub(crate) enum SourceKind {
+    /// All of them.
     All,
+    /// Its healthy ones.
     Healthy,
+    /// Its degraded ones.
     Degraded,
 }
 
+/// A part of a cluster that was chosen by its load already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// The priority.
+    pub(crate) priority: usize,
+    /// Its healthy or its degraded endpoints.
+    pub(crate) kind: SourceKind,
+}
+
 /// Chooses an endpoint once, for a policy that does not go by a hash.
-fn choose<'h>(cluster: &Cluster, hosts: &'h HostSet, subset: usize) -> Option<&'h Arc<Endpoint>> {
-    let mut source = source(cluster, hosts, subset, fastrand::u64(..))?;
+fn choose<'h>(
+    cluster: &Cluster,
+    hosts: &'h HostSet,
+    subset: usize,
+    share: Option<Share>,
+) -> Option<&'h Arc<Endpoint>> {
+    let share = share.or_else(|| priority_by_load(hosts, fastrand::u64(..)))?;
+    let mut source = source(cluster, hosts, subset, share)?;
     let priority = hosts.priorities.get(source.priority)?;
     let hosts_of_source = match by_locality(cluster.id, hosts, priority, &mut source) {
         Some(locality) => &locality.hosts,
@@ -181,9 +204,10 @@ fn by_hash<'h>(
     hosts: &'h HostSet,
     hash: u64,
     attempt: u32,
+    share: Option<Share>,
 ) -> Option<&'h Arc<Endpoint>> {
-    let (priority, _) = priority_by_load(hosts, hash)?;
-    let priority = hosts.priorities.get(priority)?;
+    let share = share.or_else(|| priority_by_load(hosts, hash))?;
+    let priority = hosts.priorities.get(share.priority)?;
     if priority.panic {
         cluster.stats.local().lb_healthy_panic.inc();
     }
@@ -197,23 +221,30 @@ fn by_hash<'h>(
 }
 
 /// A priority by its load, and which of its lists.
-fn priority_by_load(hosts: &HostSet, random: u64) -> Option<(usize, SourceKind)> {
-    let point = random % 100 + 1;
-    let mut sum = 0;
-    let healthy = hosts.priorities.iter().map(|priority| priority.healthy_load);
-    let degraded = hosts.priorities.iter().map(|priority| priority.degraded_load);
-    let healthy = healthy.enumerate().map(|(at, load)| (at, load, SourceKind::Healthy));
-    let degraded = degraded.enumerate().map(|(at, load)| (at, load, SourceKind::Degraded));
-    let (priority, _, kind) = healthy.chain(degraded).find(|&(_, load, _)| {
-        sum += u64::from(load);
-        point <= sum
-    })?;
-    Some((priority, kind))
+fn priority_by_load(hosts: &HostSet, random: u64) -> Option<Share> {
+    let loads = hosts.priorities.iter().map(|priority| priority.load);
+    by_load(loads, random).map(|(priority, kind)| Share { priority, kind })
 }
 
-/// A priority by its load, and which of its lists. `None`: traffic fails rather than panics.
-fn source(cluster: &Cluster, hosts: &HostSet, subset: usize, random: u64) -> Option<Source> {
-    let (priority, kind) = priority_by_load(hosts, random)?;
+/// A place by its load, and whether its healthy or its degraded endpoints are meant.
+pub(crate) fn by_load(
+    loads: impl Iterator<Item = Load> + Clone,
+    random: u64,
+) -> Option<(usize, SourceKind)> {
+    let point = random % 100 + 1;
+    let mut sum = 0;
+    let healthy = loads.clone().map(|load| (load.healthy, SourceKind::Healthy)).enumerate();
+    let degraded = loads.map(|load| (load.degraded, SourceKind::Degraded)).enumerate();
+    let (place, (_, kind)) = healthy.chain(degraded).find(|(_, (load, _))| {
+        sum += u64::from(*load);
+        point <= sum
+    })?;
+    Some((place, kind))
+}
+
+/// Which of the lists of a priority is chosen from. `None`: traffic fails rather than panics.
+fn source(cluster: &Cluster, hosts: &HostSet, subset: usize, share: Share) -> Option<Source> {
+    let Share { priority, kind } = share;
     if hosts.priorities.get(priority)?.panic {
         cluster.stats.local().lb_healthy_panic.inc();
         if cluster.config.fail_traffic_on_panic {

@@ -33,6 +33,7 @@ pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>
         tls_stats: None,
         updates: Arc::new(Sharded::new(1)),
         hosts: Arc::new(ArcSwap::from_pointee(hosts)),
+        members: None,
         drop_overload: Arc::default(),
         detector: None,
         health: None,

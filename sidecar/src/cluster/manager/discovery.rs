@@ -26,6 +26,8 @@ impl Manager {
                 // A cluster whose kind of discovery changed, or whose endpoints are not here yet, keeps what it has.
                 known.or_else(|| entry.assignment.clone())
             }
+            // It has none of its own, and is ready whether its members are or not, as in Envoy.
+            Discovery::Aggregate(_) => Some(Arc::new(LoadAssignment::empty(&config.name))),
             Discovery::Dns(dns) => {
                 if entry.dns.is_none() {
                     let resolved = &self.resolved.0;

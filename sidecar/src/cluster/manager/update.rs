@@ -1,5 +1,6 @@
 //! What comes in of clusters: one is added, changed or removed, and what it had before goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -34,6 +35,7 @@ impl Manager {
         config: Arc<config::cluster::Cluster>,
         tls: &mut tls::Contexts,
     ) -> Result<(), Rejected> {
+        let members = self.members_of(&config)?;
         let transports = Transports::new(&config, tls)?;
         let id = self.id(&config.name);
         let previous = self.entries.get_mut(id.index()).and_then(Option::take);
@@ -53,7 +55,7 @@ impl Manager {
         if let Discovery::Eds { service_name, .. } = &config.discovery {
             self.by_service.entry(Arc::clone(service_name)).or_default().push(id);
         }
-        let entry = self.make_entry(id, config, transports, previous);
+        let entry = self.make_entry(id, config, members, transports, previous);
         if let Some(slot) = self.entries.get_mut(id.index()) {
             *slot = Some(entry);
         }
@@ -67,6 +69,7 @@ impl Manager {
         &self,
         id: ClusterId,
         config: Arc<config::cluster::Cluster>,
+        members: Option<Arc<[ClusterId]>>,
         transports: Transports,
         previous: Option<Entry>,
     ) -> Entry {
@@ -136,6 +139,7 @@ impl Manager {
             tls_stats,
             updates,
             hosts,
+            members,
             drop_overload,
             breakers,
             detector,
@@ -154,9 +158,10 @@ impl Manager {
                 }
                 let dns = match &cluster.config.discovery {
                     Discovery::Dns(config) => previous.dns.and_then(|dns| dns.adopt(config)),
-                    Discovery::Static(_) | Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
-                        None
-                    }
+                    Discovery::Static(_)
+                    | Discovery::Aggregate(_)
+                    | Discovery::Eds { .. }
+                    | Discovery::OriginalDst(_) => None,
                 };
                 let Entry { assignment, ejections: _, health, initialized, tidying, .. } = previous;
                 (assignment, dns, ejections, health, initialized, tidying)
@@ -180,6 +185,38 @@ impl Manager {
             breaker_gauges,
             _membership: membership,
         }
+    }
+
+    /// The members of an aggregate cluster, which need not exist.
+    ///
+    /// # Errors
+    /// If it would be a member of itself, through however many others.
+    fn members_of(
+        &mut self,
+        config: &config::cluster::Cluster,
+    ) -> Result<Option<Arc<[ClusterId]>>, Rejected> {
+        let Discovery::Aggregate(names) = &config.discovery else { return Ok(None) };
+        let own = self.id(&config.name);
+        let members: Vec<ClusterId> = names.iter().map(|name| self.id(name)).collect();
+        for (index, (&member, name)) in members.iter().zip(names).enumerate() {
+            let mut seen = BTreeSet::new();
+            let mut open = vec![member];
+            while let Some(id) = open.pop() {
+                if id == own {
+                    return Err(Rejected {
+                        path: format!("cluster_type.typed_config.clusters[{index}]"),
+                        reason: format!(
+                            "{name:?} has this cluster among its own: an aggregate cannot be a member of itself"
+                        ),
+                    });
+                }
+                if seen.insert(id) {
+                    let further = self.entry(id).and_then(|entry| entry.cluster.members.as_ref());
+                    open.extend(further.iter().flat_map(|members| members.iter()));
+                }
+            }
+        }
+        Ok(Some(members.into()))
     }
 
     /// Removes a cluster. Requests under way keep its endpoints until they end.

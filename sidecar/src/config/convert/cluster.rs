@@ -10,6 +10,7 @@ use outrigger_proto::envoy::config::cluster::v3::cluster::{
 };
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use outrigger_proto::envoy::extensions::clusters::aggregate::v3 as aggregate;
 use outrigger_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 
 use crate::config::Problems;
@@ -153,19 +154,17 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
             consistent_hashing,
         ),
     };
-    let is_original_dst = matches!(discovery, Some(Discovery::OriginalDst(_)));
-    match &chosen {
-        Some(Chosen { load_balancer: LoadBalancer::ClusterProvided, .. })
-            if discovery.is_some() && !is_original_dst =>
-        {
-            let reason = "CLUSTER_PROVIDED is for clusters of type ORIGINAL_DST";
+    let provides = matches!(discovery, Some(Discovery::Aggregate(_) | Discovery::OriginalDst(_)));
+    if let (Some(discovery), Some(chosen)) = (&discovery, &chosen) {
+        let provided = matches!(chosen.load_balancer, LoadBalancer::ClusterProvided);
+        if provided && !provides {
+            let reason = "CLUSTER_PROVIDED is for clusters of type ORIGINAL_DST and for aggregates";
             problems.reject_field("lb_policy", reason);
+        } else if provides && !provided {
+            let kind = discovery.kind();
+            problems
+                .reject_field("lb_policy", format!("must be CLUSTER_PROVIDED with type {kind}"));
         }
-        Some(Chosen { load_balancer: LoadBalancer::ClusterProvided, .. }) => {}
-        Some(_) if is_original_dst => {
-            problems.reject_field("lb_policy", "must be CLUSTER_PROVIDED with type ORIGINAL_DST");
-        }
-        _ => {}
     }
     if use_hostname && !matches!(discovery, None | Some(Discovery::Dns(_))) {
         problems.reject_field(
@@ -342,10 +341,27 @@ fn extension(
             })?;
             dns::typed(problems, assignment, config).map(Discovery::Dns)
         }
+        Some(config) if any::holds::<aggregate::ClusterConfig>(&config) => {
+            if assignment.is_some() {
+                problems.reject_field(
+                    "load_assignment",
+                    "set on an aggregate, whose endpoints are those of its clusters",
+                );
+            }
+            problems.field("cluster_type", |problems| {
+                problems.field("typed_config", |problems| {
+                    let aggregate::ClusterConfig { clusters } = unpack(problems, &config)?;
+                    if clusters.is_empty() {
+                        problems.reject_field("clusters", "must have at least one entry");
+                    }
+                    Some(Discovery::Aggregate(clusters.into_iter().map(Arc::from).collect()))
+                })
+            })
+        }
         Some(config) => {
             problems.field("cluster_type", |problems| {
                 problems.field("typed_config", |problems| {
-                    unknown_type(problems, &config, &["DnsCluster"]);
+                    unknown_type(problems, &config, &["DnsCluster", "aggregate.v3.ClusterConfig"]);
                 });
             });
             None

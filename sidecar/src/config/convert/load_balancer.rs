@@ -6,6 +6,7 @@ use outrigger_proto::envoy::config::cluster::v3::cluster::{
     LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
 };
 use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use outrigger_proto::envoy::extensions::load_balancing_policies::cluster_provided::v3::ClusterProvided;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
 use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
@@ -163,6 +164,7 @@ pub(super) fn first_known(
                     "Maglev",
                     "WrrLocality",
                     "Subset",
+                    "ClusterProvided",
                 ],
             );
         }),
@@ -178,6 +180,7 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<Maglev>(config)
         || any::holds::<WrrLocality>(config)
         || any::holds::<Subset>(config)
+        || any::holds::<ClusterProvided>(config)
 }
 
 fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
@@ -218,6 +221,10 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
     if any::holds::<Maglev>(config) {
         let config = unpack(problems, config)?;
         return consistent_hashing::maglev_extension(problems, config).map(plain);
+    }
+    if any::holds::<ClusterProvided>(config) {
+        let ClusterProvided {} = unpack(problems, config)?;
+        return Some(plain((LoadBalancer::ClusterProvided, Localities::default())));
     }
     if any::holds::<Subset>(config) {
         let config = unpack(problems, config)?;

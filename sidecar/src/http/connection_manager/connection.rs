@@ -184,6 +184,7 @@ impl Connection {
     }
 
     /// The endpoint of a cluster of type ORIGINAL_DST for a request of this connection.
+    #[inline]
     pub(crate) fn original_destination(
         &self,
         cluster: &Cluster,

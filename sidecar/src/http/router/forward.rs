@@ -12,12 +12,12 @@ use super::matched::Matched;
 use super::payload::Payload;
 use super::send::send;
 use super::tries::{Tries, discard, note_attempt};
+use super::wanted::Wanted;
 use super::{Answer, Refusal, view_of};
 use crate::access_log::ResponseFlags;
 use crate::cluster::RoutingPriority;
 use crate::config;
 use crate::config::route::{Forward, RetryOn};
-use crate::config::subset::{METADATA_FILTER, MetadataCriteria};
 use crate::http::asked::{Asked, AskedRetries};
 use crate::http::body::ClientBody;
 use crate::http::connection_manager::Connection;
@@ -30,7 +30,6 @@ use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::mutations::Side;
 use crate::http::retry::{Policies, Retries, Verdict};
 use crate::http::rewrite;
-use crate::http::stream_state::metadata_of;
 use crate::http::timeout::Timer;
 use crate::http::upgrade;
 use crate::local::{ClusterRef, View};
@@ -41,16 +40,6 @@ pub(super) struct Forwarding<'r> {
     pub(super) view: &'r View,
     pub(super) matched: &'r Matched<'r>,
     pub(super) action: &'r Forward,
-}
-
-/// What the metadata of the endpoint must hold, if filters have noted something about it: as in Envoy, that wins over what
-/// the route says.
-fn own_criteria(
-    route: Option<&MetadataCriteria>,
-    exchange: &Exchange,
-) -> Option<Box<MetadataCriteria>> {
-    let noted = metadata_of(exchange.state.as_deref())?.0.get(METADATA_FILTER)?.as_object()?;
-    Some(Box::new(MetadataCriteria::of_request(route, noted)))
 }
 
 /// Forwards a request: chooses a cluster, rewrites, and tries until there is a response or a reason.
@@ -124,9 +113,12 @@ pub(super) async fn forward(
 
     // As in Envoy 1.40 the request counts as its route has changed it.
     let hashed = match cluster.config.load_balancer.hashing() {
-        None => RequestHash::default(),
-        Some(hashing) => {
-            let own = &hashing.hash_policy;
+        // A member of an aggregate may want what the route says.
+        None if cluster.members.is_none() || action.hash_policy.is_empty() => {
+            RequestHash::default()
+        }
+        hashing => {
+            let own = hashing.map_or(&[][..], |hashing| &hashing.hash_policy);
             let policies = if own.is_empty() { &action.hash_policy } else { own };
             let sender = Sender {
                 client: accepted.client,
@@ -137,7 +129,7 @@ pub(super) async fn forward(
         }
     };
 
-    let own = own_criteria(matched.metadata_match(action), exchange);
+    let wanted = Wanted::of(connection, matched, action, &cluster, exchange, &request.headers);
     if let Some(token) = &accepted.upgrade {
         let forwarding = upgrade::Upgrading {
             connection,
@@ -147,17 +139,13 @@ pub(super) async fn forward(
             accepted,
             limits: &limits,
             hashed,
-            metadata: own.as_deref().or_else(|| matched.metadata_match(action)),
+            wanted: wanted.as_deref(),
+            metadata: matched.metadata_match(action),
         };
         return Box::pin(upgrade::run(forwarding, exchange, request, token)).await;
     }
     request.extensions.clear();
 
-    // Kept over all attempts: the last of them takes the headers along.
-    let original = match &cluster.original_dst {
-        Some(_) => connection.original_destination(&cluster, &request.headers),
-        None => None,
-    };
     let payload = Payload::new(body, exchange, matched.buffer_limit(manager), retries.is_some());
     let mut timer = Timer::new(&connection.local.timers);
     let mut tries = Tries {
@@ -170,8 +158,7 @@ pub(super) async fn forward(
         limits: &limits,
         response_headers: &response_headers,
         hashed,
-        metadata: own.as_deref().or_else(|| matched.metadata_match(action)),
-        original,
+        wanted,
         payload,
         retries,
         attempts: 0,
@@ -183,7 +170,7 @@ pub(super) async fn forward(
     loop {
         let (mut attempt, outgoing) = tries.begin(exchange, request)?;
         let began = Instant::now();
-        let sending = send(&mut attempt, outgoing, &cluster, connection, accepted.https, priority);
+        let sending = send(&mut attempt, outgoing, connection, accepted.https);
         let tried = within(sending, &mut timer, exchange, &limits, Some(began)).await;
         note_attempt(&attempt, began, exchange);
         let verdict = tries.judge(&mut attempt, &tried, exchange, &request.method)?;

@@ -24,12 +24,14 @@ use crate::http::failures::timed_out;
 use crate::http::limits::{Expired, within};
 use crate::http::retry::{Attempted, Verdict};
 use crate::http::timeout::Timer;
+use crate::local::ClusterRef;
 use crate::upstream::Failure;
 
 type Ended = (Box<Attempt>, Result<Response<Incoming>, Failure>);
 
 /// An attempt without a response yet.
 struct Running<'r> {
+    cluster: ClusterRef,
     endpoint: Arc<Endpoint>,
     began: Instant,
     /// Its timeout is over.
@@ -118,7 +120,7 @@ pub(super) async fn hedged(
                     continue;
                 };
                 late.late = true;
-                tries.cluster.report(&late.endpoint, Outcome::Timeout);
+                late.cluster.report(&late.endpoint, Outcome::Timeout);
                 tries.timed_out_before = true;
                 if let Some(retries) = &mut tries.retries
                     && tries.payload.can_replay()
@@ -137,7 +139,7 @@ pub(super) async fn hedged(
                     tries.cluster.stats.local().upstream_rq_timeout.add(count);
                 }
                 for attempt in running.iter().filter(|attempt| !attempt.late) {
-                    tries.cluster.report(&attempt.endpoint, Outcome::Timeout);
+                    attempt.cluster.report(&attempt.endpoint, Outcome::Timeout);
                 }
                 let mut reply = timed_out(expired, tries.limits, exchange, None);
                 // As in Envoy each of them counts.
@@ -156,14 +158,13 @@ fn begin<'r>(
     request: &mut Parts,
 ) -> Result<Running<'r>, Refusal> {
     let (mut attempt, outgoing) = tries.begin(exchange, request)?;
-    let Tries { cluster, connection, priority, accepted, .. } = *tries;
-    let endpoint = Arc::clone(&attempt.pool().endpoint);
+    let Tries { connection, accepted, .. } = *tries;
+    let (cluster, endpoint) = (attempt.cluster().clone(), Arc::clone(&attempt.pool().endpoint));
     let future = Box::pin(async move {
-        let outcome =
-            send(&mut attempt, outgoing, cluster, connection, accepted.https, priority).await;
+        let outcome = send(&mut attempt, outgoing, connection, accepted.https).await;
         (attempt, outcome)
     });
-    Ok(Running { endpoint, began: Instant::now(), late: false, hedged: false, future })
+    Ok(Running { cluster, endpoint, began: Instant::now(), late: false, hedged: false, future })
 }
 
 /// An attempt in whose place another was begun is not tried again, but a bad response of it is worth waiting for a better.

@@ -12,6 +12,9 @@ mod matched;
 mod payload;
 mod send;
 mod tries;
+mod wanted;
+
+pub(crate) use wanted::Wanted;
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -5,13 +5,11 @@ use std::rc::Rc;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::cluster::RoutingPriority;
 use crate::http::attempt::Attempt;
 use crate::http::body::RequestBody;
 use crate::http::connection_manager::Connection;
 use crate::http::headers::host_of;
 use crate::http::rewrite;
-use crate::local::ClusterRef;
 use crate::upstream::{Acquired, Failure, Protocol};
 
 /// Sends a request on a connection of the attempt's endpoint, and waits for the head of the response.
@@ -21,20 +19,18 @@ use crate::upstream::{Acquired, Failure, Protocol};
 pub(super) async fn send(
     attempt: &mut Attempt,
     mut request: Request<RequestBody>,
-    cluster: &ClusterRef,
     connection: &Connection,
     https: bool,
-    priority: RoutingPriority,
 ) -> Result<Response<Incoming>, Failure> {
-    let pool = Rc::clone(attempt.pool());
-    let protocol = Protocol::of(cluster, &pool.endpoint, connection.version());
+    let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
+    let protocol = Protocol::of(&cluster, &pool.endpoint, connection.version());
     let mut fresh_failures = 0;
     loop {
-        let acquired = match pool.take(cluster, protocol) {
+        let acquired = match pool.take(&cluster, protocol) {
             Some(acquired) => acquired,
             None => {
                 let host = host_of(request.headers()).to_owned();
-                Box::pin(pool.wait(cluster, protocol, priority, &host)).await?
+                Box::pin(pool.wait(&cluster, protocol, attempt.priority(), &host)).await?
             }
         };
         let used = acquired.was_used();

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::matched::Matched;
 use super::payload::Payload;
+use super::wanted::Wanted;
 use super::{Answer, Refusal};
 use crate::access_log::ResponseFlags;
-use crate::cluster::{Context, Endpoint, Outcome, RoutingPriority};
+use crate::cluster::{Context, Outcome, RoutingPriority};
 use crate::config::route::Forward;
-use crate::config::subset::MetadataCriteria;
 use crate::http::attempt::Attempt;
 use crate::http::body::RequestBody;
 use crate::http::connection_manager::Connection;
@@ -50,10 +50,7 @@ pub(super) struct Tries<'r> {
     pub(super) limits: &'r Limits,
     pub(super) response_headers: &'r Levels<'r>,
     pub(super) hashed: RequestHash,
-    /// What the metadata of the endpoint must hold.
-    pub(super) metadata: Option<&'r MetadataCriteria>,
-    /// Where the request goes in a cluster of type ORIGINAL_DST.
-    pub(super) original: Option<Arc<Endpoint>>,
+    pub(super) wanted: Option<Box<Wanted>>,
     pub(super) payload: Payload,
     pub(super) retries: Option<Retries<'r>>,
     /// So many began.
@@ -78,16 +75,14 @@ impl Tries<'_> {
         if let Some(facts) = &mut exchange.facts {
             facts.attempts = self.attempts;
         }
-        let endpoint = if cluster.original_dst.is_some() {
-            self.original.as_ref().map(|endpoint| connection.local.pools.get(endpoint))
-        } else {
-            let hosts = cluster.hosts.load();
+        let chosen = {
             let (avoid, attempts) = self.retries.as_ref().map_or((&[][..], 0), Retries::avoid);
-            let metadata = self.metadata;
-            let context = Context { hash: self.hashed.hash, metadata, avoid, attempts };
-            cluster.pick(&hosts, &context).map(|endpoint| connection.local.pools.get(endpoint))
+            let (hash, metadata) = (self.hashed.hash, matched.metadata_match(action));
+            let route = Context { hash, metadata, avoid, attempts, ..Context::default() };
+            let context = self.wanted.as_ref().map_or(route, |wanted| wanted.over(route));
+            cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint))
         };
-        let Some(pool) = endpoint else {
+        let Some((member, pool)) = chosen else {
             cluster.stats.local().upstream_cx_none_healthy.inc();
             return Err(self.charged(unavailable()));
         };
@@ -124,7 +119,8 @@ impl Tries<'_> {
         }
 
         let endpoint = span.as_ref().map(|_| Arc::clone(&pool.endpoint));
-        match (Attempt::begin(cluster, pool, self.priority, self.accepted.internal), span) {
+        let (priority, internal) = (self.priority, self.accepted.internal);
+        match (Attempt::begin(cluster, member, pool, priority, internal), span) {
             (Some(mut attempt), span) => {
                 exchange.tried = true;
                 span.into_iter().for_each(|span| attempt.trace(span));
@@ -183,7 +179,7 @@ impl Tries<'_> {
                 if let Some(facts) = &mut exchange.facts {
                     facts.failure = failure.cause().map(str::to_owned);
                 }
-                count_failure(self.cluster, failure);
+                count_failure(attempt.cluster(), failure);
                 attempt.note_failure(failure);
                 if let Some(outcome) = outcome_of(failure) {
                     attempt.failed(outcome);

@@ -425,13 +425,13 @@ async fn a_new_endpoint_may_count_nowhere_before_its_first_check() {
         settle(&mut manager).await;
         let hosts = manager.get("c").unwrap().hosts.load_full();
         let loads: Vec<_> =
-            hosts.priorities.iter().map(|it| (it.healthy_load, it.degraded_load)).collect();
+            hosts.priorities.iter().map(|it| (it.load.healthy, it.load.degraded)).collect();
         assert_eq!(loads, expected, "{ignores}");
         assert_eq!(endpoints(&manager, "c")[1].check.has(Flag::Pending), ignores);
         run(&mut manager, SECOND).await;
         assert!(!endpoints(&manager, "c")[1].check.has(Flag::Pending), "its check is over");
         let hosts = manager.get("c").unwrap().hosts.load_full();
-        assert_eq!(hosts.priorities[0].healthy_load, 70, "it counts now, as unhealthy");
+        assert_eq!(hosts.priorities[0].load.healthy, 70, "it counts now, as unhealthy");
     }
 }
 

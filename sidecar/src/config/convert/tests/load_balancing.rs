@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{accepted, refused, refused_at};
+use crate::config::cluster::Discovery;
 use crate::config::hash_policy::HashSource;
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
@@ -485,4 +486,48 @@ fn what_a_weighted_cluster_asks_is_merged_over_what_its_route_asks() {
     let chain = bootstrap.listeners[0].default_filter_chain.as_ref().expect("a chain");
     let TerminalFilter::Tcp(tcp) = &chain.terminal else { panic!("TCP") };
     assert!(tcp.clusters.iter().all(|target| target.metadata_match.is_some()));
+}
+
+fn aggregate_of(clusters: Value) -> Value {
+    let kind = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig";
+    json!({"name": "envoy.clusters.aggregate", "typed_config": {"@type": kind, "clusters": clusters}})
+}
+
+/// The first cluster as an aggregate.
+fn aggregate(clusters: Value) -> Vec<(&'static str, Value)> {
+    vec![
+        ("CLUSTER.type", Value::Null),
+        ("CLUSTER.load_assignment", Value::Null),
+        ("CLUSTER.lb_policy", json!("CLUSTER_PROVIDED")),
+        ("CLUSTER.cluster_type", aggregate_of(clusters)),
+    ]
+}
+
+#[test]
+fn an_aggregate_has_the_names_of_its_members_and_chooses_by_itself() {
+    let bootstrap = accepted(&aggregate(json!(["dns", "a"])));
+    let cluster = &bootstrap.clusters[0];
+    assert!(matches!(cluster.load_balancer, LoadBalancer::ClusterProvided));
+    let Discovery::Aggregate(members) = &cluster.discovery else { panic!("an aggregate") };
+    assert_eq!(members.iter().map(|name| &**name).collect::<Vec<_>>(), ["dns", "a"]);
+
+    let mut typed = aggregate(json!(["dns"]));
+    let policy = extension("cluster_provided.v3.ClusterProvided", json!({}));
+    typed.push(("CLUSTER.load_balancing_policy", policy));
+    let bootstrap = accepted(&typed);
+    assert!(matches!(bootstrap.clusters[0].load_balancer, LoadBalancer::ClusterProvided));
+}
+
+#[test]
+fn who_chooses_by_himself_and_who_does_not_is_not_mixed_up() {
+    let place = "CLUSTER.lb_policy";
+    refused_at(&[(place, json!("CLUSTER_PROVIDED"))], place, "for aggregates");
+    let mut robin = aggregate(json!(["dns"]));
+    robin[2].1 = json!("ROUND_ROBIN");
+    refused_at(&robin, place, "must be CLUSTER_PROVIDED");
+    let path = "CLUSTER.cluster_type.typed_config.clusters";
+    refused_at(&aggregate(json!([])), path, "at least one");
+    let mut own = aggregate(json!(["dns"]));
+    own.remove(1);
+    refused_at(&own, "CLUSTER.load_assignment", "aggregate");
 }
