@@ -131,6 +131,8 @@ pub enum Filter {
     RequestRedirect(RequestRedirect),
     /// Host and path of the request. (The name is the Gateway API's: `URLRewrite`.)
     UrlRewrite(UrlRewrite),
+    /// Some requests are held back or refused, to see what happens then.
+    FaultInjection(FaultInjection),
 }
 
 impl Filter {
@@ -141,6 +143,7 @@ impl Filter {
             Self::ResponseHeaderModifier(_) => "ResponseHeaderModifier",
             Self::RequestRedirect(_) => "RequestRedirect",
             Self::UrlRewrite(_) => "URLRewrite",
+            Self::FaultInjection(_) => "FaultInjection",
         }
     }
 }
@@ -156,9 +159,43 @@ impl Serialize for Filter {
             }
             Self::RequestRedirect(it) => map.serialize_entry("requestRedirect", it)?,
             Self::UrlRewrite(it) => map.serialize_entry("urlRewrite", it)?,
+            Self::FaultInjection(it) => map.serialize_entry("faultInjection", it)?,
         }
         map.end()
     }
+}
+
+/// Faults on purpose. Not empty.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultInjection {
+    /// Requests that are held back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Delay>,
+    /// Requests that are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Abort>,
+}
+
+/// Requests that are held back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delay {
+    /// For so long, more than zero.
+    #[serde(serialize_with = "duration::serialize")]
+    pub duration: Duration,
+    /// Such a share of them, 0 to 100; 100 when absent.
+    pub percent: u8,
+}
+
+/// Requests that are refused.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Abort {
+    /// With this status, 200 to 599.
+    pub http_status: u16,
+    /// Such a share of them, 0 to 100; 100 when absent.
+    pub percent: u8,
 }
 
 /// Changes of headers. Not empty.

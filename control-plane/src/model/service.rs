@@ -22,6 +22,9 @@ pub struct Service {
     pub subsets: Vec<Subset>,
     /// How an instance is picked.
     pub load_balancer: LoadBalancer,
+    /// How callers find out for themselves whether an instance works. Absent: they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// When an instance is taken out of the rotation. Absent: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetection>,
@@ -109,17 +112,87 @@ impl Subset {
 }
 
 /// How an instance is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
     /// The algorithm.
     pub policy: LoadBalancerPolicy,
+    /// What of a request decides where it goes; what a request does not have counts for nothing. Not empty for the
+    /// policies that hash, empty for the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hash_on: Vec<HashKey>,
+    /// A new instance gets its whole share only after so long; more than zero. Absent: at once.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "duration::serialize_optional"
+    )]
+    pub slow_start: Option<Duration>,
+    /// Whether requests are divided among localities by the weights of their instances before one is picked within.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub locality_weighted: bool,
 }
 
 impl Default for LoadBalancer {
     fn default() -> Self {
-        Self { policy: LoadBalancerPolicy::LeastRequest }
+        Self {
+            policy: LoadBalancerPolicy::LeastRequest,
+            hash_on: Vec::new(),
+            slow_start: None,
+            locality_weighted: false,
+        }
     }
+}
+
+/// A part of a request that is hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HashKey {
+    /// The header with this name, in lower case.
+    Header(String),
+    /// The cookie with this name.
+    Cookie(String),
+    /// The query parameter with this name.
+    Query(String),
+    /// The address of the client. Always `true`.
+    SourceIp(bool),
+}
+
+/// How callers find out whether an instance works, as in Envoy's `HealthCheck`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// What is asked.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Time between two checks, more than zero; 5 s.
+    #[serde(serialize_with = "duration::serialize")]
+    pub interval: Duration,
+    /// An answer that takes longer is none, more than zero; 1 s.
+    #[serde(serialize_with = "duration::serialize")]
+    pub timeout: Duration,
+    /// So many failures in a row make an instance unhealthy, 1 or more; 3.
+    pub unhealthy_threshold: u32,
+    /// So many successes in a row make it healthy again, 1 or more; 2.
+    pub healthy_threshold: u32,
+}
+
+/// What a health check asks. One of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Probe {
+    /// A GET that is to be answered with 200.
+    Http {
+        /// The path.
+        path: String,
+    },
+    /// The gRPC health service.
+    Grpc {
+        /// The service that is asked about; empty: the server.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        service: String,
+    },
+    /// A connection.
+    Tcp {},
 }
 
 /// A load-balancing algorithm.
@@ -132,6 +205,17 @@ pub enum LoadBalancerPolicy {
     LeastRequest,
     /// Any.
     Random,
+    /// By the hash of a part of the request, on a ring: few requests move when an instance comes or goes.
+    RingHash,
+    /// By the hash of a part of the request, from a table: even shares, and more that move.
+    Maglev,
+}
+
+impl LoadBalancerPolicy {
+    /// Whether it goes by a hash.
+    pub const fn hashes(self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev)
+    }
 }
 
 /// When an instance is taken out of the rotation, as in Envoy's `OutlierDetection`.

@@ -2,7 +2,8 @@
 
 use crate::identity::workload_id;
 use crate::model::service::{
-    CircuitBreaker, LoadBalancerPolicy, OutlierDetection, Protocol, Service, ServicePort,
+    CircuitBreaker, LoadBalancer, LoadBalancerPolicy, OutlierDetection, Probe, Protocol, Service,
+    ServicePort,
 };
 use crate::registry::AppPort;
 use crate::translate::proto::{ads, boolean, duration, transport_socket, uint32};
@@ -11,18 +12,31 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use outrigger_proto::envoy::config::cluster::v3::circuit_breakers::thresholds::RetryBudget;
+use outrigger_proto::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy, TransportSocketMatch,
+    self, ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    TransportSocketMatch,
 };
 use outrigger_proto::envoy::config::cluster::v3::{
     Cluster, LoadBalancingPolicy, load_balancing_policy,
+};
+use outrigger_proto::envoy::config::core::v3 as proto_core;
+use outrigger_proto::envoy::config::core::v3::health_check::{
+    GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
 use outrigger_proto::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
     TypedExtensionConfig,
 };
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3 as common;
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::LocalityWeightedLbConfig;
+use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::{
+    LocalityLbConfig, locality_lb_config,
+};
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
 use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
+use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 use outrigger_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
@@ -30,7 +44,7 @@ use outrigger_proto::envoy::extensions::upstreams::http::v3::HttpProtocolOptions
 use outrigger_proto::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
-use outrigger_proto::envoy::r#type::v3::Percent;
+use outrigger_proto::envoy::r#type::v3::{CodecClientType, Percent};
 use outrigger_proto::google::protobuf::Struct;
 use prost::Name;
 use std::collections::HashMap;
@@ -58,12 +72,13 @@ pub(crate) fn mesh(
     instances: Instances,
 ) -> Cluster {
     let mut cluster = eds(service, port, subset);
-    cluster.lb_policy = lb_policy(service.load_balancer.policy).into();
+    balance(&mut cluster, &service.load_balancer);
     let http = port.protocol.is_http();
     let http2 = match instances {
         Instances::Sidecars => true,
         Instances::Mixed => port.protocol.is_http2(),
     };
+    cluster.health_checks = health_checks(service, http2);
     if http {
         set_http(&mut cluster, http2, service.timeouts.idle);
     }
@@ -102,7 +117,8 @@ pub(crate) fn foreign(service: &Service, port: &ServicePort, subset: Option<&str
     if port.protocol.is_http() {
         set_http(&mut cluster, port.protocol.is_http2(), service.timeouts.idle);
     }
-    cluster.load_balancing_policy = Some(policies(service.load_balancer.policy));
+    cluster.health_checks = health_checks(service, port.protocol.is_http2());
+    cluster.load_balancing_policy = Some(policies(&service.load_balancer));
     cluster
 }
 
@@ -214,16 +230,89 @@ fn outlier_detection(it: &OutlierDetection) -> proto::OutlierDetection {
     }
 }
 
-fn lb_policy(policy: LoadBalancerPolicy) -> LbPolicy {
-    match policy {
+fn health_checks(service: &Service, http2: bool) -> Vec<proto_core::HealthCheck> {
+    let Some(it) = &service.health_check else { return Vec::new() };
+    let checker = match &it.probe {
+        Probe::Http { path } => HealthChecker::HttpHealthCheck(HttpHealthCheck {
+            host: service.name.clone(),
+            path: path.clone(),
+            codec_client_type: (if http2 {
+                CodecClientType::Http2
+            } else {
+                CodecClientType::Http1
+            })
+            .into(),
+            ..Default::default()
+        }),
+        Probe::Grpc { service: name } => HealthChecker::GrpcHealthCheck(GrpcHealthCheck {
+            service_name: name.clone(),
+            authority: service.name.clone(),
+            ..Default::default()
+        }),
+        Probe::Tcp {} => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+    };
+    vec![proto_core::HealthCheck {
+        timeout: duration(it.timeout),
+        interval: duration(it.interval),
+        unhealthy_threshold: uint32(it.unhealthy_threshold),
+        healthy_threshold: uint32(it.healthy_threshold),
+        health_checker: Some(checker),
+        ..Default::default()
+    }]
+}
+
+/// By the fields that a cluster has for it.
+fn balance(cluster: &mut Cluster, it: &LoadBalancer) {
+    let LoadBalancer { policy, hash_on: _, slow_start, locality_weighted } = it;
+    let slow = slow_start.map(|window| cluster::SlowStartConfig {
+        slow_start_window: duration(window),
+        ..Default::default()
+    });
+    cluster.lb_policy = match policy {
         LoadBalancerPolicy::RoundRobin => LbPolicy::RoundRobin,
         LoadBalancerPolicy::LeastRequest => LbPolicy::LeastRequest,
         LoadBalancerPolicy::Random => LbPolicy::Random,
+        LoadBalancerPolicy::RingHash => LbPolicy::RingHash,
+        LoadBalancerPolicy::Maglev => LbPolicy::Maglev,
+    }
+    .into();
+    cluster.lb_config = slow.and_then(|slow| match policy {
+        LoadBalancerPolicy::RoundRobin => {
+            Some(LbConfig::RoundRobinLbConfig(cluster::RoundRobinLbConfig {
+                slow_start_config: Some(slow),
+            }))
+        }
+        LoadBalancerPolicy::LeastRequest => {
+            Some(LbConfig::LeastRequestLbConfig(cluster::LeastRequestLbConfig {
+                slow_start_config: Some(slow),
+                ..Default::default()
+            }))
+        }
+        _ => None,
+    });
+    if *locality_weighted {
+        cluster.common_lb_config = Some(cluster::CommonLbConfig {
+            locality_config_specifier: Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                Default::default(),
+            )),
+            ..Default::default()
+        });
     }
 }
 
 /// A list of which each client takes the first that it knows: Envoy the first, gRPC the one within `wrr_locality`.
-fn policies(policy: LoadBalancerPolicy) -> LoadBalancingPolicy {
+fn policies(it: &LoadBalancer) -> LoadBalancingPolicy {
+    let LoadBalancer { policy, hash_on: _, slow_start, locality_weighted } = it;
+    let slow_start_config = slow_start.map(|window| common::SlowStartConfig {
+        slow_start_window: duration(window),
+        ..Default::default()
+    });
+    let weighted = locality_weighted.then(LocalityWeightedLbConfig::default);
+    let locality_lb_config = weighted.map(|weighted| LocalityLbConfig {
+        locality_config_specifier: Some(
+            locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(weighted),
+        ),
+    });
     let round_robin =
         || extension("envoy.load_balancing_policies.round_robin", &RoundRobin::default());
     let by_locality = extension(
@@ -233,13 +322,25 @@ fn policies(policy: LoadBalancerPolicy) -> LoadBalancingPolicy {
         },
     );
     let first = match policy {
-        LoadBalancerPolicy::RoundRobin => round_robin(),
-        LoadBalancerPolicy::LeastRequest => {
-            extension("envoy.load_balancing_policies.least_request", &LeastRequest::default())
-        }
+        LoadBalancerPolicy::RoundRobin => extension(
+            "envoy.load_balancing_policies.round_robin",
+            &RoundRobin { slow_start_config, locality_lb_config },
+        ),
+        LoadBalancerPolicy::LeastRequest => extension(
+            "envoy.load_balancing_policies.least_request",
+            &LeastRequest { slow_start_config, locality_lb_config, ..Default::default() },
+        ),
         LoadBalancerPolicy::Random => {
-            extension("envoy.load_balancing_policies.random", &Random::default())
+            extension("envoy.load_balancing_policies.random", &Random { locality_lb_config })
         }
+        LoadBalancerPolicy::RingHash => extension(
+            "envoy.load_balancing_policies.ring_hash",
+            &RingHash { locality_weighted_lb_config: weighted, ..Default::default() },
+        ),
+        LoadBalancerPolicy::Maglev => extension(
+            "envoy.load_balancing_policies.maglev",
+            &Maglev { locality_weighted_lb_config: weighted, ..Default::default() },
+        ),
     };
     LoadBalancingPolicy { policies: vec![first, by_locality] }
 }

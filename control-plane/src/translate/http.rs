@@ -1,10 +1,14 @@
 //! HTTP connection managers and the other terminal filters.
 
+use crate::model::Config;
+use crate::model::service::HashKey;
 use crate::translate::proto::{ads, boolean, duration};
+use crate::translate::rule;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3::Http2ProtocolOptions;
 use outrigger_proto::envoy::config::listener::v3::{Filter, filter};
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
@@ -14,32 +18,42 @@ use outrigger_proto::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy};
+use outrigger_proto::envoy::r#type::v3::HashPolicy;
+use outrigger_proto::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 use std::time::Duration;
 
 /// Requests whose route configuration is discovered.
-pub(crate) fn discovered(stat_prefix: String, route_config: String) -> HttpConnectionManager {
+pub(crate) fn discovered(
+    config: &Config,
+    stat_prefix: String,
+    route_config: String,
+) -> HttpConnectionManager {
     let rds = Rds { config_source: ads(), route_config_name: route_config };
-    manager(stat_prefix, RouteSpecifier::Rds(rds), Vec::new())
+    manager(stat_prefix, RouteSpecifier::Rds(rds), faults(config))
 }
 
 /// For a gRPC client, which knows little of a connection manager.
-pub(crate) fn of_grpc_client(route_config: String) -> HttpConnectionManager {
+pub(crate) fn of_grpc_client(config: &Config, route_config: String) -> HttpConnectionManager {
     let rds = Rds { config_source: ads(), route_config_name: route_config };
     HttpConnectionManager {
-        http_filters: vec![router()],
+        http_filters: faults(config).into_iter().chain([router()]).collect(),
         route_specifier: Some(RouteSpecifier::Rds(rds)),
         ..Default::default()
     }
 }
 
 /// Requests from outside the mesh: nothing they say about where they came from is believed.
-pub(crate) fn at_the_edge(stat_prefix: String, route_config: String) -> HttpConnectionManager {
+pub(crate) fn at_the_edge(
+    config: &Config,
+    stat_prefix: String,
+    route_config: String,
+) -> HttpConnectionManager {
     HttpConnectionManager {
         use_remote_address: boolean(true),
         normalize_path: boolean(true),
         merge_slashes: true,
         request_headers_timeout: duration(Duration::from_secs(10)),
-        ..discovered(stat_prefix, route_config)
+        ..discovered(config, stat_prefix, route_config)
     }
 }
 
@@ -92,6 +106,16 @@ fn manager(
     }
 }
 
+/// The filter for faults, if any route injects one; what it does, the routes say.
+fn faults(config: &Config) -> Vec<HttpFilter> {
+    let filter = || HttpFilter {
+        name: rule::FAULT.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any::pack(&HttpFault::default()))),
+        ..Default::default()
+    };
+    rule::injects_faults(config).then(filter).into_iter().collect()
+}
+
 fn router() -> HttpFilter {
     HttpFilter {
         name: "envoy.filters.http.router".to_owned(),
@@ -109,10 +133,21 @@ pub(crate) fn http_filter_chain(manager: &HttpConnectionManager) -> Filter {
 }
 
 /// Bytes to a cluster.
-pub(crate) fn tcp_filter_chain(stat_prefix: String, cluster: String) -> Filter {
+pub(crate) fn tcp_filter_chain(
+    stat_prefix: String,
+    cluster: String,
+    hash_on: &[HashKey],
+) -> Filter {
+    // Nothing else of a connection is known.
+    let by_source = hash_on.contains(&HashKey::SourceIp(true));
+    let source = PolicySpecifier::SourceIp(SourceIp {});
     let proxy = TcpProxy {
         stat_prefix,
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster)),
+        hash_policy: by_source
+            .then_some(HashPolicy { policy_specifier: Some(source) })
+            .into_iter()
+            .collect(),
         ..Default::default()
     };
     Filter {

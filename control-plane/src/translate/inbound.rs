@@ -128,7 +128,7 @@ fn to_application(
     let cluster = names::inbound(port.port, service);
     let stat_prefix = format!("inbound_{}", port.port);
     if !protocol(config, service, port).is_http() {
-        return http::tcp_filter_chain(stat_prefix, cluster);
+        return http::tcp_filter_chain(stat_prefix, cluster, &[]);
     }
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.clone())),

@@ -20,23 +20,25 @@ pub(crate) fn outbound(config: &Config, needs: &Needs) -> Vec<Listener> {
     let mut listeners = Vec::new();
     if let Some(port) = needs.outbound_port {
         let name = names::OUTBOUND.to_owned();
-        let manager = http::discovered(name.clone(), name.clone());
+        let manager = http::discovered(config, name.clone(), name.clone());
         let at = SocketAddr::new(LOOPBACK, port);
         listeners.push(leaving(name, at, http::http_filter_chain(&manager)));
     }
     let mut names = BTreeSet::new();
     for wanted in &needs.outbounds {
         let name = names::outbound(wanted.port, &wanted.service);
-        let port = config.service(&wanted.service).and_then(|it| it.port(wanted.port));
-        let Some(port) = port else { continue };
+        let service = config.service(&wanted.service);
+        let Some((service, port)) = service.and_then(|it| Some((it, it.port(wanted.port)?))) else {
+            continue;
+        };
         if !names.insert(name.clone()) {
             continue;
         }
         let filter = if port.protocol.is_http() {
-            http::http_filter_chain(&http::discovered(stat_prefix(&name), name.clone()))
+            http::http_filter_chain(&http::discovered(config, stat_prefix(&name), name.clone()))
         } else {
             let cluster = names::outbound_cluster(port.port, None, &wanted.service);
-            http::tcp_filter_chain(stat_prefix(&name), cluster)
+            http::tcp_filter_chain(stat_prefix(&name), cluster, &service.load_balancer.hash_on)
         };
         listeners.push(leaving(name, wanted.listen, filter));
     }
@@ -60,22 +62,23 @@ pub(crate) fn foreign(config: &Config) -> Vec<(Listener, Vec<&str>)> {
     other_ports.retain(|port, _| !http_ports.contains_key(port));
     let http = http_ports.into_iter().map(|(port, services)| {
         let name = names::shared_outbound(port);
-        let manager = http::discovered(stat_prefix(&name), port.to_string());
+        let manager = http::discovered(config, stat_prefix(&name), port.to_string());
         let at = SocketAddr::new(LOOPBACK, port);
         (leaving(name, at, http::http_filter_chain(&manager)), services)
     });
     let other = other_ports.into_iter().map(|(port, service)| {
         let name = names::outbound(port, &service.name);
         let cluster = names::outbound_cluster(port, None, &service.name);
-        let filter = http::tcp_filter_chain(stat_prefix(&name), cluster);
+        let hash_on = &service.load_balancer.hash_on;
+        let filter = http::tcp_filter_chain(stat_prefix(&name), cluster, hash_on);
         (leaving(name, SocketAddr::new(LOOPBACK, port), filter), vec![service.name.as_str()])
     });
     http.chain(other).collect()
 }
 
 /// What a gRPC client finds under a name.
-pub(crate) fn grpc(name: String, route_config: String) -> Listener {
-    let manager = http::of_grpc_client(route_config);
+pub(crate) fn grpc(config: &Config, name: String, route_config: String) -> Listener {
+    let manager = http::of_grpc_client(config, route_config);
     Listener {
         name,
         api_listener: Some(ApiListener { api_listener: Some(any::pack(&manager)) }),
@@ -84,10 +87,10 @@ pub(crate) fn grpc(name: String, route_config: String) -> Listener {
 }
 
 /// A gateway's listener, open to the outside.
-pub(crate) fn gateway(gateway: &str, listener: &GatewayListener) -> Listener {
+pub(crate) fn gateway(config: &Config, gateway: &str, listener: &GatewayListener) -> Listener {
     let GatewayListener { name: _, port, protocol: GatewayProtocol::Http, hostname: _ } = listener;
     let name = names::gateway(*port, gateway);
-    let manager = http::at_the_edge(stat_prefix(&name), name.clone());
+    let manager = http::at_the_edge(config, stat_prefix(&name), name.clone());
     Listener {
         name,
         address: address(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port)),

@@ -1,10 +1,10 @@
 //! One rule of a Route as Envoy routes.
 
 use crate::model::route::{
-    BackendRef, Filter, HeaderModifier, HeaderValue as ModelHeader, Match, PathMatch, PathModifier,
-    RequestRedirect, Rule, StringMatch, ValueMatch,
+    BackendRef, FaultInjection, Filter, HeaderModifier, HeaderValue as ModelHeader, Match,
+    PathMatch, PathModifier, RequestRedirect, Rule, StringMatch, ValueMatch,
 };
-use crate::model::service::Retry;
+use crate::model::service::{HashKey, Retry};
 use crate::model::{Config, Route, Service};
 use crate::translate::names;
 use crate::translate::proto::{duration, exact, regex, string, uint32};
@@ -20,8 +20,9 @@ use outrigger_proto::envoy::config::route::v3::redirect_action::{
 use outrigger_proto::envoy::config::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, retry_host_predicate,
 };
+use outrigger_proto::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
 use outrigger_proto::envoy::config::route::v3::route_action::{
-    ClusterSpecifier, HostRewriteSpecifier,
+    ClusterSpecifier, HashPolicy, HostRewriteSpecifier, hash_policy as parts,
 };
 use outrigger_proto::envoy::config::route::v3::route_match::PathSpecifier;
 use outrigger_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
@@ -29,10 +30,16 @@ use outrigger_proto::envoy::config::route::v3::{
     HeaderMatcher, QueryParameterMatcher, RedirectAction, RetryPolicy, RouteAction, RouteMatch,
     WeightedCluster, route,
 };
+use outrigger_proto::envoy::extensions::filters::common::fault::v3::FaultDelay;
+use outrigger_proto::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
+use outrigger_proto::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
 use outrigger_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use outrigger_proto::envoy::r#type::matcher::v3::StringMatcher;
 use outrigger_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use std::collections::BTreeMap;
+use outrigger_proto::envoy::r#type::v3::FractionalPercent;
+use outrigger_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Picks of a host for a retry, until one is found that was not tried yet.
@@ -75,6 +82,7 @@ pub(crate) fn default_route(service: &Service, port: u16) -> proto::Route {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
         timeout: service.timeouts.request.and_then(duration),
         retry_policy: service.retry.as_ref().and_then(retry_policy),
+        hash_policy: hash_policy(service),
         ..Default::default()
     };
     proto::Route {
@@ -129,6 +137,10 @@ fn one(
             }
             Filter::UrlRewrite(it) => host = it.hostname.clone(),
             Filter::RequestRedirect(_) => {}
+            Filter::FaultInjection(it) => {
+                let own = any::pack(&fault(it));
+                out.typed_per_filter_config = HashMap::from([(FAULT.to_owned(), own)]);
+            }
         }
     }
     out.action = Some(match rule.redirect() {
@@ -159,6 +171,7 @@ fn forward(
         retry_policy: retry.as_ref().and_then(retry_policy),
         prefix_rewrite: rewrite.unwrap_or_default(),
         host_rewrite_specifier: host.map(HostRewriteSpecifier::HostRewriteLiteral),
+        hash_policy: first.map(|it| hash_policy(it)).unwrap_or_default(),
         ..Default::default()
     }
 }
@@ -222,7 +235,9 @@ fn path_modifier(rule: &Rule) -> Option<&PathModifier> {
     rule.filters.iter().find_map(|filter| match filter {
         Filter::UrlRewrite(it) => it.path.as_ref(),
         Filter::RequestRedirect(it) => it.path.as_ref(),
-        Filter::RequestHeaderModifier(_) | Filter::ResponseHeaderModifier(_) => None,
+        Filter::RequestHeaderModifier(_)
+        | Filter::ResponseHeaderModifier(_)
+        | Filter::FaultInjection(_) => None,
     })
 }
 
@@ -269,6 +284,59 @@ fn paths(
         }
         None => vec![(PathSpecifier::PathSeparatedPrefix(prefix.to_owned()), full)],
     }
+}
+
+/// The name by which routes say what the filter does for them.
+pub(crate) const FAULT: &str = "envoy.filters.http.fault";
+
+fn fault(it: &FaultInjection) -> HttpFault {
+    let percentage = |percent: u8| {
+        Some(FractionalPercent {
+            numerator: percent.into(),
+            denominator: DenominatorType::Hundred.into(),
+        })
+    };
+    HttpFault {
+        delay: it.delay.as_ref().map(|it| FaultDelay {
+            percentage: percentage(it.percent),
+            fault_delay_secifier: duration(it.duration).map(FaultDelaySecifier::FixedDelay),
+        }),
+        abort: it.abort.as_ref().map(|it| FaultAbort {
+            percentage: percentage(it.percent),
+            error_type: Some(ErrorType::HttpStatus(it.http_status.into())),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Whether the filter for faults has anything to do.
+pub(crate) fn injects_faults(config: &Config) -> bool {
+    let rules = config.routes().flat_map(|route| &route.rules);
+    rules.flat_map(|rule| &rule.filters).any(|it| matches!(it, Filter::FaultInjection(_)))
+}
+
+/// What of a request to a service is hashed. A route with several backends goes by its first one.
+fn hash_policy(service: &Service) -> Vec<HashPolicy> {
+    let specifier = |key: &HashKey| match key {
+        HashKey::Header(name) => PolicySpecifier::Header(parts::Header {
+            header_name: name.clone(),
+            ..Default::default()
+        }),
+        HashKey::Cookie(name) => {
+            PolicySpecifier::Cookie(parts::Cookie { name: name.clone(), ..Default::default() })
+        }
+        HashKey::Query(name) => {
+            PolicySpecifier::QueryParameter(parts::QueryParameter { name: name.clone() })
+        }
+        HashKey::SourceIp(source_ip) => {
+            let source_ip = *source_ip;
+            PolicySpecifier::ConnectionProperties(parts::ConnectionProperties { source_ip })
+        }
+    };
+    let keys = service.load_balancer.hash_on.iter();
+    keys.map(|key| HashPolicy { policy_specifier: Some(specifier(key)), ..Default::default() })
+        .collect()
 }
 
 fn header(name: &str, matcher: StringMatcher) -> HeaderMatcher {

@@ -4,7 +4,8 @@ use super::fields::{At, Fields, Scope};
 use super::values;
 use crate::model::problem::{Code, Problem};
 use crate::model::route::{
-    Filter, HeaderModifier, HeaderValue, PathModifier, RequestRedirect, UrlRewrite,
+    Abort, Delay, FaultInjection, Filter, HeaderModifier, HeaderValue, PathModifier,
+    RequestRedirect, UrlRewrite,
 };
 
 #[derive(Clone, Copy)]
@@ -13,6 +14,7 @@ enum Type {
     ResponseHeaders,
     Redirect,
     Rewrite,
+    Fault,
 }
 
 pub(super) fn read(scope: &mut Scope, at: At<'_>) -> Option<Vec<Filter>> {
@@ -33,8 +35,9 @@ fn filter(scope: &mut Scope, at: At<'_>) -> Option<Filter> {
                 ("ResponseHeaderModifier", Type::ResponseHeaders),
                 ("RequestRedirect", Type::Redirect),
                 ("URLRewrite", Type::Rewrite),
+                ("FaultInjection", Type::Fault),
             ];
-            values::choice(scope, at, &choices, &["RequestMirror", "FaultInjection"])
+            values::choice(scope, at, &choices, &["RequestMirror"])
         });
         let Some(kind) = kind else {
             // Which body belongs here is not known.
@@ -54,6 +57,7 @@ fn filter(scope: &mut Scope, at: At<'_>) -> Option<Filter> {
                 fields.required("requestRedirect", redirect).map(Filter::RequestRedirect)
             }
             Type::Rewrite => fields.required("urlRewrite", rewrite).map(Filter::UrlRewrite),
+            Type::Fault => fields.required("faultInjection", fault).map(Filter::FaultInjection),
         }
     })
 }
@@ -109,6 +113,34 @@ fn modifiable_name(scope: &mut Scope, at: At<'_>) -> Option<String> {
         scope.invalid(at, reason);
     }
     Some(name)
+}
+
+fn fault(scope: &mut Scope, at: At<'_>) -> Option<FaultInjection> {
+    scope.mapping(at, |fields| {
+        let delay = fields.optional("delay", |scope, at| {
+            scope.mapping(at, |fields| {
+                let duration = fields.required("duration", values::positive_duration);
+                let percent = fields.optional("percent", percent).unwrap_or(100);
+                Some(Delay { duration: duration?, percent })
+            })
+        });
+        let abort = fields.optional("abort", |scope, at| {
+            scope.mapping(at, |fields| {
+                let status =
+                    fields.required("httpStatus", |scope, at| values::number(scope, at, 200..=599));
+                let percent = fields.optional("percent", percent).unwrap_or(100);
+                Some(Abort { http_status: u16::try_from(status?).ok()?, percent })
+            })
+        });
+        if !(fields.has("delay") || fields.has("abort")) {
+            fields.missing("abort", "one of `delay` and `abort` is needed");
+        }
+        Some(FaultInjection { delay, abort })
+    })
+}
+
+fn percent(scope: &mut Scope, at: At<'_>) -> Option<u8> {
+    values::number(scope, at, 0..=100).and_then(|percent| u8::try_from(percent).ok())
 }
 
 fn redirect(scope: &mut Scope, at: At<'_>) -> Option<RequestRedirect> {

@@ -100,7 +100,7 @@ fn request_match(scope: &mut Scope, at: At<'_>) -> Option<Match> {
             .optional("headers", |scope, at| value_matches(scope, at, values::header_name))
             .unwrap_or_default();
         let query_params = fields
-            .optional("queryParams", |scope, at| value_matches(scope, at, query_name))
+            .optional("queryParams", |scope, at| value_matches(scope, at, values::query_name))
             .unwrap_or_default();
         Some(Match {
             path: fields.optional("path", path_match),
@@ -169,15 +169,6 @@ fn value_matches(
     });
     scope.refuse_duplicates(at, "name", matches.iter().map(|one| one.name.as_str()));
     Some(matches)
-}
-
-fn query_name(scope: &mut Scope, at: At<'_>) -> Option<String> {
-    values::text_that(scope, at, |name| {
-        if !name.is_empty() && name.len() <= 256 && name.bytes().all(|b| b.is_ascii_graphic()) {
-            return Ok(());
-        }
-        Err("a query parameter's name is 1 to 256 bytes of visible ASCII".to_owned())
-    })
 }
 
 fn backend_ref(scope: &mut Scope, at: At<'_>) -> Option<BackendRef> {

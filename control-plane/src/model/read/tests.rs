@@ -201,7 +201,7 @@ fn problems_carry_object_suggestion_and_choices() {
     assert_eq!(problem.kind.as_deref(), Some("Service"));
     assert_eq!(problem.name.as_deref(), Some("api"));
     assert_eq!(problem.suggestion.as_deref(), Some("least_request"));
-    assert_eq!(problem.choices, ["round_robin", "least_request", "random"]);
+    assert_eq!(problem.choices, ["round_robin", "least_request", "random", "ring_hash", "maglev"]);
 
     let problem = service_problem("outlierDetction: {}");
     assert_eq!(problem.code, Code::UnknownField);
@@ -214,20 +214,12 @@ fn problems_carry_object_suggestion_and_choices() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_says_so() {
-    for (spec, field) in [
-        ("healthCheck: {tcp: {}}", "spec.healthCheck"),
-        ("loadBalancer: {policy: ring_hash}", "spec.loadBalancer.policy"),
-        ("loadBalancer: {policy: maglev}", "spec.loadBalancer.policy"),
-        ("loadBalancer: {policy: peak_ewma}", "spec.loadBalancer.policy"),
-        ("loadBalancer: {hashOn: [{sourceIp: true}]}", "spec.loadBalancer.hashOn"),
-        ("loadBalancer: {slowStart: 30s}", "spec.loadBalancer.slowStart"),
-        ("loadBalancer: {localityWeighted: true}", "spec.loadBalancer.localityWeighted"),
-    ] {
+    for (spec, field) in [("loadBalancer: {policy: peak_ewma}", "spec.loadBalancer.policy")] {
         let problem = service_problem(spec);
         assert_eq!((problem.code, problem.field.as_deref()), (Code::NotSupported, Some(field)));
         assert!(problem.reason.contains("not supported by this version"), "{}", problem.reason);
     }
-    for kind in ["RequestMirror", "FaultInjection"] {
+    for kind in ["RequestMirror"] {
         let problem = rule_problem(&format!("filters: [{{type: {kind}, requestMirror: {{}}}}]"));
         assert_eq!(problem.code, Code::NotSupported);
         assert_eq!(problem.field.as_deref(), Some("spec.rules[0].filters[0].type"));
@@ -243,6 +235,97 @@ fn what_this_version_cannot_do_is_refused_and_says_so() {
     assert_eq!(gateway("protocol: ftp").code, Code::UnknownValue);
     let endpoint = "kind: Endpoint\nname: e\nspec: {service: s, address: db.example, port: 1}";
     assert_eq!(one(documents(endpoint).1).code, Code::NotSupported);
+}
+
+#[test]
+fn load_balancing_and_health_checks_are_read_with_their_defaults() {
+    let service = |spec: &str| {
+        let text = format!(
+            "{{kind: Service, name: api, spec: {{ports: [{{port: 1, protocol: http}}], {spec}}}}}"
+        );
+        planned(&text).config.service("api").unwrap().clone()
+    };
+    let it = service(
+        "loadBalancer: {policy: ring_hash, hashOn: [{header: X-User}, {cookie: s}, {query: q}, {sourceIp: true}], localityWeighted: true}",
+    );
+    let text = serde_json::to_value(&it.load_balancer).unwrap();
+    let keys = serde_json::json!([{"header": "x-user"}, {"cookie": "s"}, {"query": "q"}, {"sourceIp": true}]);
+    assert_eq!((&text["hashOn"], &text["localityWeighted"]), (&keys, &true.into()));
+    let it = service(
+        "loadBalancer: {policy: round_robin, slowStart: 30s}, healthCheck: {http: {path: /health}}",
+    );
+    assert_eq!(serde_json::to_value(&it.load_balancer).unwrap()["slowStart"], "30s");
+    assert_eq!(
+        serde_json::to_value(&it.health_check).unwrap(),
+        serde_json::json!({"http": {"path": "/health"}, "interval": "5s", "timeout": "1s", "unhealthyThreshold": 3, "healthyThreshold": 2})
+    );
+    let again =
+        format!("{}", serde_json::to_string(&crate::model::Object::Service(it.clone())).unwrap());
+    assert_eq!(planned(&again).config.service("api").unwrap(), &it, "what is printed is read back");
+}
+
+#[test]
+fn load_balancing_that_makes_no_sense_is_refused_where_it_stands() {
+    for (spec, code, field) in [
+        ("loadBalancer: {policy: maglev}", Code::MissingField, "spec.loadBalancer.hashOn"),
+        (
+            "loadBalancer: {hashOn: [{sourceIp: true}]}",
+            Code::InvalidValue,
+            "spec.loadBalancer.hashOn",
+        ),
+        (
+            "loadBalancer: {policy: random, slowStart: 1s}",
+            Code::InvalidValue,
+            "spec.loadBalancer.slowStart",
+        ),
+        (
+            "loadBalancer: {policy: maglev, hashOn: [{header: a, cookie: b}]}",
+            Code::InvalidValue,
+            "spec.loadBalancer.hashOn[0]",
+        ),
+        (
+            "loadBalancer: {policy: maglev, hashOn: [{sourceIp: false}]}",
+            Code::InvalidValue,
+            "spec.loadBalancer.hashOn[0].sourceIp",
+        ),
+        ("healthCheck: {interval: 5s}", Code::InvalidValue, "spec.healthCheck"),
+        ("healthCheck: {http: {}}", Code::MissingField, "spec.healthCheck.http.path"),
+        ("healthCheck: {grpc: {}}", Code::InvalidValue, "spec.healthCheck.grpc"),
+        (
+            "healthCheck: {tcp: {}, healthyThreshold: 0}",
+            Code::InvalidValue,
+            "spec.healthCheck.healthyThreshold",
+        ),
+    ] {
+        let problem = service_problem(spec);
+        assert_eq!((problem.code, problem.field.as_deref()), (code, Some(field)), "{spec}");
+    }
+}
+
+#[test]
+fn faults_are_read_with_their_defaults_and_checked() {
+    let text = route(
+        "backendRefs: [{name: api}], filters: [{type: FaultInjection, faultInjection: {delay: {duration: 2s, percent: 50}, abort: {httpStatus: 503}}}]",
+    );
+    let (documents, problems) = documents(&text);
+    assert_eq!(problems, []);
+    let Content::Object(object) = &documents[0].content else { panic!() };
+    let printed = serde_json::to_value(object).unwrap();
+    assert_eq!(
+        printed["spec"]["rules"][0]["filters"][0]["faultInjection"],
+        serde_json::json!({"delay": {"duration": "2s", "percent": 50}, "abort": {"httpStatus": 503, "percent": 100}})
+    );
+    for (fault, field) in [
+        ("{}", "faultInjection.abort"),
+        ("{abort: {}}", "faultInjection.abort.httpStatus"),
+        ("{abort: {httpStatus: 700}}", "faultInjection.abort.httpStatus"),
+        ("{delay: {duration: 0s}}", "faultInjection.delay.duration"),
+        ("{delay: {duration: 1s, percent: 101}}", "faultInjection.delay.percent"),
+    ] {
+        let problem =
+            rule_problem(&format!("filters: [{{type: FaultInjection, faultInjection: {fault}}}]"));
+        assert_eq!(problem.field.unwrap(), format!("spec.rules[0].filters[0].{field}"));
+    }
 }
 
 #[test]

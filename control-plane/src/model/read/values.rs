@@ -325,3 +325,13 @@ pub(super) fn method(scope: &mut Scope, at: At<'_>) -> Option<String> {
         Err(format!("`{method}` is not a method: methods are upper-case, like `GET`"))
     })
 }
+
+/// The name of a query parameter.
+pub(super) fn query_name(scope: &mut Scope, at: At<'_>) -> Option<String> {
+    text_that(scope, at, |name| {
+        if !name.is_empty() && name.len() <= 256 && name.bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(());
+        }
+        Err("a query parameter's name is 1 to 256 bytes of visible ASCII".to_owned())
+    })
+}
