@@ -9,6 +9,7 @@ use crate::commands::endpoints::EndpointsArgs;
 use crate::commands::export::ExportArgs;
 use crate::commands::get::GetArgs;
 use crate::commands::history::HistoryArgs;
+use crate::commands::identity::{CaCommand, IdentityCommand};
 use crate::commands::rollback::RollbackArgs;
 use crate::commands::status::StatusArgs;
 use crate::commands::token::TokenCommand;
@@ -61,6 +62,12 @@ pub(crate) enum Command {
     /// Let sidecars join
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show who is a member, and revoke identities
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// The certificate authority, and the rotation of its root
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Print a shell's completion script
     Completion(CompletionArgs),
     /// The application of the demo's services

@@ -23,9 +23,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::args::{Cli, Command};
+use self::commands::identity::{CaCommand, IdentityCommand};
 use self::commands::token::TokenCommand;
 use self::commands::{
-    apply, completion, delete, endpoints, export, get, history, rollback, status, token, validate,
+    apply, completion, delete, endpoints, export, get, history, identity, rollback, status, token,
+    validate,
 };
 use self::exit::Outcome;
 
@@ -54,6 +56,10 @@ fn main() -> ExitCode {
         Command::Status(args) => block_on(status::run(args)),
         Command::Endpoints(args) => block_on(endpoints::run(args)),
         Command::Token(TokenCommand::Create(args)) => block_on(token::create(args)),
+        Command::Identity(IdentityCommand::List(args)) => block_on(identity::list(args)),
+        Command::Identity(IdentityCommand::Revoke(args)) => block_on(identity::revoke(args)),
+        Command::Ca(CaCommand::Status(args)) => block_on(identity::authority(args)),
+        Command::Ca(CaCommand::Rotate(args)) => block_on(identity::rotate(args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

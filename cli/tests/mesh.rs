@@ -3,71 +3,9 @@
 // Helpers of tests, in a crate that is nothing but tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+mod support;
 
-/// A running control plane; killed when dropped.
-struct Mesh {
-    child: Child,
-    api: String,
-    _data: tempfile::TempDir,
-}
-
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Mesh {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
-            .args(["control-plane", "--api", "127.0.0.1:0", "--xds", "127.0.0.1:0"])
-            .args(["--log-format", "json", "--data-dir"])
-            .arg(data.path().join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let api = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("it ended")).unwrap();
-            let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if let Some(api) = fields["fields"]["api"].as_str() {
-                break format!("http://{api}");
-            }
-        };
-        // Whatever else it has to say must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, api, _data: data }
-    }
-
-    /// Runs a command with this on its standard input.
-    fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
-            .args(arguments)
-            .env("OUTRIGGER_API", &self.api)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    /// What it prints, when it ends with this code.
-    #[track_caller]
-    fn expect(&self, code: i32, arguments: &[&str], input: &str) -> String {
-        let output = self.run(arguments, input);
-        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        text
-    }
-}
+use support::Mesh;
 
 const API: &str = "kind: Service
 name: api

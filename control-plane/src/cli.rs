@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "./outrigger-data")]
     pub data_dir: PathBuf,
 
-    /// Address of the mesh API. It asks nobody for a password: keep it on loopback, or behind something that does
+    /// Address of the mesh API. Without --api-tokens it asks nobody who he is: keep it on loopback then
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700", value_parser = address)]
     pub api: String,
 
@@ -37,6 +37,11 @@ pub struct Args {
     /// Folder of resource files that are the configuration of the mesh; they are watched, and the API is read-only
     #[arg(long, value_name = "DIR")]
     pub config_dir: Option<PathBuf>,
+
+    /// File with the bearer tokens of the API: `tokens: [{name: ci, role: viewer|editor|admin, token: ...}]`, readable by
+    /// its owner only
+    #[arg(long, value_name = "FILE")]
+    pub api_tokens: Option<PathBuf>,
 
     /// Where the mesh is kept: `embedded`, in a file in the data folder
     #[arg(long, value_name = "STORE", default_value = "embedded", value_parser = store)]
@@ -98,8 +103,8 @@ fn store(text: &str) -> Result<String, String> {
 /// Exit codes: 0 after an orderly stop, 1 for anything that kept it from serving.
 pub fn main(args: Args) -> ExitCode {
     logging::init(args.log_level, args.log_format);
-    let Args { data_dir, api, xds, xds_insecure, advertise, config_dir, .. } = args;
-    server::run(Settings { data_dir, api, xds, xds_insecure, advertise, config_dir })
+    let Args { data_dir, api, xds, xds_insecure, advertise, config_dir, api_tokens, .. } = args;
+    server::run(Settings { data_dir, api, xds, xds_insecure, advertise, config_dir, api_tokens })
 }
 
 /// Parses the arguments of this process and runs the control plane.

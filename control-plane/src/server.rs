@@ -3,7 +3,8 @@
 //! Reading order: [`run`], the life of the process; [`Server::bind`], everything that can go wrong, before anything is
 //! served; [`Server::serve`], until told to stop.
 
-use crate::api::{Api, directory, serve};
+use crate::api::roles::{Roles, RolesError};
+use crate::api::{Api, Parts, directory, serve};
 use crate::discovery::{self, LiveSide, Options};
 use crate::store::{EmbeddedStore, Store, StoreError};
 use std::io;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub xds_insecure: Option<String>,
     /// Where sidecars reach discovery, if not at the address of `xds`.
     pub advertise: Option<String>,
+    /// File with the tokens of the API and their roles; without it the API asks nobody for one.
+    pub api_tokens: Option<PathBuf>,
     /// Folder of files that are the configuration, if that is not made through the API.
     pub config_dir: Option<PathBuf>,
 }
@@ -59,6 +62,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The tokens of the API cannot be used.
+    #[error(transparent)]
+    Roles(#[from] RolesError),
     /// Identity or discovery does not start.
     #[error(transparent)]
     Live(#[from] discovery::StartError),
@@ -154,10 +160,11 @@ impl Server {
                 _ => None,
             },
         };
-        if !addresses.api.ip().is_loopback() {
+        let roles = settings.api_tokens.as_deref().map(Roles::read).transpose()?;
+        if roles.is_none() && !addresses.api.ip().is_loopback() {
             tracing::warn!(
                 address = %addresses.api,
-                "the API asks nobody for a password, and listens for more than this host"
+                "the API asks nobody for a token (--api-tokens), and listens for more than this host"
             );
         }
         if let Some(path) = &settings.config_dir {
@@ -167,7 +174,7 @@ impl Server {
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&settings.data_dir)?);
         let xds_advertised =
             settings.advertise.unwrap_or_else(|| reachable(addresses.xds).to_string());
-        let LiveSide { view, tokens, servers, .. } = discovery::start(Options {
+        let LiveSide { view, tokens, identities, servers, .. } = discovery::start(Options {
             store: Arc::clone(&store),
             config: store.watch(),
             xds,
@@ -186,7 +193,9 @@ impl Server {
         }
         let (ready, is_ready) = watch::channel(false);
         let config_dir = settings.config_dir;
-        let api = Api::new(store, view, tokens, config_dir.clone(), is_ready);
+        let read_only = config_dir.clone();
+        let parts = Parts { view, tokens, identities, roles, read_only };
+        let api = Api::new(store, parts, is_ready);
         Ok(Self { api, listener, addresses, config_dir, live, ready, stop })
     }
 
@@ -284,6 +293,7 @@ mod tests {
             xds_insecure: None,
             advertise: None,
             config_dir: None,
+            api_tokens: None,
         }
     }
 

@@ -12,7 +12,7 @@ mod types;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -39,6 +39,7 @@ pub(crate) struct Api {
     base: String,
     host: String,
     port: u16,
+    token: Option<String>,
 }
 
 impl Api {
@@ -62,7 +63,14 @@ impl Api {
             // An IPv6 address stands in brackets in a URL, and without them in a socket address.
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port,
+            token: None,
         })
+    }
+
+    /// With a bearer token.
+    pub(crate) fn with_token(mut self, token: Option<String>) -> Self {
+        self.token = token;
+        self
     }
 
     /// The URL, without a slash at its end.
@@ -90,6 +98,17 @@ impl Api {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         let body = Some(("application/json", Bytes::from(body.to_string())));
         self.call(Method::POST, path, body, CALL_TIMEOUT).await
+    }
+
+    /// POST of a JSON body to what may wait for so long before it answers.
+    pub(crate) async fn post_waiting(
+        &self,
+        path: &str,
+        body: &Value,
+        wait: Duration,
+    ) -> Result<Value, ApiError> {
+        let body = Some(("application/json", Bytes::from(body.to_string())));
+        self.call(Method::POST, path, body, CALL_TIMEOUT + wait).await
     }
 
     /// DELETE.
@@ -159,6 +178,9 @@ impl Api {
             .method(method)
             .uri(path)
             .header(HOST, self.base.trim_start_matches("http://"));
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         let body = match body {
             Some((content_type, body)) => {
                 request = request.header(CONTENT_TYPE, content_type);

@@ -155,6 +155,15 @@ pub(crate) struct Status {
     pub(crate) sidecars: Vec<Sidecar>,
     #[serde(default)]
     pub(crate) objects: Vec<ObjectStatus>,
+    #[serde(default)]
+    pub(crate) alarms: Vec<Alarm>,
+}
+
+/// What will go wrong if nobody does anything.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Alarm {
+    pub(crate) code: String,
+    pub(crate) detail: String,
 }
 
 /// One sidecar, or a foreign client of discovery.

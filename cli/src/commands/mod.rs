@@ -11,6 +11,7 @@ pub(crate) mod endpoints;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod history;
+pub(crate) mod identity;
 mod input;
 mod rejection;
 pub(crate) mod rollback;
@@ -34,6 +35,9 @@ pub(crate) struct ClientArgs {
     /// URL of the control plane's API
     #[arg(long, env = "OUTRIGGER_API", default_value = DEFAULT_API, value_name = "URL")]
     api: String,
+    /// Bearer token of the API, if it asks for one
+    #[arg(long, env = "OUTRIGGER_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -41,7 +45,8 @@ pub(crate) struct ClientArgs {
 impl ClientArgs {
     /// The API.
     pub(crate) fn api(&self) -> Result<Api, Failure> {
-        Api::new(&self.api).map_err(Failure::Usage)
+        let api = Api::new(&self.api).map_err(Failure::Usage)?;
+        Ok(api.with_token(self.token.clone()))
     }
 }
 

@@ -61,6 +61,9 @@ fn everything(status: &Status, output: &OutputArgs) -> String {
             }
         }
     }
+    for alarm in &status.alarms {
+        let _ = writeln!(text, "\nALARM {}: {}", alarm.code, alarm.detail);
+    }
     let shown: Vec<&ObjectStatus> = status
         .objects
         .iter()

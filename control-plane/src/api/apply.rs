@@ -75,7 +75,7 @@ pub(super) async fn apply(
     if dry_run {
         return api.dry_run(documents).await.map(Json);
     }
-    let mut plan = api.change(&author(peer), |_| Ok(documents.clone())).await?;
+    let mut plan = api.change(&peer.author(), |_| Ok(documents.clone())).await?;
     api.warn_of_the_live_mesh(&mut plan, &documents);
     api.answer(plan, wait).await.map(Json)
 }
@@ -100,7 +100,7 @@ pub(super) async fn rollback(
         objects.ok_or_else(|| Failure::not_found(format!("revision {revision} is not known")))?;
     let documents: Vec<_> =
         objects.into_iter().map(|object| Document::from(Content::Object(object))).collect();
-    let author = format!("{} (rollback to {revision})", author(peer));
+    let author = format!("{} (rollback to {revision})", peer.author());
     let plan = api.change(&author, |base| Ok(replacing(base, &documents))).await?;
     api.answer(plan, wait).await.map(Json)
 }
@@ -213,9 +213,4 @@ fn laggards(revision: u64, wait: Duration, acked: &Acked) -> Failure {
         .with("acked", acked.acked)
         .with("total", acked.total)
         .with("laggards", laggards)
-}
-
-/// Who a change is ascribed to.
-pub(super) fn author(Peer(address): Peer) -> String {
-    format!("api@{}", address.to_canonical())
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is counted.
 #[derive(Default)]
@@ -77,6 +78,7 @@ impl Exposition {
             self.sample("outrigger_objects", &[("kind", kind.as_str())], count);
         }
         self.clients(api);
+        self.certificates(api);
         self.endpoints(api);
         self.family("outrigger_transactions_total", "counter", "Transactions by outcome.");
         for (outcome, count) in [
@@ -119,6 +121,37 @@ impl Exposition {
             types.into_iter().any(|status| matches!(status, TypeStatus::Rejected { .. }))
         });
         self.sample("outrigger_clients_rejecting", &[], rejecting);
+    }
+
+    fn certificates(&mut self, api: &Api) {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let authority = api.identities.authority();
+        let name = "outrigger_certificate_expiry_timestamp_seconds";
+        self.family(
+            name,
+            "gauge",
+            "When a certificate ends; of sidecars, the one that ends first.",
+        );
+        for root in authority.roots.iter().take(1) {
+            self.sample(name, &[("certificate", "root")], seconds(root.expires));
+        }
+        let issuing = seconds(authority.issuing_expires);
+        self.sample(name, &[("certificate", "issuing")], issuing);
+        let sidecars = api.view.sidecars().into_iter().filter(|it| it.connected);
+        if let Some(first) = sidecars.filter_map(|it| it.certificate_expires).min() {
+            self.sample(name, &[("certificate", "sidecar")], seconds(first));
+        }
+        self.family("outrigger_alarms", "gauge", "What will go wrong if nobody does anything.");
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for alarm in api.alarms() {
+            *counts.entry(alarm.code).or_default() += 1;
+        }
+        for code in
+            ["root_expires", "issuing_expires", "certificate_expires", "certificate_expired"]
+        {
+            let count = counts.get(code).copied().unwrap_or_default();
+            self.sample("outrigger_alarms", &[("code", code)], count);
+        }
     }
 
     fn endpoints(&mut self, api: &Api) {

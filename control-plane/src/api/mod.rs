@@ -6,17 +6,24 @@
 //!   RFC 9457 problem, always.
 //! - `change`, the one way in which the mesh changes, whoever asks; `objects` and `apply`, who ask over HTTP;
 //!   [`directory`], who asks from a watched directory.
-//! - `status`, `history`, `tokens`, `metrics`: the rest of the calls.
+//! - [`roles`], who may do what; `audit`, who did what.
+//! - `status` with its `alarms`, `history`, `tokens`, `identities`, `metrics`: the rest of the calls;
+//!   `openapi`, all of them written down.
 //! - [`view`], what the live side of the control plane must be able to answer.
 
+mod alarms;
 mod apply;
+mod audit;
 mod change;
 pub mod directory;
 mod failure;
 mod history;
+mod identities;
 mod input;
 mod metrics;
 mod objects;
+mod openapi;
+pub mod roles;
 mod serve;
 mod status;
 mod tokens;
@@ -31,7 +38,8 @@ pub use serve::serve;
 
 use self::failure::Failure;
 use self::metrics::Metrics;
-use self::view::{MeshView, TokenIssuer};
+use self::roles::Roles;
+use self::view::{Identities, MeshView, TokenIssuer};
 use crate::model::Kind;
 use crate::store::Store;
 use axum::Router;
@@ -50,6 +58,9 @@ pub struct Api {
     store: Arc<dyn Store>,
     view: Arc<dyn MeshView>,
     tokens: Arc<dyn TokenIssuer>,
+    identities: Arc<dyn Identities>,
+    /// Who may do what; without, anybody may do everything.
+    roles: Option<Roles>,
     /// The directory that the mesh is configured from; nothing else changes it then.
     read_only: Option<PathBuf>,
     /// Whether everything that the control plane serves is being served.
@@ -65,24 +76,48 @@ pub struct Api {
 /// See [`Api::reading`].
 const READERS: usize = 4;
 
-/// The address a request comes from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+/// Who a request comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// The name of its token.
+    pub(crate) name: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// Who a change is ascribed to.
+    pub(crate) fn author(&self) -> String {
+        match &self.name {
+            Some(name) => name.to_string(),
+            None => format!("api@{}", self.address.to_canonical()),
+        }
+    }
+}
+
+/// What the API works with, beside the store.
+pub struct Parts {
+    /// What is going on.
+    pub view: Arc<dyn MeshView>,
+    /// Join tokens.
+    pub tokens: Arc<dyn TokenIssuer>,
+    /// Who has an identity.
+    pub identities: Arc<dyn Identities>,
+    /// Who may do what; without, anybody may do everything.
+    pub roles: Option<Roles>,
+    /// The directory that the mesh is configured from, and by nobody else.
+    pub read_only: Option<PathBuf>,
+}
 
 impl Api {
-    /// An API that says by `ready` whether the control plane serves; event streams end when it stops. With `read_only` the mesh is configured from that directory and by
-    /// nobody else.
-    pub fn new(
-        store: Arc<dyn Store>,
-        view: Arc<dyn MeshView>,
-        tokens: Arc<dyn TokenIssuer>,
-        read_only: Option<PathBuf>,
-        ready: watch::Receiver<bool>,
-    ) -> Arc<Self> {
+    /// An API that says by `ready` whether the control plane serves; event streams end when it stops.
+    pub fn new(store: Arc<dyn Store>, parts: Parts, ready: watch::Receiver<bool>) -> Arc<Self> {
+        let Parts { view, tokens, identities, roles, read_only } = parts;
         Arc::new(Self {
             store,
             view,
             tokens,
+            identities,
+            roles,
             read_only,
             ready,
             writing: Mutex::new(()),
@@ -104,13 +139,20 @@ impl Api {
             // Endpoints are listed as they are observed, whether they have an object or not.
             .route("/v1/endpoints", get(status::endpoints))
             .route("/v1/tokens", post(tokens::create))
+            .route("/v1/identities", get(identities::list))
+            .route("/v1/identities/{name}/revoke", post(identities::revoke))
+            .route("/v1/ca", get(identities::authority))
+            .route("/v1/ca/rotate", post(identities::rotate))
+            .route("/v1/audit", get(audit::list))
             .route("/v1/{kind}", get(objects::list))
             .route("/v1/{kind}/{name}", get(objects::get).put(objects::put).delete(objects::delete))
             .route("/healthz", get(status::alive))
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::scrape))
+            .route("/openapi.json", get(openapi::serve))
             .fallback(async |request: Request| Failure::no_such_path(request.uri().path()))
             .method_not_allowed_fallback(other_method)
+            .layer(middleware::from_fn_with_state(Arc::clone(&self), roles::authorize))
             .layer(middleware::from_fn(refuse_foreign_pages))
             .layer(middleware::from_fn_with_state(Arc::clone(&self), count))
             .with_state(self)
@@ -130,7 +172,18 @@ async fn other_method(request: Request) -> Failure {
 }
 
 /// What follows `/v1/` and is no kind.
-const VERBS: [&str; 7] = ["apply", "export", "history", "events", "rollback", "status", "tokens"];
+const VERBS: [&str; 10] = [
+    "apply",
+    "export",
+    "history",
+    "events",
+    "rollback",
+    "status",
+    "tokens",
+    "identities",
+    "ca",
+    "audit",
+];
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
@@ -138,7 +191,7 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     response
 }
 
-/// The API asks nobody for a password as long as it listens on loopback, so a page from elsewhere must not be able to make
+/// Without roles the API asks nobody for a token, so a page from elsewhere must not be able to make
 /// a browser change the mesh.
 async fn refuse_foreign_pages(request: Request, next: Next) -> Result<Response, Failure> {
     if comes_from_foreign_page(&request) {

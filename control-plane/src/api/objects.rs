@@ -1,6 +1,5 @@
 //! `GET /v1/KIND`, `GET|PUT|DELETE /v1/KIND/NAME`.
 
-use super::apply::author;
 use super::failure::Failure;
 use super::input::{self, Parameters};
 use super::view::ObjectStatus;
@@ -89,7 +88,7 @@ pub(super) async fn put(
         check_preconditions(&headers, base, kind, &name)?;
         Ok(vec![Content::Object(object.clone()).into()])
     };
-    let plan = api.change(&author(peer), documents).await?;
+    let plan = api.change(&peer.author(), documents).await?;
     let created = plan.objects.iter().any(|object| object.action == PlannedAction::Created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let object = plan.config.object(kind, &name).ok_or_else(|| unknown(kind, &name))?;
@@ -110,7 +109,7 @@ pub(super) async fn delete(
         base.object(kind, &name).ok_or_else(|| unknown(kind, &name))?;
         Ok(vec![Content::Delete(kind, name.clone()).into()])
     };
-    api.change(&author(peer), documents).await?;
+    api.change(&peer.author(), documents).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

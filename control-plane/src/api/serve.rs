@@ -46,7 +46,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         let router = router.clone();
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Peer(peer.ip()));
+            request.extensions_mut().insert(Peer { address: peer.ip(), name: None });
             let mut router = router.clone();
             tower_service::Service::call(&mut router, request.map(axum::body::Body::new) as Request)
         });

@@ -1,6 +1,7 @@
 //! `GET /v1/status`, `/v1/status/KIND/NAME`, `/v1/endpoints`, `/healthz`, `/readyz`.
 
 use super::Api;
+use super::alarms::Alarm;
 use super::failure::Failure;
 use super::input::{self, Parameters};
 use super::view::{EndpointStatus, ObjectStatus, SidecarStatus};
@@ -16,6 +17,8 @@ pub(super) struct Status {
     revision: u64,
     sidecars: Vec<SidecarStatus>,
     objects: Vec<NamedStatus>,
+    /// What will go wrong if nobody does anything.
+    alarms: Vec<Alarm>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +48,8 @@ pub(super) async fn all(
     let objects =
         config.objects().map(|(object, revision)| NamedStatus::of(&api, &object, revision));
     let objects = objects.collect();
-    Ok(Json(Status { revision: config.revision(), sidecars: api.view.sidecars(), objects }))
+    let (revision, sidecars, alarms) = (config.revision(), api.view.sidecars(), api.alarms());
+    Ok(Json(Status { revision, sidecars, objects, alarms }))
 }
 
 pub(super) async fn one(

@@ -98,6 +98,36 @@ impl MeshView for FakeView {
     }
 }
 
+/// An authority with one root, and one instance that can be revoked.
+struct FakeIdentities;
+
+impl Identities for FakeIdentities {
+    fn identities(&self) -> Vec<IdentityStatus> {
+        Vec::new()
+    }
+
+    fn revoke(&self, name: &str) -> Result<Revoked, RevokeError> {
+        match name {
+            "api" => Ok(Revoked { identities: Vec::new(), tokens: 2 }),
+            "one" => Err(RevokeError::Ambiguous(vec!["one.api".to_owned(), "one.web".to_owned()])),
+            _ => Err(RevokeError::Unknown),
+        }
+    }
+
+    fn authority(&self) -> AuthorityStatus {
+        let expires = SystemTime::now() + Duration::from_secs(400 * 86_400);
+        AuthorityStatus {
+            roots: vec![RootStatus { pin: "pin".to_owned(), expires }],
+            issuing_expires: expires,
+            rotation: None,
+        }
+    }
+
+    fn rotate(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 struct FakeIssuer;
 
 impl TokenIssuer for FakeIssuer {
@@ -125,6 +155,10 @@ impl Server {
     }
 
     pub(super) async fn start_with(read_only: Option<PathBuf>) -> Self {
+        Self::start_for(None, read_only).await
+    }
+
+    pub(super) async fn start_for(roles: Option<Roles>, read_only: Option<PathBuf>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(directory.path()).unwrap());
         let view = FakeView {
@@ -134,7 +168,14 @@ impl Server {
         };
         let view = Arc::new(view);
         let (ready, is_ready) = watch::channel(true);
-        let api = Api::new(store.clone(), view.clone(), Arc::new(FakeIssuer), read_only, is_ready);
+        let parts = Parts {
+            view: view.clone(),
+            tokens: Arc::new(FakeIssuer),
+            identities: Arc::new(FakeIdentities),
+            roles,
+            read_only,
+        };
+        let api = Api::new(store.clone(), parts, is_ready);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

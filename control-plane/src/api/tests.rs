@@ -65,7 +65,7 @@ spec: {to: [{service: api}], action: permit}
         errors[1],
         json!({"code": "unknown_value", "kind": "Service", "name": "web", "field": "spec.loadBalancer.policy",
             "reason": "`leest_request` is none of the choices", "suggestion": "least_request",
-            "choices": ["round_robin", "least_request", "random"], "line": 5, "column": 67})
+            "choices": ["round_robin", "least_request", "random", "ring_hash", "maglev"], "line": 5, "column": 67})
     );
     assert!(names(&server.get("/v1/services").await.json()).is_empty());
     let missing = server.apply(POLICY).await.problem(422);
@@ -209,21 +209,14 @@ async fn delete_answers_204_then_404_and_409_with_the_users_while_it_is_used() {
 #[tokio::test]
 async fn unknown_paths_methods_and_parameters_are_problems() {
     let server = Server::start().await;
-    for path in [
-        "/",
-        "/v1",
-        "/v2/services",
-        "/v1/services/",
-        "/v1/services/a/b",
-        "/v1/explain",
-        "/openapi.json",
-        "/v1/%ff",
-    ] {
+    for path in
+        ["/", "/v1", "/v2/services", "/v1/services/", "/v1/services/a/b", "/v1/explain", "/v1/%ff"]
+    {
         let answer = server.get(path).await;
         assert!(matches!(answer.status, 400 | 404), "{path}");
         answer.problem(answer.status);
     }
-    for path in ["/v1/ca/rotate", "/v1/things", "/v1/identities/web/revoke"] {
+    for path in ["/v1/roots/rotate", "/v1/things", "/v1/identities/web/revoke"] {
         server.send("POST", path, &[], "").await.problem(404);
     }
     let wrong = server.send("POST", "/v1/services/api", &[], "").await;
@@ -295,7 +288,10 @@ async fn status_tells_of_sidecars_and_of_objects() {
         "state": "Accepted", "acked": 1, "total": 1, "problems": []});
     assert_eq!(
         server.get("/v1/status").await.json(),
-        json!({"revision": 1, "objects": [object], "sidecars": [{
+        json!({"revision": 1, "objects": [object],
+            "alarms": [{"code": "certificate_expired",
+                "detail": "the certificate of web-1 ended 1970-01-02T00:00:00Z: its peers refuse it; see its log"}],
+            "sidecars": [{
             "node": "web-1", "service": "web", "instance": "web-1", "connected": true,
             "client": "outrigger", "revision": 3, "listeners": {"state": "ok"},
             "routes": {"state": "pending"},
@@ -678,5 +674,154 @@ mod directory {
         assert_eq!(next().await, 2);
         server.stop.cancel();
         follower.await.unwrap();
+    }
+}
+
+const TOKENS: &str = "tokens:
+- {name: ann, role: admin, token: aaaaaaaaaaaaaaaaaaaa}
+- {name: ed, role: editor, token: eeeeeeeeeeeeeeeeeeee}
+- {name: vi, role: viewer, token: vvvvvvvvvvvvvvvvvvvv}
+";
+
+async fn guarded() -> Server {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.yaml");
+    std::fs::write(&path, TOKENS).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    Server::start_for(Some(super::roles::Roles::read(&path).unwrap()), None).await
+}
+
+fn bearer(letter: &str) -> String {
+    format!("Bearer {}", letter.repeat(20))
+}
+
+#[tokio::test]
+async fn each_role_may_do_its_own_and_what_the_roles_before_it_may() {
+    let server = guarded().await;
+    let document = "{kind: Service, name: a, spec: {ports: [{port: 1, protocol: http}]}}";
+    let status = async |method: &str, path: &str, token: &str, body: &str| {
+        let headers = [("authorization", token)];
+        let headers = if token.is_empty() { &headers[..0] } else { &headers[..] };
+        server.send(method, path, headers, body.to_owned()).await.status
+    };
+    let (admin, editor, viewer) = (bearer("a"), bearer("e"), bearer("v"));
+    for (method, path, body, expected) in [
+        ("GET", "/v1/status", "", [401, 200, 200, 200]),
+        ("POST", "/v1/apply?dryRun=true", document, [401, 200, 200, 200]),
+        ("POST", "/v1/apply", document, [401, 403, 200, 200]),
+        ("POST", "/v1/tokens", "{service: a}", [401, 403, 403, 201]),
+        ("POST", "/v1/identities/api/revoke", "", [401, 403, 403, 200]),
+        ("POST", "/v1/ca/rotate", "", [401, 403, 403, 202]),
+        ("GET", "/v1/audit", "", [401, 403, 403, 200]),
+        ("GET", "/healthz", "", [200, 200, 200, 200]),
+    ] {
+        for (token, expected) in ["", &viewer, &editor, &admin].into_iter().zip(expected) {
+            assert_eq!(
+                status(method, path, token, body).await,
+                expected,
+                "{method} {path} {token}"
+            );
+        }
+    }
+    for wrong in ["Bearer", "Bearer x", "Basic aaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaaaaaa"] {
+        let answer = server.send("GET", "/v1/status", &[("authorization", wrong)], "").await;
+        answer.problem(401);
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who_did_what_and_who_tried() {
+    let server = guarded().await;
+    let send = async |method: &str, path: &str, who: &str, body: &str| {
+        server.send(method, path, &[("authorization", &bearer(who))], body.to_owned()).await
+    };
+    let document = "{kind: Service, name: a, spec: {ports: [{port: 1, protocol: http}]}}";
+    send("POST", "/v1/apply", "e", document).await;
+    send("POST", "/v1/tokens", "a", "{service: a}").await;
+    send("POST", "/v1/identities/api/revoke", "v", "").await.problem(403);
+    send("POST", "/v1/identities/nobody/revoke", "a", "").await.problem(404);
+    send("POST", "/v1/identities/one/revoke", "a", "").await.problem(409);
+    send("POST", "/v1/identities/api/revoke", "a", "").await;
+    send("POST", "/v1/ca/rotate", "a", "").await;
+    let log = send("GET", "/v1/audit", "a", "").await.json();
+    let entries: std::collections::BTreeSet<_> = log["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| {
+            ["author", "action", "target"].map(|key| it[key].as_str().unwrap().to_owned()).join(" ")
+        })
+        .collect();
+    let expected = [
+        "ann ca.rotate root",
+        "ann identity.revoke api",
+        "ann token.create a",
+        "ed apply Service/a",
+        "vi refused POST /v1/identities/api/revoke",
+    ];
+    assert_eq!(entries.into_iter().collect::<Vec<_>>(), expected);
+    let history = send("GET", "/v1/history", "v", "").await.json();
+    assert_eq!(history["items"][0]["author"], "ed");
+    let one = send("GET", "/v1/audit?limit=1", "a", "").await.json();
+    assert_eq!(one["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn every_call_answers_what_the_openapi_document_says() {
+    use super::openapi::tests::{answer, calls, check};
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    server.apply(API).await;
+    let change = API.replace("9000", "9001");
+    let examples: &[(&str, &str, &str, &str, u16)] = &[
+        ("post", "/v1/apply", "/v1/apply?dryRun=true", &change, 200),
+        ("post", "/v1/apply", "/v1/apply", &change, 200),
+        ("post", "/v1/apply", "/v1/apply", "kind: Servize", 422),
+        ("post", "/v1/apply", "/v1/apply?nothing=1", "", 400),
+        ("get", "/v1/{kind}", "/v1/services", "", 200),
+        ("get", "/v1/{kind}", "/v1/unicorns", "", 404),
+        ("get", "/v1/{kind}/{name}", "/v1/services/api", "", 200),
+        (
+            "put",
+            "/v1/{kind}/{name}",
+            "/v1/gateways/g",
+            "spec: {listeners: [{name: a, port: 1, protocol: http}]}",
+            201,
+        ),
+        ("delete", "/v1/{kind}/{name}", "/v1/gateways/g", "", 204),
+        ("get", "/v1/status", "/v1/status", "", 200),
+        ("get", "/v1/status/{kind}/{name}", "/v1/status/services/api", "", 200),
+        ("get", "/v1/endpoints", "/v1/endpoints", "", 200),
+        ("get", "/v1/history", "/v1/history?diff=true", "", 200),
+        ("post", "/v1/rollback/{revision}", "/v1/rollback/1", "", 200),
+        ("get", "/v1/export", "/v1/export", "", 200),
+        ("post", "/v1/tokens", "/v1/tokens", "{service: api}", 201),
+        ("get", "/v1/identities", "/v1/identities", "", 200),
+        ("post", "/v1/identities/{name}/revoke", "/v1/identities/api/revoke", "", 200),
+        ("post", "/v1/identities/{name}/revoke", "/v1/identities/one/revoke", "", 409),
+        ("get", "/v1/ca", "/v1/ca", "", 200),
+        ("post", "/v1/ca/rotate", "/v1/ca/rotate", "", 202),
+        ("post", "/v1/ca/rotate", "/v1/ca/rotate?wait=1s", "", 200),
+        ("get", "/v1/audit", "/v1/audit", "", 200),
+        ("get", "/healthz", "/healthz", "", 200),
+        ("get", "/readyz", "/readyz", "", 200),
+        ("get", "/metrics", "/metrics", "", 200),
+        ("get", "/openapi.json", "/openapi.json", "", 200),
+    ];
+    for (method, path, target, body, status) in examples {
+        let got = server.send(&method.to_uppercase(), target, &[], (*body).to_owned()).await;
+        assert_eq!(got.status, *status, "{method} {target}: {}", got.text);
+        if let Some(schema) = answer(method, path, *status) {
+            let mut found = Vec::new();
+            check(&got.json(), &schema, "", &mut found);
+            assert_eq!(found, Vec::<String>::new(), "{method} {target}: {}", got.text);
+        }
+    }
+    for call in calls() {
+        let shown = examples.iter().any(|(method, path, ..)| (*method, *path) == call);
+        assert!(shown || call.1 == "/v1/events", "{call:?} is written down and was not asked");
     }
 }

@@ -1,6 +1,7 @@
 //! What the API asks of the live side: `registry` and `discovery` implement [`MeshView`], `identity` implements
 //! [`TokenIssuer`]. Neither blocks for longer than a lock is held.
 
+use crate::identity::RotationStep;
 use crate::model::endpoint::Locality;
 use crate::model::object::Labels;
 use crate::model::{Config, Kind};
@@ -294,4 +295,126 @@ fn optional_time<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Resul
         Some(at) => time(at, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+/// Identities and the authority behind them. Calls that change something block until it is durable.
+pub trait Identities: Send + Sync + 'static {
+    /// Every instance that has a certificate which has not expired.
+    fn identities(&self) -> Vec<IdentityStatus>;
+
+    /// Refuses the identities that a name means from now on, and closes what they have open: those of a service, or that
+    /// of an instance (`INSTANCE` or `INSTANCE.SERVICE`). The join tokens of a service that is revoked are useless too.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    fn revoke(&self, name: &str) -> Result<Revoked, RevokeError>;
+
+    /// How the authority stands.
+    fn authority(&self) -> AuthorityStatus;
+
+    /// Begins to rotate the root, unless that is under way.
+    ///
+    /// # Errors
+    /// In words, if it could not be recorded.
+    fn rotate(&self) -> Result<(), String>;
+}
+
+/// An instance with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityStatus {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub instance: String,
+    /// Whether it is attached.
+    pub connected: bool,
+    /// Serial number of its newest certificate, in hexadecimal.
+    pub serial: String,
+    /// End of its newest certificate.
+    #[serde(serialize_with = "time")]
+    pub expires: SystemTime,
+    /// Whether it is refused.
+    pub revoked: bool,
+}
+
+/// What a revocation did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revoked {
+    /// Who is refused.
+    pub identities: Vec<RevokedIdentity>,
+    /// Join tokens that are useless now.
+    pub tokens: usize,
+}
+
+/// An instance that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedIdentity {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub instance: String,
+    /// Unexpired certificates that it had.
+    pub certificates: usize,
+}
+
+/// Why nothing was revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokeError {
+    /// Nobody of this name has a certificate.
+    Unknown,
+    /// Instances of several services have this name; these are their full ones.
+    Ambiguous(Vec<String>),
+    /// The store failed.
+    Failed(String),
+}
+
+/// The certificate authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// The trusted roots, the one that signs first.
+    pub roots: Vec<RootStatus>,
+    /// End of the certificate that signs leaves.
+    #[serde(serialize_with = "time")]
+    pub issuing_expires: SystemTime,
+    /// The rotation under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
+}
+
+/// A trusted root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootStatus {
+    /// SHA-256 of its public key, base64url: what join tokens pin.
+    pub pin: String,
+    /// Its end.
+    #[serde(serialize_with = "time")]
+    pub expires: SystemTime,
+}
+
+/// A rotation of the root under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    /// `trusting`: the new root is handed out beside the old one. `issuing`: the new one signs.
+    pub step: RotationStep,
+    /// When the step began.
+    #[serde(serialize_with = "time")]
+    pub since: SystemTime,
+    /// Members that the step waits for.
+    pub waiting_for: Vec<Waiting>,
+}
+
+/// A member that a rotation waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Its node id.
+    pub node: String,
+    /// Why.
+    pub reason: String,
 }

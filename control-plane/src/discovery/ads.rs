@@ -11,7 +11,7 @@ use crate::discovery::status::Client;
 use crate::discovery::stream::Stream;
 use crate::discovery::subscription::{Request as _, Subscription};
 use crate::discovery::wire::{DiscoveryCodec, RawResponse};
-use crate::identity::{PeerIdentity, PeerInfo};
+use crate::identity::{PeerIdentity, PeerInfo, REVOKED};
 use crate::registry::{InstanceName, Needs};
 use crate::translate::{ViewKey, World};
 use axum::Router;
@@ -183,6 +183,9 @@ impl Session {
             let wake_at = lock(&stream).wake_at(now);
             let unattached = viewer.waits();
             tokio::select! {
+                () = revoked(hub, self.identity.as_deref()) => {
+                    return Err(Status::permission_denied(REVOKED));
+                }
                 request = requests.message() => {
                     let Some(request) = request? else { return Ok(()) };
                     connection.client.heard();
@@ -249,6 +252,14 @@ impl Session {
                 None => return false,
             }
         }
+    }
+}
+
+/// Completes when the certificate of a client is revoked.
+async fn revoked(hub: &Hub, identity: Option<&PeerIdentity>) {
+    match identity {
+        Some(identity) => hub.ledger.until_refused(&identity.serial).await,
+        None => std::future::pending().await,
     }
 }
 

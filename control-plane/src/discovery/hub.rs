@@ -1,8 +1,9 @@
 //! [`Hub`]: the world as it is now, and who is connected to see it.
 
 use crate::discovery::status::{Client, Departed, NodeName};
+use crate::identity::{Ledger, Trust};
 use crate::model::Config;
-use crate::registry::{EndpointsTaken, InstanceName, LEASE, Live, Registry};
+use crate::registry::{EndpointsTaken, LEASE, Live, Registry};
 use crate::translate::{Inputs, World};
 use dashmap::DashMap;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -33,8 +34,8 @@ pub(crate) struct Hub {
     streams: AtomicU64,
     /// Clients that left lately.
     pub(crate) departed: DashMap<NodeName, Departed>,
-    /// Ends of the newest certificates.
-    pub(crate) issued: Arc<DashMap<InstanceName, SystemTime>>,
+    /// What was issued to whom.
+    pub(crate) ledger: Arc<Ledger>,
     status: watch::Sender<u64>,
     /// The control plane is about to stop.
     pub(crate) stopping: CancellationToken,
@@ -46,12 +47,13 @@ impl Hub {
     pub(crate) fn start(
         config: watch::Receiver<Config>,
         registry: Arc<Registry>,
-        issued: Arc<DashMap<InstanceName, SystemTime>>,
-        roots: Arc<str>,
+        ledger: Arc<Ledger>,
+        trust: watch::Receiver<Arc<Trust>>,
         awaited: BTreeSet<Arc<str>>,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        let mut inputs = Inputs { awaited: Arc::new(awaited), roots, ..Inputs::default() };
+        let mut inputs = Inputs { awaited: Arc::new(awaited), ..Inputs::default() };
+        inputs.trust = trust.borrow().clone();
         inputs.config = config.borrow().clone();
         let world = World::after(&World::default(), inputs.clone());
         let hub = Arc::new(Self {
@@ -60,15 +62,20 @@ impl Hub {
             clients: DashMap::new(),
             streams: AtomicU64::new(0),
             departed: DashMap::new(),
-            issued,
+            ledger,
             status: watch::Sender::new(0),
             stopping,
         });
-        tokio::spawn(hub.clone().follow(config, inputs));
+        tokio::spawn(hub.clone().follow(config, trust, inputs));
         hub
     }
 
-    async fn follow(self: Arc<Self>, mut config: watch::Receiver<Config>, mut inputs: Inputs) {
+    async fn follow(
+        self: Arc<Self>,
+        mut config: watch::Receiver<Config>,
+        mut trust: watch::Receiver<Arc<Trust>>,
+        mut inputs: Inputs,
+    ) {
         let mut live = self.registry.changes();
         let mut observed = self.registry.observed();
         let grace = tokio::time::sleep(LEASE + ATTACH_GRACE);
@@ -81,6 +88,9 @@ impl Hub {
                     return;
                 },
                 _ = live.changed() => {}
+                changed = trust.changed() => if changed.is_err() {
+                    return;
+                },
                 () = &mut grace, if !inputs.awaited.is_empty() => inputs.awaited = Arc::default(),
                 () = sleep_until(linger_ends) => {}
                 _ = observed.changed() => {
@@ -92,6 +102,7 @@ impl Hub {
             // Whatever changed meanwhile is taken along.
             inputs.config = config.borrow_and_update().clone();
             live.borrow_and_update();
+            inputs.trust = trust.borrow_and_update().clone();
             inputs.live = self.registry.live();
             let before = self.world();
             let now = Instant::now();

@@ -23,7 +23,9 @@ mod stream;
 mod subscription;
 mod wire;
 
+pub(crate) use hub::Hub;
 pub use server::{LiveSide, Options, StartError, start};
+pub(crate) use status::TrustUptake;
 
 pub(crate) use cache::{
     Names, ObjectName, Resource, ResourceMap, TypeView, View, content_hash, put_bytes_field,

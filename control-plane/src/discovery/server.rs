@@ -1,19 +1,17 @@
 //! Starts the live side of the control plane: certificate authority, registry and discovery, on their ports.
 
-use crate::api::view::{MeshView, TokenIssuer};
+use crate::api::view::{Identities, MeshView, TokenIssuer};
 use crate::discovery::ads::{self, Port};
 use crate::discovery::hub::{ATTACH_GRACE, Hub};
 use crate::identity::{
-    CaError, CertificateAuthority, IdentityService, MeshIncoming, ServerIdentity, TlsError, Tokens,
-    joined_services, server_config,
+    Administration, CaError, CertificateAuthority, IdentityService, Ledger, MeshIncoming, Progress,
+    ServerIdentity, TlsError, Tokens, following, joined_services,
 };
 use crate::model::Config;
 use crate::registry::{AttachService, LEASE, Registry, Remembered};
 use crate::store::Store;
-use dashmap::DashMap;
 use outrigger_proto::identity::v1::identity_server::IdentityServer;
 use outrigger_proto::registry::v1::registry_server::RegistryServer;
-use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
@@ -53,6 +51,8 @@ pub struct LiveSide {
     pub view: Arc<dyn MeshView>,
     /// Issues join tokens.
     pub tokens: Arc<dyn TokenIssuer>,
+    /// Who has an identity; revocation and rotation.
+    pub identities: Arc<dyn Identities>,
     /// The certificate authority.
     pub authority: Arc<CertificateAuthority>,
     /// The servers: they end after `stopping` was cancelled, or with an error.
@@ -77,36 +77,49 @@ pub enum StartError {
 pub fn start(options: Options) -> Result<LiveSide, StartError> {
     let Options { store, config, xds, xds_advertised, xds_insecure, stopping } = options;
     let authority = Arc::new(CertificateAuthority::open(&*store, SystemTime::now())?);
-    tokio::spawn(renew_issuing(authority.clone(), store.clone(), stopping.clone()));
     let awaited = joined_services(&*store).map_err(CaError::from)?;
     let trust_domain = config.clone();
     let trust_domain = move || trust_domain.borrow().mesh().trust_domain.clone();
-    let pin = authority.pin().to_owned();
-    let tokens = Arc::new(Tokens::new(store.clone(), xds_advertised, pin, trust_domain));
+    let pins = authority.clone();
+    let tokens =
+        Arc::new(Tokens::new(store.clone(), xds_advertised, move || pins.pin(), trust_domain));
+    let ledger = Arc::new(Ledger::open(store.clone()).map_err(CaError::from)?);
+    let renewing =
+        renew_issuing(authority.clone(), ledger.clone(), store.clone(), stopping.clone());
+    tokio::spawn(renewing);
+    authority.publish(&ledger.refused(SystemTime::now()), SystemTime::now())?;
 
     let registry = Registry::new();
     let remembered = Remembered::load(store.clone()).map_err(CaError::from)?;
     drop(remembered.start(registry.clone(), LEASE + ATTACH_GRACE, stopping.clone()));
-    let issued = Arc::new(DashMap::new());
     let hub = Hub::start(
         config.clone(),
         registry.clone(),
-        issued.clone(),
-        pem(&authority.roots()).into(),
+        ledger.clone(),
+        authority.trust(),
         awaited,
         stopping.clone(),
     );
 
     let identity = ServerIdentity::start(authority.clone(), config.clone())?;
-    let tls = Arc::new(server_config(&authority, identity)?);
+    let tls = following(&authority, &identity)?;
+    let progress = Arc::new(Progress {
+        authority: authority.clone(),
+        ledger: ledger.clone(),
+        store: store.clone(),
+        registry: registry.clone(),
+        hub: hub.clone(),
+    });
+    tokio::spawn(progress.clone().drive(stopping.clone()));
+    let administration = Arc::new(Administration { progress, tokens: tokens.clone() });
     let identities = IdentityService {
         authority: authority.clone(),
         tokens: tokens.clone(),
         config: config.clone(),
-        issued,
+        ledger: ledger.clone(),
     };
     let attachments =
-        AttachService { registry, endpoints: hub.clone(), stopping: stopping.clone() };
+        AttachService { registry, ledger, endpoints: hub.clone(), stopping: stopping.clone() };
     let mesh = Routes::from(ads::services(&hub, Port::Mesh))
         .add_service(IdentityServer::new(identities))
         .add_service(RegistryServer::new(attachments));
@@ -122,7 +135,7 @@ pub fn start(options: Options) -> Result<LiveSide, StartError> {
         let foreign = server().add_routes(foreign).serve_with_incoming_shutdown(connections, until);
         servers.push(tokio::spawn(foreign));
     }
-    Ok(LiveSide { view: hub, tokens, authority, servers })
+    Ok(LiveSide { view: hub, tokens, identities: administration, authority, servers })
 }
 
 fn server() -> Server {
@@ -133,6 +146,7 @@ fn server() -> Server {
 
 async fn renew_issuing(
     authority: Arc<CertificateAuthority>,
+    ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     stopping: CancellationToken,
 ) {
@@ -141,30 +155,21 @@ async fn renew_issuing(
             () = tokio::time::sleep(ISSUING_CHECK) => {}
             () = stopping.cancelled() => return,
         }
+        let again = (authority.clone(), ledger.clone());
         let (authority, store) = (authority.clone(), store.clone());
         let renewed =
             tokio::task::spawn_blocking(move || authority.renew_if_due(&*store, SystemTime::now()));
         match renewed.await {
-            Ok(Ok(true)) => tracing::info!("renewed the issuing certificate"),
+            Ok(Ok(true)) => {
+                tracing::info!("renewed the issuing certificate");
+                let now = SystemTime::now();
+                if let Err(error) = again.0.publish(&again.1.refused(now), now) {
+                    tracing::error!(%error, "cannot publish what is revoked");
+                }
+            }
             Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::error!(%error, "cannot renew the issuing certificate"),
             Err(error) => tracing::error!(%error, "cannot renew the issuing certificate"),
         }
     }
-}
-
-/// Certificates as PEM, one after the other.
-fn pem(certificates: &[CertificateDer<'_>]) -> String {
-    use base64::Engine;
-    let mut out = String::new();
-    for certificate in certificates {
-        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        out.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
-            out.push_str(&String::from_utf8_lossy(line));
-            out.push('\n');
-        }
-        out.push_str("-----END CERTIFICATE-----\n");
-    }
-    out
 }

@@ -11,9 +11,11 @@ use crate::discovery::hub::Hub;
 use crate::discovery::resource_type::ResourceType;
 use crate::discovery::stream::{Standing, Stream, Uptake};
 use crate::discovery::subscription::Subscription;
-use crate::identity::PeerIdentity;
+use crate::identity::{PeerIdentity, Trust};
 use crate::model::{Config, Kind};
 use crate::registry::{InstanceName, Observation};
+use crate::translate::names;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -196,6 +198,54 @@ impl Hub {
     }
 }
 
+/// How a member stands with what peers are verified by.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum TrustUptake {
+    /// It verifies by it, or has nobody to verify.
+    Taken,
+    /// It has not said so.
+    Pending,
+    /// It refused it, saying this.
+    Rejected(String),
+}
+
+impl Hub {
+    /// Whether an instance verifies its peers by `trust`, at the time it is asked.
+    pub(crate) fn trust_uptake(&self, name: &InstanceName, trust: &Trust) -> TrustUptake {
+        let Some(version) = self.world().trust_version(trust) else { return TrustUptake::Pending };
+        let of_it = |client: &Arc<Client>| {
+            client
+                .identity
+                .as_ref()
+                .is_some_and(|it| it.service == name.service && it.instance == name.instance)
+        };
+        let clients: Vec<_> = self.connected_clients().into_iter().filter(of_it).collect();
+        if clients.is_empty() {
+            return TrustUptake::Pending;
+        }
+        for client in clients {
+            // A stream that has not seen the new world yet knows another version.
+            let stale = Cell::new(false);
+            let uptake = client.stream().uptake(&|resource| {
+                let is_trust = &*resource.name == names::TRUST_BUNDLE;
+                stale.set(stale.get() || is_trust && resource.version != version);
+                is_trust
+            });
+            for one in uptake {
+                match one {
+                    Uptake::Accepted => {}
+                    Uptake::Pending => return TrustUptake::Pending,
+                    Uptake::Rejected(reason) => return TrustUptake::Rejected(reason.to_string()),
+                }
+            }
+            if stale.get() {
+                return TrustUptake::Pending;
+            }
+        }
+        TrustUptake::Taken
+    }
+}
+
 /// Fills in what callers report of an endpoint.
 fn observe(endpoint: &mut EndpointStatus, seen: &[(String, Observation)], now: SystemTime) {
     for (observer, observation) in seen {
@@ -230,13 +280,14 @@ impl MeshView for Hub {
                 all.insert(node, status);
             }
         }
+        let newest: HashMap<InstanceName, SystemTime> =
+            self.ledger.newest(now).into_iter().map(|(name, it)| (name, it.expires())).collect();
         for status in all.values_mut().filter(|it| it.certificate_expires.is_some()) {
             let name = InstanceName {
                 service: status.service.as_str().into(),
                 instance: status.instance.as_str().into(),
             };
-            let newest = self.issued.get(&name).map(|it| *it);
-            status.certificate_expires = status.certificate_expires.max(newest);
+            status.certificate_expires = status.certificate_expires.max(newest.get(&name).copied());
         }
         all.into_values().collect()
     }

@@ -2,11 +2,11 @@
 
 use crate::identity::ca::{CertificateAuthority, Leaf};
 use crate::identity::csr::PublicKey;
+use crate::identity::issued::Ledger;
 use crate::identity::tls::PeerInfo;
 use crate::identity::tokens::{TokenError, Tokens};
 use crate::model::Config;
 use crate::registry::InstanceName;
-use dashmap::DashMap;
 use outrigger_proto::identity::v1::identity_server::Identity;
 use outrigger_proto::identity::v1::{Credentials, JoinRequest, RenewRequest};
 use std::sync::Arc;
@@ -19,9 +19,13 @@ pub(crate) struct IdentityService {
     pub(crate) authority: Arc<CertificateAuthority>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) config: watch::Receiver<Config>,
-    /// End of the newest certificate of each instance.
-    pub(crate) issued: Arc<DashMap<InstanceName, SystemTime>>,
+    /// What was issued to whom.
+    pub(crate) ledger: Arc<Ledger>,
 }
+
+/// What a client with such a certificate is told.
+pub(crate) const REVOKED: &str =
+    "the certificate was revoked; join again with a new token (`outrigger token create`)";
 
 #[tonic::async_trait]
 impl Identity for IdentityService {
@@ -50,26 +54,37 @@ impl Identity for IdentityService {
                 _ => Status::unauthenticated(error.to_string()),
             }
         })?;
-        self.issue(&service, &instance, &key).map(Response::new)
+        self.issue(&service, &instance, &key).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Credentials>, Status> {
         let identity = PeerInfo::of(request.extensions()).identity()?;
+        if self.ledger.refuses(&identity.serial) {
+            return Err(Status::permission_denied(REVOKED));
+        }
         let key = public_key(&request.get_ref().csr_der)?;
-        self.issue(&identity.service, &identity.instance, &key).map(Response::new)
+        self.issue(&identity.service, &identity.instance, &key).await.map(Response::new)
     }
 }
 
 impl IdentityService {
-    fn issue(&self, service: &str, instance: &str, key: &PublicKey) -> Result<Credentials, Status> {
+    async fn issue(
+        &self,
+        service: &str,
+        instance: &str,
+        key: &PublicKey,
+    ) -> Result<Credentials, Status> {
         let mesh = self.config.borrow().mesh().clone();
         let (domain, life) = (&mesh.trust_domain, mesh.leaf_ttl);
         let now = SystemTime::now();
         let leaf = self.authority.workload(domain, service, instance, key, life, now);
         let leaf = leaf.map_err(|error| Status::internal(error.to_string()))?;
         let name = InstanceName { service: service.into(), instance: instance.into() };
-        self.issued.insert(name, leaf.not_after);
-        let Leaf { chain, spiffe_id, not_before, not_after } = leaf;
+        let Leaf { chain, spiffe_id, not_before, not_after, issued } = leaf;
+        let ledger = self.ledger.clone();
+        let recorded = tokio::task::spawn_blocking(move || ledger.record(&name, issued, now));
+        let recorded = recorded.await.map_err(|error| Status::internal(error.to_string()))?;
+        recorded.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Credentials {
             certificate_chain_der: chain.iter().map(|it| it.to_vec()).collect(),
             trust_bundle_der: self.authority.roots().iter().map(|it| it.to_vec()).collect(),

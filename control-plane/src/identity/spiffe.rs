@@ -32,6 +32,8 @@ pub(crate) struct PeerIdentity {
     pub(crate) instance: Arc<str>,
     /// End of the certificate's validity.
     pub(crate) expires: SystemTime,
+    /// Serial number of the certificate, as [`hexadecimal`] writes it.
+    pub(crate) serial: Arc<str>,
 }
 
 impl PeerIdentity {
@@ -73,8 +75,15 @@ impl PeerIdentity {
             service: service.into(),
             instance: instance.into(),
             expires: UNIX_EPOCH + Duration::from_secs(expires.try_into().unwrap_or(0)),
+            serial: hexadecimal(certificate.raw_serial()).into(),
         })
     }
+}
+
+/// An integer in hexadecimal, without leading zero bytes.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let significant = bytes.iter().skip_while(|byte| **byte == 0);
+    significant.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Trust domain and service of a workload's id.

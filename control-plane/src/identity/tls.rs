@@ -46,7 +46,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The control plane's own certificate, renewed at half of its life and when the trust domain changes.
+/// The control plane's own certificate, renewed at half of its life and when the root or the trust domain changes.
 #[derive(Debug)]
 pub(crate) struct ServerIdentity {
     current: ArcSwap<CertifiedKey>,
@@ -65,10 +65,16 @@ impl ServerIdentity {
         let (key, mut renew_in) = certified(&authority, &domain)?;
         let identity = Arc::new(Self { current: ArcSwap::from_pointee(key) });
         let renewed = identity.clone();
+        let mut trust = authority.trust();
+        trust.mark_unchanged();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(renew_in) => {}
+                    // Another root may sign now.
+                    changed = trust.changed() => if changed.is_err() {
+                        return;
+                    },
                     changed = config.changed() => {
                         if changed.is_err() {
                             return;
@@ -122,7 +128,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// TLS for the discovery port. No resumption: a resumed session would skip the verification of the client's certificate.
-pub(crate) fn server_config(
+fn server_config(
     authority: &CertificateAuthority,
     identity: Arc<ServerIdentity>,
 ) -> Result<ServerConfig, TlsError> {
@@ -141,6 +147,28 @@ pub(crate) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// TLS for the discovery port, by the roots that are trusted at the moment.
+pub(crate) fn following(
+    authority: &Arc<CertificateAuthority>,
+    identity: &Arc<ServerIdentity>,
+) -> Result<Arc<ArcSwap<ServerConfig>>, TlsError> {
+    let mut trust = authority.trust();
+    trust.mark_unchanged();
+    let current = Arc::new(ArcSwap::from_pointee(server_config(authority, identity.clone())?));
+    let (authority, identity, weak) =
+        (authority.clone(), identity.clone(), Arc::downgrade(&current));
+    tokio::spawn(async move {
+        while trust.changed().await.is_ok() {
+            let Some(current) = weak.upgrade() else { return };
+            match server_config(&authority, identity.clone()) {
+                Ok(config) => current.store(Arc::new(config)),
+                Err(error) => tracing::error!(%error, "the discovery port cannot take new roots"),
+            }
+        }
+    });
+    Ok(current)
 }
 
 /// Who is at the other end of a connection, for the services on it.
@@ -247,12 +275,11 @@ impl MeshIncoming {
     /// Accepts from the listener. Handshakes run beside each other: a slow one holds up nobody.
     pub(crate) fn start(
         listener: TcpListener,
-        tls: Arc<ServerConfig>,
+        tls: Arc<ArcSwap<ServerConfig>>,
         config: watch::Receiver<Config>,
     ) -> Self {
         let (accepted, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
-            let acceptor = TlsAcceptor::from(tls);
             let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
             loop {
                 let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
@@ -268,7 +295,7 @@ impl MeshIncoming {
                         continue;
                     }
                 };
-                let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+                let (acceptor, accepted) = (TlsAcceptor::from(tls.load_full()), accepted.clone());
                 let trust_domain = config.borrow().mesh().trust_domain.clone();
                 tokio::spawn(async move {
                     if let Some(tls) = handshake(acceptor, socket, peer).await {

@@ -71,19 +71,19 @@ pub(crate) struct Tokens {
     store: Arc<dyn Store>,
     /// `HOST:PORT` at which sidecars reach discovery.
     discovery: String,
-    pin: String,
+    pin: Box<dyn Fn() -> String + Send + Sync>,
     trust_domain: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Tokens {
-    /// Tokens for sidecars that reach discovery at `discovery` (`HOST:PORT`) and pin the root by `pin`.
+    /// Tokens for sidecars that reach discovery at `discovery` (`HOST:PORT`) and pin the root by what `pin` says.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         discovery: String,
-        pin: String,
+        pin: impl Fn() -> String + Send + Sync + 'static,
         trust_domain: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
-        Self { store, discovery, pin, trust_domain: Box::new(trust_domain) }
+        Self { store, discovery, pin: Box::new(pin), trust_domain: Box::new(trust_domain) }
     }
 
     /// A new token. Blocks until it is durable.
@@ -114,7 +114,7 @@ impl Tokens {
         })?;
         let content = Content {
             cp: self.discovery.clone(),
-            pin: self.pin.clone(),
+            pin: (self.pin)(),
             td: (self.trust_domain)(),
             svc: service.to_owned(),
             id,
@@ -143,6 +143,23 @@ impl Tokens {
             records.put(TABLE, &content.id, &encode(&kept)?)?;
             records.put(JOINED, &kept.service, &[])?;
             Ok(kept.service)
+        })
+    }
+
+    /// Makes every token for this service useless. Answers with how many there were. Blocks until that is durable.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) fn revoke(&self, service: &str) -> Result<usize, StoreError> {
+        records(&*self.store, |records| {
+            let mut count = 0;
+            for (id, bytes) in records.list(TABLE)? {
+                if decode::<Kept>(&bytes).is_some_and(|it| it.service == service) {
+                    records.remove(TABLE, &id)?;
+                    count += 1;
+                }
+            }
+            Ok(count)
         })
     }
 }
@@ -205,7 +222,7 @@ mod tests {
 
     fn tokens(directory: &tempfile::TempDir) -> Tokens {
         let store = Arc::new(EmbeddedStore::open(directory.path()).unwrap());
-        Tokens::new(store, "127.0.0.1:7701".to_owned(), "pin".to_owned(), || "td".to_owned())
+        Tokens::new(store, "127.0.0.1:7701".to_owned(), || "pin".to_owned(), || "td".to_owned())
     }
 
     const HOUR: Duration = Duration::from_secs(3600);

@@ -1,11 +1,12 @@
 //! The service behind a sidecar's stream: Hello, then heartbeats within the lease, a drain at the end.
 
-use crate::identity::PeerInfo;
+use crate::identity::{Ledger, PeerInfo, REVOKED};
 use crate::registry::instance::{Instance, InstanceName};
 use crate::registry::live::{Attachment, Observation, Registry};
 use outrigger_proto::registry::v1::registry_server::Registry as Service;
 use outrigger_proto::registry::v1::{
-    Drained, EndpointObservation, FromSidecar, Hello, ToSidecar, Welcome, from_sidecar, to_sidecar,
+    Drained, EndpointObservation, FromSidecar, Hello, Renew, ToSidecar, Welcome, from_sidecar,
+    to_sidecar,
 };
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) trait EndpointsTaken: Send + Sync + 'static {
 /// The registry's gRPC service.
 pub(crate) struct AttachService {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) endpoints: Arc<dyn EndpointsTaken>,
     /// The control plane is about to stop.
     pub(crate) stopping: CancellationToken,
@@ -49,6 +51,7 @@ impl Service for AttachService {
         let identity = PeerInfo::of(request.extensions()).identity()?;
         let name =
             InstanceName { service: identity.service.clone(), instance: identity.instance.clone() };
+        let ledger = self.ledger.clone();
         let messages = request.into_inner();
         let (answers, receiver) = mpsc::channel(4);
         let registry = self.registry.clone();
@@ -60,6 +63,9 @@ impl Service for AttachService {
                 result = session.run(messages) => if let Err(status) = result {
                     let _ = answers.send(Err(status)).await;
                 },
+                () = ledger.until_refused(&identity.serial) => {
+                    let _ = answers.send(Err(Status::permission_denied(REVOKED))).await;
+                }
                 // An end that the sidecar sees at once, and reconnects from.
                 () = stopping.cancelled() => {
                     let _ = answers.send(Err(Status::unavailable("the control plane stops"))).await;
@@ -94,6 +100,7 @@ impl Session {
             .await;
         let result = tokio::select! {
             result = self.serve(&attachment, &mut messages) => result,
+            () = self.pass_renewals(&attachment) => Ok(()),
             () = attachment.superseded() => {
                 Err(Status::aborted("another connection of this instance took its place"))
             }
@@ -102,6 +109,14 @@ impl Session {
         let why = result.as_ref().map_or_else(Status::message, |()| "the stream ended");
         tracing::info!(service = %self.name.service, instance = %self.name.instance, why, "left");
         result
+    }
+
+    /// Tells the sidecar whenever it is to renew its certificate.
+    async fn pass_renewals(&self, attachment: &Attachment) {
+        loop {
+            attachment.asked_to_renew().await;
+            self.answer(to_sidecar::Message::Renew(Renew {})).await;
+        }
     }
 
     fn attach(&self, hello: Hello) -> Result<Attachment, Status> {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The instances that are connected. Whoever attached last, with the same epoch or a newer one, is the instance; what is
@@ -30,6 +30,7 @@ struct Entry {
     instance: Arc<Instance>,
     observations: Arc<[Observation]>,
     superseded: CancellationToken,
+    renew: Arc<Notify>,
 }
 
 /// What one instance sees of one endpoint.
@@ -91,7 +92,9 @@ impl Registry {
         let name = instance.name.clone();
         let attachment = self.attachments.fetch_add(1, Ordering::Relaxed);
         let superseded = CancellationToken::new();
+        let renew = Arc::new(Notify::new());
         let entry = Entry {
+            renew: renew.clone(),
             epoch,
             attachment,
             instance: Arc::new(instance),
@@ -106,7 +109,12 @@ impl Registry {
             MapEntry::Vacant(place) => drop(place.insert(entry)),
         }
         self.changed();
-        Ok(Attachment { registry: self.clone(), name, attachment, superseded })
+        Ok(Attachment { registry: self.clone(), name, attachment, superseded, renew })
+    }
+
+    /// Asks an instance to renew its certificate now. Whether it is there to be asked.
+    pub(crate) fn ask_to_renew(&self, name: &InstanceName) -> bool {
+        self.instances.get(name).map(|entry| entry.renew.notify_one()).is_some()
     }
 
     /// The instances now.
@@ -158,9 +166,15 @@ pub(crate) struct Attachment {
     name: InstanceName,
     attachment: u64,
     superseded: CancellationToken,
+    renew: Arc<Notify>,
 }
 
 impl Attachment {
+    /// Completes when the instance is to renew its certificate.
+    pub(crate) async fn asked_to_renew(&self) {
+        self.renew.notified().await;
+    }
+
     /// Completes when another attachment took the place of this one.
     pub(crate) async fn superseded(&self) {
         self.superseded.cancelled().await;

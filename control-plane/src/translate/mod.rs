@@ -12,7 +12,7 @@ mod endpoint;
 mod http;
 mod inbound;
 mod listener;
-mod names;
+pub(crate) mod names;
 mod policy;
 mod proto;
 mod route;

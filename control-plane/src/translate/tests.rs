@@ -4,6 +4,7 @@
 use super::cluster::Instances;
 use super::*;
 use crate::discovery::{ResourceType, View, tests::applied};
+use crate::identity::Trust;
 use crate::model::Config;
 use crate::registry::{Instance, InstanceName, Live, Needs};
 use outrigger_proto::envoy::config::cluster::v3::Cluster;
@@ -55,7 +56,8 @@ fn live(instances: Vec<Instance>) -> Live {
 
 fn world(config: Config, live: Live) -> World {
     let roots = "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n".into();
-    World::after(&World::default(), Inputs { config, live, roots, ..Inputs::default() })
+    let trust = Arc::new(Trust { roots, ..Trust::default() });
+    World::after(&World::default(), Inputs { config, live, trust, ..Inputs::default() })
 }
 
 fn sidecar(world: &World, needs: &Arc<Needs>) -> Arc<View> {
@@ -473,7 +475,7 @@ fn our_sidecar_accepts_everything_that_is_made_for_it() {
             Inputs {
                 config: applied(&config(MESH), &mesh),
                 live: live(vec![instance("api", "api-2", 15012, &[9000])]),
-                roots: roots.pem().into(),
+                trust: Arc::new(Trust { roots: roots.pem().into(), ..Trust::default() }),
                 ..Inputs::default()
             },
         );
@@ -546,4 +548,111 @@ fn the_way_to_an_endpoint_without_a_sidecar_outlasts_its_object() {
     let moment_later = World::after(&with, lingering);
     assert_eq!(matches(&moment_later), 2);
     assert_eq!(matches(&World::after(&moment_later, gone)), 0);
+}
+
+/// Everything that a Service or Route may ask for beyond the small mesh.
+const MORE: &str = "
+kind: Service
+name: ring
+spec:
+  ports: [{port: 7001, protocol: http2}]
+  loadBalancer: {policy: ring_hash, hashOn: [{header: x-user}, {cookie: s}, {query: q}, {sourceIp: true}], localityWeighted: true}
+  healthCheck: {grpc: {service: ledger}}
+---
+kind: Service
+name: table
+spec:
+  ports: [{port: 7002, protocol: tcp}]
+  loadBalancer: {policy: maglev, hashOn: [{sourceIp: true}]}
+  healthCheck: {tcp: {}, interval: 1s}
+---
+kind: Service
+name: slow
+spec:
+  ports: [{port: 7003, protocol: http}]
+  loadBalancer: {policy: round_robin, slowStart: 30s, localityWeighted: true}
+  healthCheck: {http: {path: /health}}
+---
+kind: Service
+name: least
+spec:
+  ports: [{port: 7004, protocol: http}]
+  loadBalancer: {slowStart: 10s}
+---
+kind: Route
+name: broken-on-purpose
+spec:
+  hosts: [slow]
+  rules:
+  - filters: [{type: FaultInjection, faultInjection: {delay: {duration: 2s, percent: 50}, abort: {httpStatus: 503, percent: 10}}}]
+    backendRefs: [{name: ring, weight: 1}, {name: slow, weight: 1}]
+";
+
+fn with_more() -> (World, Arc<Needs>) {
+    let roots = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert;
+    let world = World::after(
+        &World::default(),
+        Inputs {
+            config: config(MORE),
+            trust: Arc::new(Trust { roots: roots.pem().into(), ..Trust::default() }),
+            ..Inputs::default()
+        },
+    );
+    let hello = registry::Hello {
+        inbound_port: 15010,
+        outbound_port: 15001,
+        outbounds: vec![registry::Outbound {
+            service: "table".to_owned(),
+            port: 7002,
+            listen: "127.0.0.1:17002".to_owned(),
+        }],
+        ..Default::default()
+    };
+    (world, instance_with("web", "web-1", hello).needs)
+}
+
+#[test]
+fn our_sidecar_accepts_every_way_to_balance_to_check_and_to_break() {
+    let (world, needs) = with_more();
+    let none: Vec<String> = Vec::new();
+    assert_eq!(refused_by_sidecar(&sidecar(&world, &needs)), none);
+    assert_eq!(refused_by_sidecar(&world.view(&ViewKey::Foreign)), none);
+}
+
+#[test]
+fn balancing_checks_and_faults_reach_the_resources_that_say_them() {
+    let (world, needs) = with_more();
+    let view = sidecar(&world, &needs);
+    let schema = Schema::load().unwrap();
+    let cluster = |name| json_of(&schema, &view, ResourceType::Cluster, name);
+    let ring = cluster("outbound|7001||ring");
+    assert_eq!(ring["lb_policy"], "RING_HASH");
+    assert_eq!(ring["common_lb_config"], json!({"locality_weighted_lb_config": {}}));
+    assert_eq!(ring["health_checks"][0]["grpc_health_check"]["service_name"], "ledger");
+    let table = cluster("outbound|7002||table");
+    assert_eq!(
+        (&table["lb_policy"], &table["health_checks"][0]["interval"]),
+        (&json!("MAGLEV"), &json!("1s"))
+    );
+    let slow = cluster("outbound|7003||slow");
+    assert_eq!(slow["round_robin_lb_config"]["slow_start_config"]["slow_start_window"], "30s");
+    // Between sidecars it is HTTP/2, whatever the application speaks.
+    assert_eq!(slow["health_checks"][0]["http_health_check"]["codec_client_type"], "HTTP2");
+    let least = cluster("outbound|7004||least");
+    assert_eq!(least["least_request_lb_config"]["slow_start_config"]["slow_start_window"], "10s");
+    let foreign = world.view(&ViewKey::Foreign);
+    let foreign = json_of(&schema, &foreign, ResourceType::Cluster, "outbound|7003||slow");
+    assert_eq!(foreign["health_checks"][0]["http_health_check"].get("codec_client_type"), None);
+
+    let routes = json_of(&schema, &view, ResourceType::Route, "outbound");
+    let text = routes.to_string();
+    assert!(text.contains("\"hash_policy\":[{\"header\":{\"header_name\":\"x-user\"}}"), "{text}");
+    assert!(text.contains("\"http_status\":503"), "{text}");
+    let listener = json_of(&schema, &view, ResourceType::Listener, "outbound").to_string();
+    assert!(listener.contains("envoy.filters.http.fault"), "{listener}");
+    let tcp = json_of(&schema, &view, ResourceType::Listener, "outbound|7002||table").to_string();
+    assert!(tcp.contains("\"hash_policy\":[{\"source_ip\":{}}]"), "{tcp}");
+    let without = small_mesh();
+    let plain = json_of(&schema, &sidecar(&without, &needs), ResourceType::Listener, "outbound");
+    assert!(!plain.to_string().contains("fault"), "what nobody asked for is not there");
 }

@@ -1,5 +1,6 @@
 //! TLS contexts between sidecars. The key never crosses the wire: `identity` is a secret that the sidecar has of itself.
 
+use crate::identity::Trust;
 use crate::translate::names;
 use crate::translate::proto::{ads, boolean, exact};
 use outrigger_proto::envoy::config::core::v3::{DataSource, data_source};
@@ -30,14 +31,20 @@ pub(crate) fn downstream(callers: &[String], alpn: &[&str]) -> DownstreamTlsCont
     }
 }
 
-/// The secret with the trusted roots, PEM one after the other.
-pub(crate) fn trust_bundle(roots_pem: &str) -> Secret {
-    let trusted_ca = DataSource {
-        specifier: Some(data_source::Specifier::InlineString(roots_pem.to_owned())),
+/// The secret with the trusted roots and what is revoked.
+pub(crate) fn trust_bundle(trust: &Trust) -> Secret {
+    let inline = |text: &str| DataSource {
+        specifier: Some(data_source::Specifier::InlineString(text.to_owned())),
         ..Default::default()
     };
-    let context =
-        CertificateValidationContext { trusted_ca: Some(trusted_ca), ..Default::default() };
+    let revoked = !trust.revoked.is_empty();
+    let context = CertificateValidationContext {
+        trusted_ca: Some(inline(&trust.roots)),
+        crl: revoked.then(|| inline(&trust.revoked)),
+        // Issuing certificates are not revoked: there is a list of each, and none of the roots.
+        only_verify_leaf_cert_crl: revoked,
+        ..Default::default()
+    };
     Secret {
         name: names::TRUST_BUNDLE.to_owned(),
         r#type: Some(secret::Type::ValidationContext(context)),

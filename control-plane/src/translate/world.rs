@@ -1,6 +1,7 @@
 //! [`World`]: a configuration with the live instances, and the views that clients have of it.
 
 use crate::discovery::{Names, ObjectName, Resource, ResourceMap, ResourceType, TypeView, View};
+use crate::identity::Trust;
 use crate::model::service::ServicePort;
 use crate::model::{Config, Endpoint, Kind, Service, mesh};
 use crate::registry::{Live, Needs};
@@ -21,8 +22,8 @@ pub(crate) type Origins = Vec<ObjectName>;
 pub(crate) struct Inputs {
     pub(crate) config: Config,
     pub(crate) live: Live,
-    /// The trusted roots, PEM.
-    pub(crate) roots: Arc<str>,
+    /// What peers are verified by.
+    pub(crate) trust: Arc<Trust>,
     /// Services whose sidecars may not have had the time to attach: an empty load assignment of theirs is not known yet.
     pub(crate) awaited: Arc<BTreeSet<Arc<str>>>,
     /// Services that had Endpoint objects a moment ago: sidecars may still know some, and need to reach them.
@@ -98,6 +99,12 @@ impl World {
     /// The configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.inputs.config
+    }
+
+    /// Version of the secret with the trusted roots, if it says just this.
+    pub(crate) fn trust_version(&self, trust: &Trust) -> Option<Arc<str>> {
+        let secret = self.secrets.resources.get(names::TRUST_BUNDLE)?;
+        (*self.inputs.trust == *trust).then(|| secret.version.clone())
     }
 
     /// The live instances.
@@ -206,7 +213,7 @@ impl World {
                 insert(&mut routes, made(&name, &configuration, made_of));
                 let bare = (index == 0).then(|| service.name.clone());
                 for target in bare.into_iter().chain([name.clone()]) {
-                    let listener = listener::grpc(target, name.clone());
+                    let listener = listener::grpc(config, target, name.clone());
                     let listener = made(&listener.name, &listener, origins()).by_name_only();
                     insert(&mut listeners, listener);
                 }
@@ -253,7 +260,7 @@ impl World {
         }
         if let Some(gateway) = config.gateway(me) {
             for it in &gateway.listeners {
-                let listener = listener::gateway(me, it);
+                let listener = listener::gateway(config, me, it);
                 let origins = vec![origin(Kind::Gateway, me)];
                 insert(&mut listeners, made(&listener.name, &listener, origins));
                 let (configuration, made_of) = routing.gateway(me, it.port, &it.hostname);
@@ -370,10 +377,13 @@ fn needed_services<'a>(config: &'a Config, needs: &'a Needs) -> Option<BTreeSet<
 
 fn secrets(inputs: &Inputs, old: &TypeView) -> TypeView {
     let mut resources = ResourceMap::new();
-    let secret = tls::trust_bundle(&inputs.roots);
+    let secret = tls::trust_bundle(&inputs.trust);
     insert(&mut resources, made(&secret.name, &secret, Origins::new()));
+    // What is trusted changes without a revision.
+    let contents: String = resources.values().map(|it| &*it.version).collect();
+    let hash = crate::discovery::content_hash(contents.as_bytes());
     TypeView {
-        version: inputs.config.revision().to_string().into(),
+        version: format!("{}.{}", inputs.config.revision(), &hash[..12]).into(),
         resources: unchanged_or_new(resources, Some(&old.resources)),
         held: Arc::default(),
     }

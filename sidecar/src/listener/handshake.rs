@@ -17,6 +17,7 @@ use super::accept::ProcessDrains;
 use super::filter_chain::Criteria;
 use super::filters::{self, Found, Passed};
 use super::network_filters::{Admitted, Peer};
+use super::revocation::Revocation;
 use super::{Chain, Listener, Terminal};
 use crate::drain::{Listening, Signal};
 use crate::http::connection_manager::{self, Connection, DownstreamMeter, Drains};
@@ -90,6 +91,7 @@ pub(crate) async fn run(
             let metered = socket.metered(Arc::clone(&meter) as Arc<dyn Meter>);
             let entered = enter(&listener, &accepted, server_name, metered).await;
             let Ok(Entered { transport, tls, admitted: _admitted, .. }) = entered else { return };
+            let revocation = Revocation::of(&chain, tls.as_ref());
             let connection = Connection::new(connection_manager::Accepted {
                 local: accepted.local,
                 manager: Arc::clone(manager),
@@ -99,7 +101,7 @@ pub(crate) async fn run(
                 meter,
             });
             let drains = Drains::new(&drain, process_drain);
-            connection_manager::serve(connection, transport, drains).await;
+            revocation.ends(connection_manager::serve(connection, transport, drains)).await;
         }
         Terminal::Tcp(proxy) => {
             let metered = socket.metered(proxy.meter());
@@ -113,8 +115,10 @@ pub(crate) async fn run(
             };
             match enter(&listener, &accepted, server_name, metered).await {
                 Ok(Entered { transport, tls, server_name, admitted }) => {
+                    let revocation = Revocation::of(&chain, tls.as_ref());
                     let client = client(tls, server_name, admitted.cluster.clone());
-                    tcp_proxy::serve(accepted.local, proxy, transport, client).await;
+                    let serving = tcp_proxy::serve(accepted.local, proxy, transport, client);
+                    revocation.ends(serving).await;
                 }
                 Err(Some((details, tls, server_name))) => {
                     let client = client(tls, server_name, None);

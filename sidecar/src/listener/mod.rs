@@ -1,7 +1,7 @@
 //! Listeners: from a socket that accepts to the filter chain that takes a connection.
 //!
 //! Reading order: [`Listener`] (what a configuration is compiled to), [`accept`] (the loop over a socket), [`handshake`]
-//! (from a TCP connection to the chain that takes it), with [`filters`] and [`filter_chain`].
+//! (from a TCP connection to the chain that takes it), with [`filters`] and [`filter_chain`]; [`revocation`], a way to end.
 
 pub(crate) mod accept;
 pub(crate) mod filter_chain;
@@ -9,6 +9,7 @@ pub(crate) mod filters;
 pub(crate) mod handshake;
 pub(crate) mod network_filters;
 mod network_rbac;
+mod revocation;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::identity::{Identity, IdentityStore};
 use self::token::Token;
@@ -216,8 +216,11 @@ impl Member {
     pub(crate) fn start(self, control_plane: ControlPlane) -> Running {
         let Self { args, identity, store } = self;
         let (sender, secrets) = mpsc::unbounded_channel();
-        tokio::spawn(renewal::run(identity, store, control_plane.clone(), sender));
-        let (registry, attached) = registry::start(args, control_plane);
+        let renew = Arc::new(Notify::new());
+        let renewing =
+            renewal::run(identity, store, control_plane.clone(), Arc::clone(&renew), sender);
+        tokio::spawn(renewing);
+        let (registry, attached) = registry::start(args, control_plane, renew);
         Running { secrets, registry, attached }
     }
 }

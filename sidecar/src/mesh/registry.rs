@@ -8,7 +8,7 @@ use outrigger_proto::registry::v1::{
     AppPort, Drain, EndpointObservation, FromSidecar, Heartbeat, Hello, Observations, Outbound,
     ToSidecar, from_sidecar, to_sidecar,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -58,10 +58,11 @@ impl Registry {
     }
 }
 
-/// Opens the stream and keeps it open. The receiver says whether the control plane knows this instance at the moment.
+/// Opens the stream and keeps it open; passes on by `renew` that the certificate is to be renewed. The receiver says whether the control plane knows this instance at the moment.
 pub(super) fn start(
     args: Arc<Args>,
     control_plane: ControlPlane,
+    renew: Arc<Notify>,
 ) -> (Registry, watch::Receiver<bool>) {
     let (observations, observed) = watch::channel(Vec::new());
     let (drain, drains) = mpsc::channel(1);
@@ -70,6 +71,7 @@ pub(super) fn start(
     let task = Task {
         args,
         control_plane,
+        renew,
         epoch: epoch.try_into().unwrap_or(u64::MAX),
         observed,
         drains,
@@ -83,6 +85,8 @@ pub(super) fn start(
 struct Task {
     args: Arc<Args>,
     control_plane: ControlPlane,
+    /// Told when the certificate is to be renewed now.
+    renew: Arc<Notify>,
     epoch: u64,
     observed: watch::Receiver<Vec<EndpointObservation>>,
     drains: mpsc::Receiver<oneshot::Sender<()>>,
@@ -161,10 +165,15 @@ impl Task {
             let message = tokio::select! {
                 answer = answers.message() => match answer {
                     Ok(Some(ToSidecar { message })) => {
-                        if let Some(to_sidecar::Message::Drained(_)) = message
-                            && let Some(waiting) = self.draining.take()
-                        {
-                            let _ = waiting.send(());
+                        match message {
+                            Some(to_sidecar::Message::Drained(_)) => {
+                                if let Some(waiting) = self.draining.take() {
+                                    let _ = waiting.send(());
+                                }
+                            }
+                            Some(to_sidecar::Message::Renew(_)) => self.renew.notify_one(),
+                            // What a later version says.
+                            Some(to_sidecar::Message::Welcome(_)) | None => {}
                         }
                         continue;
                     }

@@ -1,10 +1,11 @@
-//! The next certificate in time: at half of the current one's life, with a new key.
+//! The next certificate in time: at half of the current one's life or when the control plane asks for it, with a new key.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrigger_proto::identity::v1::RenewRequest;
 use outrigger_proto::identity::v1::identity_client::IdentityClient;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::identity::{Identity, IdentityStore};
 use super::{Error, join};
@@ -18,17 +19,19 @@ const MIN_RETRY: Duration = Duration::from_millis(500);
 /// Longest pause between two attempts.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// Renews for as long as somebody takes the secrets.
+/// Renews for as long as somebody takes the secrets, and at once when `renew_now` is told.
 pub(super) async fn run(
     mut identity: Identity,
     store: IdentityStore,
     control_plane: ControlPlane,
+    renew_now: Arc<Notify>,
     secrets: mpsc::UnboundedSender<Secret>,
 ) {
     loop {
         let wait = until_renewal(&identity, SystemTime::now(), fastrand::f64());
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            () = renew_now.notified() => {}
             () = secrets.closed() => return,
         }
         let mut pause = MIN_RETRY;

@@ -7,7 +7,8 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CommonState, Error as TlsError, HandshakeKind, ServerConfig, SignatureScheme};
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
 
 use crate::config::tls::DownstreamTls;
 
@@ -22,6 +23,8 @@ pub(crate) struct ServerContext {
     pub(super) tls: Arc<DownstreamTls>,
     certificates: Arc<Certificates>,
     current: ArcSwapOption<Current>,
+    /// Told of each new trust.
+    trusts: watch::Sender<()>,
 }
 
 /// A configuration and the judge in it.
@@ -34,7 +37,12 @@ struct Current {
 impl ServerContext {
     /// A context without secrets: it takes no connection yet.
     pub(super) fn new(tls: Arc<DownstreamTls>) -> Self {
-        Self { tls, certificates: Arc::default(), current: ArcSwapOption::empty() }
+        Self {
+            tls,
+            certificates: Arc::default(),
+            current: ArcSwapOption::empty(),
+            trusts: watch::Sender::new(()),
+        }
     }
 
     /// What to accept a connection with; `None` while a secret is missing.
@@ -51,6 +59,22 @@ impl ServerContext {
         let current = self.current.load();
         let trust = current.as_ref().and_then(|current| current.trust.as_deref());
         identity(connection, trust)
+    }
+
+    /// Completes when the certificate of a client that was accepted is revoked.
+    pub(crate) async fn revoked(self: Arc<Self>, chain: Arc<[CertificateDer<'static>]>) {
+        let mut trusts = self.trusts.subscribe();
+        loop {
+            let current = self.current.load();
+            let trust = current.as_ref().and_then(|current| current.trust.as_deref());
+            if trust.is_some_and(|trust| trust.revokes(&chain, true)) {
+                return;
+            }
+            drop(current);
+            if trusts.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// The certificate that a client which asked for `server_name` is shown.
@@ -75,6 +99,7 @@ impl ServerContext {
     pub(super) fn set_trust(&self, trust: Option<Arc<Trust>>) -> Result<(), TlsError> {
         let config = Arc::new(self.build(trust.clone())?);
         self.current.store(Some(Arc::new(Current { config, trust })));
+        self.trusts.send_replace(());
         Ok(())
     }
 

@@ -193,6 +193,14 @@ impl Trust {
         Ok(())
     }
 
+    /// Whether a list names the certificate of a peer, or one above it.
+    pub(super) fn revokes(&self, chain: &[CertificateDer<'_>], is_client: bool) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let purpose = if is_client { Purpose::Client } else { Purpose::Server };
+        let verdict = self.verify_path(leaf, intermediates, purpose, UnixTime::now());
+        !self.roots.crls.is_empty() && verdict == Err(webpki::Error::CertRevoked)
+    }
+
     fn judge_names(&self, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
         let ValidationContext { san_matchers, certificate_hashes, spki_hashes, .. } = &self.context;
         if !san_matchers.is_empty() {
