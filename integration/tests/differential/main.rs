@@ -4,6 +4,7 @@
 
 mod access_log;
 mod access_log_fields;
+mod admin;
 mod aggregates;
 mod client_address;
 mod domains;
@@ -56,7 +57,7 @@ macro_rules! groups {
         )*
 
         fn all() -> Vec<Group> {
-            vec![tracing::group(), grpc_access_log::group(), $($name::group()),*]
+            vec![admin::group(), tracing::group(), grpc_access_log::group(), $($name::group()),*]
         }
     };
 }
@@ -66,6 +67,13 @@ groups! { health_checks health_check_filter matching domains rewriting redirects
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {
     if let Err(error) = differential::run(grpc_access_log::group()).await {
+        panic!("{error:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin() {
+    if let Err(error) = differential::run(admin::group()).await {
         panic!("{error:#}");
     }
 }

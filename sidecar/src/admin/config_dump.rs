@@ -153,6 +153,7 @@ fn one_resource(configs: &[Json], resource: &str, mask: Option<&[&str]>) -> Repl
     };
     let element_type = dump_type(&format!("{}.{element}", section.dump));
     let elements = configs.iter().filter_map(|config| config.get(resource)?.as_array()).flatten();
+    let has_elements = elements.clone().next().is_some();
     let elements: Vec<Json> = elements
         .filter_map(|element| {
             let mut element = element.clone();
@@ -165,6 +166,11 @@ fn one_resource(configs: &[Json], resource: &str, mask: Option<&[&str]>) -> Repl
             }
         })
         .collect();
+    if let (true, Some(paths)) = (elements.is_empty() && has_elements, mask) {
+        let paths = paths.join(",");
+        let reason = format!("FieldMask {paths} could not be successfully used.\n");
+        return Reply::bad_request(reason);
+    }
     match elements.is_empty() {
         true => Reply::json(&json!({})),
         false => Reply::json(&json!({"configs": elements})),

@@ -157,6 +157,7 @@ const fn action(
 /// Every path, sorted.
 pub(super) const PAGES: &[Page] = &[
     page("/", "Admin home page", &[]),
+    action("/allocprofiler", "enable/disable the allocation profiler (not in this build)", &[]),
     page("/certs", "print certs on machine", &[]),
     page(
         "/clusters",
@@ -176,6 +177,8 @@ pub(super) const PAGES: &[Page] = &[
             ("include_eds", "Dump endpoints too"),
         ],
     ),
+    page("/contention", "dump current mutex contention stats (if enabled)", &[]),
+    action("/cpuprofiler", "enable/disable the CPU profiler (not in this build)", &[]),
     action(
         "/drain_listeners",
         "drain listeners",
@@ -185,6 +188,8 @@ pub(super) const PAGES: &[Page] = &[
             ("inboundonly", "Only listeners with traffic_direction INBOUND"),
         ],
     ),
+    page("/heap_dump", "dump current heap (not in this build)", &[]),
+    action("/heapprofiler", "enable/disable the heap profiler (not in this build)", &[]),
     action("/healthcheck/fail", "cause the server to fail health checks", &[]),
     action("/healthcheck/ok", "cause the server to pass health checks", &[]),
     page("/help", "print out list of admin commands", &[]),

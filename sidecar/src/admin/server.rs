@@ -165,6 +165,11 @@ pub(super) async fn answer(
         "/ready" => info::ready(&admin.status),
         "/server_info" => info::server_info(&admin.info, &admin.status),
         "/memory" => info::memory(),
+        "/contention" => Reply::text("Mutex contention tracing is not enabled.\n"),
+        "/cpuprofiler" | "/heapprofiler" | "/allocprofiler" | "/heap_dump" => Reply::with(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("The current build does not support {path}\n"),
+        ),
         "/hot_restart_version" => Reply::text("disabled\n"),
         "/init_dump" => match ask(admin, Query::Unready).await {
             Err(reply) => reply,
@@ -243,6 +248,9 @@ async fn dump(admin: &Admin, parameters: Parameters) -> Reply {
 fn logging_level(parameters: &Parameters) -> Reply {
     const USAGE: &str = "usage: /logging?level=<level> (change all levels)\n\
                          levels: trace debug info warning error critical off\n";
+    if parameters.iter().count() > 1 {
+        return Reply::bad_request(format!("error: invalid number of parameters\n\n{USAGE}"));
+    }
     if let Some(wanted) = parameters.get("level") {
         let Ok(level) = LogLevel::from_str(wanted, true) else {
             return Reply::bad_request(format!("error: unknown logger level\n\n{USAGE}"));

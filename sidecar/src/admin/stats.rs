@@ -72,6 +72,18 @@ fn wanted(
             ));
         }
     };
+    let is_prometheus = matches!(format, Format::Prometheus);
+    if is_prometheus && matches!(form, HistogramForm::Disjoint | HistogramForm::Detailed) {
+        return Err(Reply::bad_request("unsupported prometheus histogram bucket mode"));
+    }
+    // Nothing is hidden here: so it is neither shown on demand nor alone.
+    let hidden_only = match parameters.get("hidden") {
+        None | Some("include" | "exclude") => false,
+        Some("only") => true,
+        Some(_) => {
+            return Err(Reply::bad_request("usage: /stats?hidden=(include|only|exclude)\n\n"));
+        }
+    };
     let kind = match parameters.get("type") {
         None | Some("All") => None,
         Some("Counters") => Some(Kind::Counters),
@@ -88,6 +100,7 @@ fn wanted(
         used_only: parameters.has("usedonly"),
         name,
         invert: parameters.has("invert_filter"),
+        nothing: hidden_only,
         kind,
     };
     Ok((filter, format, form))

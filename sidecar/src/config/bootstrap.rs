@@ -19,6 +19,7 @@ use super::config_source::ConfigSource;
 use super::listener::Listener;
 use super::problem::Rejected;
 use super::secret::Secret;
+use super::stats::StatsConfig;
 
 /// A validated `envoy.config.bootstrap.v3.Bootstrap`.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Bootstrap {
     pub cds: Option<ConfigSource>,
     /// Where connections to endpoints come from, of clusters that do not say.
     pub bind: Option<Arc<BindConfig>>,
+    /// Which statistics are kept, and what is said of them.
+    pub stats: StatsConfig,
     /// The message as it was read, encoded: what `/config_dump` shows.
     pub encoded: Vec<u8>,
 }

@@ -41,6 +41,7 @@ pub mod resource_file;
 pub mod route;
 pub mod secret;
 pub mod socket_option;
+pub mod stats;
 pub mod subset;
 pub mod tcp_proxy;
 pub mod tls;

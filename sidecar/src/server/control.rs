@@ -19,8 +19,10 @@ use crate::cli::Args;
 use crate::config;
 use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
+use crate::config::stats::{StatTagValue, StatsConfig};
 use crate::mesh;
 use crate::stats::Registry;
+use crate::stats::settings::{Settings, Tag};
 use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
 
 mod admin;
@@ -109,7 +111,7 @@ impl Control {
             Some(workers) => usize::from(workers),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let registry = Registry::new(workers);
+        let registry = Registry::with(workers, statistics(std::mem::take(&mut bootstrap.stats)));
         let status = Status::new(&registry, workers);
         let queries = admin::open(args, &bootstrap, &registry, &status)?;
         let mut data = DataPlane::start(&registry, workers, bootstrap.local_info())?;
@@ -331,4 +333,26 @@ async fn next_secret(membership: &mut Option<Membership>) -> Secret {
         Some(secret) => secret,
         None => pending().await,
     }
+}
+
+/// What the bootstrap wants of statistics.
+fn statistics(config: StatsConfig) -> Settings {
+    let StatsConfig { matcher, tags, buckets } = config;
+    let tags = tags.into_iter().map(|tag| {
+        let value = match tag.value {
+            StatTagValue::Fixed(value) => Tag::Fixed(value.into()),
+            StatTagValue::Regex(regex) => Tag::Regex(regex),
+        };
+        (tag.name.into(), value)
+    });
+    let buckets = buckets.into_iter().map(|buckets| {
+        let names = buckets.names;
+        let matches: crate::stats::settings::Names =
+            Box::new(move |name| names.matches(name.as_bytes()));
+        (matches, buckets.bounds)
+    });
+    let keeps = matcher.map(|matcher| -> crate::stats::settings::Names {
+        Box::new(move |name| matcher.keeps(name))
+    });
+    Settings { keeps, tags: tags.collect(), buckets: buckets.collect() }
 }

@@ -124,15 +124,16 @@ impl Snapshot {
         sum
     }
 
-    /// For each of [`BUCKETS`] the number of samples in bins that begin at or below it.
-    pub(crate) fn cumulative(&self) -> [u64; BUCKETS.len()] {
-        BUCKETS.map(|bound| {
+    /// For each of these bounds the number of samples in bins that begin at or below it.
+    pub(crate) fn cumulative(&self, of: &[f64]) -> Vec<u64> {
+        let below = |bound: &f64| {
             self.bins
                 .iter()
-                .filter(|&&(bin, _)| bounds(bin).0 <= bound)
+                .filter(|&&(bin, _)| bounds(bin).0 <= *bound)
                 .map(|&(_, count)| count)
                 .sum()
-        })
+        };
+        of.iter().map(below).collect()
     }
 
     /// The value of each of [`QUANTILES`]; `None` without samples.
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!((quantiles[3], quantiles[4]), (0.0, 4.05));
         assert_eq!(zeros.sum(), 4.049382716049383);
         assert_eq!(snapshot(&[1, 1, 1]).sum(), 3.1428571428571432);
-        assert_eq!(snapshot(&[1, 1, 2]).cumulative()[..3], [0, 2, 3]);
+        assert_eq!(snapshot(&[1, 1, 2]).cumulative(&BUCKETS)[..3], [0, 2, 3]);
     }
 
     #[test]

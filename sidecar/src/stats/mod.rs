@@ -15,6 +15,7 @@ pub(crate) mod prometheus;
 pub(crate) mod registry;
 pub(crate) mod render;
 pub(crate) mod scope;
+pub(crate) mod settings;
 pub(crate) mod sharded;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::histogram::{BUCKETS, QUANTILES, Snapshot};
+use super::histogram::{QUANTILES, Snapshot};
 use super::registry::{Reading, Registry};
 use super::render::{Filter, HistogramForm, full_name};
 use super::scope::Scope;
@@ -14,13 +14,20 @@ struct Groups {
     counters: BTreeMap<String, Vec<Series<u64>>>,
     gauges: BTreeMap<String, Vec<Series<u64>>>,
     texts: BTreeMap<String, Vec<Series<String>>>,
-    histograms: BTreeMap<String, Vec<Series<(Snapshot, Snapshot)>>>,
+    histograms: BTreeMap<String, Vec<Series<Recorded>>>,
+}
+
+/// A histogram: everything, the last interval, and the bounds of its buckets.
+struct Recorded {
+    all: Snapshot,
+    interval: Snapshot,
+    bounds: Box<[f64]>,
 }
 
 /// One series. The labels of its scope are shared by all series of the scope.
 struct Series<T> {
     scope: usize,
-    tags: Box<[(&'static str, Box<str>)]>,
+    tags: Vec<(String, String)>,
     value: T,
 }
 
@@ -36,7 +43,8 @@ pub(crate) fn render(
     let mut scopes: Vec<String> = Vec::new();
     let mut last: Option<Scope> = None;
     registry.visit(&mut |sample| {
-        if !filter.takes(&full_name(&sample), &sample.reading) {
+        let full = full_name(&sample);
+        if !filter.takes(&full, &sample.reading) {
             return;
         }
         if last.as_ref() != Some(sample.scope) {
@@ -44,8 +52,15 @@ pub(crate) fn render(
             last = Some(sample.scope.clone());
         }
         let scope = scopes.len() - 1;
-        let name = metric_name(sample.scope.stem(), sample.name.stem);
-        let tags = sample.name.tags.iter().map(|&(tag, value)| (tag, value.into())).collect();
+        let (own, stem) = registry.settings.tags(&full, sample.name.stem);
+        let name = metric_name(sample.scope.stem(), &stem);
+        let known = sample.name.tags.iter().map(|&(tag, value)| (tag.to_owned(), value.to_owned()));
+        let own = own.into_iter().map(|(tag, value)| (label_name(&tag), value));
+        let mut tags: Vec<(String, String)> = known.chain(own).collect();
+        // Envoy's own count where the operator has named another the same.
+        let of_scope = sample.scope.tags();
+        tags.retain(|(tag, _)| !of_scope.iter().any(|(other, _)| other == tag));
+        tags.dedup_by(|later, earlier| later.0 == earlier.0);
         match sample.reading {
             Reading::Counter { value, .. } => {
                 groups.counters.entry(name).or_default().push(Series { scope, tags, value });
@@ -59,7 +74,9 @@ pub(crate) fn render(
             }
             Reading::Text(_) => {}
             Reading::Histogram(all) => {
-                let value = (all.clone(), sample.interval.cloned().unwrap_or_default());
+                let interval = sample.interval.cloned().unwrap_or_default();
+                let bounds = registry.settings.bounds(&full).into();
+                let value = Recorded { all: all.clone(), interval, bounds };
                 groups.histograms.entry(name).or_default().push(Series { scope, tags, value });
             }
         }
@@ -98,22 +115,22 @@ pub(crate) fn render(
     out
 }
 
-fn buckets(name: &str, series: &Series<(Snapshot, Snapshot)>, scopes: &[String], out: &mut String) {
-    let (all, _) = &series.value;
+fn buckets(name: &str, series: &Series<Recorded>, scopes: &[String], out: &mut String) {
+    let Recorded { all, bounds, .. } = &series.value;
     let count = all.count();
     let mut bucket = |bound: String, value: u64| {
         let labels = series.labels(scopes, Some(("le", bound)));
         let _ = writeln!(out, "{name}_bucket{{{labels}}} {value}");
     };
-    for (bound, value) in BUCKETS.iter().zip(all.cumulative()) {
+    for (bound, value) in bounds.iter().zip(all.cumulative(bounds)) {
         bucket(bound.to_string(), value);
     }
     bucket("+Inf".to_owned(), count);
     sum_and_count(name, &series.labels(scopes, None), all, out);
 }
 
-fn summary(name: &str, series: &Series<(Snapshot, Snapshot)>, scopes: &[String], out: &mut String) {
-    let (_, interval) = &series.value;
+fn summary(name: &str, series: &Series<Recorded>, scopes: &[String], out: &mut String) {
+    let interval = &series.value.interval;
     let values = interval.quantiles();
     for (at, percent) in QUANTILES.iter().enumerate() {
         // Dividing the decimal digits, and not the number: 99.5 is "0.995".
@@ -156,6 +173,13 @@ fn label(tag: &str, value: &str) -> String {
     format!("{tag}=\"{escaped}\"")
 }
 
+/// A tag's name as a label: everything but letters, digits and `_` replaced.
+fn label_name(tag: &str) -> String {
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '_' };
+    let name: String = tag.chars().map(plain).collect();
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
 /// `envoy_` and the stems, with everything but letters, digits and `_` replaced.
 fn metric_name(scope: &str, name: &str) -> String {
     let mut metric = String::with_capacity(6 + scope.len() + 1 + name.len());
@@ -165,7 +189,7 @@ fn metric_name(scope: &str, name: &str) -> String {
     if !scope.is_empty() {
         metric.push('_');
     }
-    metric.extend(name.chars().map(plain));
+    metric.extend(name.trim_matches('.').chars().map(plain));
     metric
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::cell::{Counter, Gauge, gauge_sum};
 use super::histogram::{Histogram, Snapshot};
 use super::scope::Scope;
+use super::settings::Settings;
 use super::sharded::Sharded;
 
 /// A struct of cells with the names of its fields. Implemented by the macro in [`cells`](super::cells).
@@ -129,6 +130,7 @@ impl<C: Cells> Source for Sharded<C> {
 /// survive every configuration change that keeps the name.
 pub(crate) struct Registry {
     shards: usize,
+    pub(super) settings: Settings,
     state: Mutex<State>,
 }
 
@@ -170,7 +172,12 @@ pub(crate) struct Sample<'a> {
 impl Registry {
     /// For a process with `workers` worker threads.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { shards: workers + 1, state: Mutex::default() })
+        Self::with(workers, Settings::default())
+    }
+
+    /// The same, as the operator wants it.
+    pub(crate) fn with(workers: usize, settings: Settings) -> Arc<Self> {
+        Arc::new(Self { shards: workers + 1, settings, state: Mutex::default() })
     }
 
     /// Threads that write: the control thread and the workers.
@@ -266,6 +273,13 @@ impl Registry {
             }
             samples.sort_by(|a, b| a.text.cmp(&b.text));
             for sample in &samples {
+                let full = match prefix.as_str() {
+                    "" => sample.text.clone(),
+                    prefix => format!("{prefix}.{}", sample.text),
+                };
+                if !self.settings.keeps(&full) {
+                    continue;
+                }
                 sample.lend(&scope, &prefix, visit);
             }
         }

@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::{Value as Json, json};
 
-use super::histogram::{BUCKETS, QUANTILES, Snapshot};
+use super::histogram::{QUANTILES, Snapshot};
 use super::registry::{Reading, Registry, Sample};
 
 /// Which statistics are wanted.
@@ -17,6 +17,8 @@ pub(crate) struct Filter {
     pub(crate) invert: bool,
     /// Only those of one kind.
     pub(crate) kind: Option<Kind>,
+    /// None at all.
+    pub(crate) nothing: bool,
 }
 
 /// The kinds of statistics, as `?type=` names them.
@@ -52,7 +54,8 @@ impl Filter {
             Reading::Histogram(snapshot) => (Kind::Histograms, !snapshot.is_empty()),
             Reading::Text(text) => (Kind::TextReadouts, !text.is_empty()),
         };
-        (used || !self.used_only)
+        !self.nothing
+            && (used || !self.used_only)
             && self.kind.is_none_or(|wanted| wanted == kind)
             && self.name.as_ref().is_none_or(|name| name.is_match(full) != self.invert)
     }
@@ -84,7 +87,9 @@ pub(crate) fn text(registry: &Registry, filter: &Filter, form: HistogramForm) ->
             Reading::Histogram(all) => {
                 histograms.push_str(&format!("{name}:"));
                 let empty = Snapshot::default();
-                histogram_text(all, sample.interval.unwrap_or(&empty), form, &mut histograms);
+                let bounds = registry.settings.bounds(&name);
+                let interval = sample.interval.unwrap_or(&empty);
+                histogram_text(all, interval, form, bounds, &mut histograms);
                 histograms.push('\n');
             }
         }
@@ -97,7 +102,13 @@ fn escape_text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-fn histogram_text(all: &Snapshot, interval: &Snapshot, form: HistogramForm, out: &mut String) {
+fn histogram_text(
+    all: &Snapshot,
+    interval: &Snapshot,
+    form: HistogramForm,
+    bounds: &[f64],
+    out: &mut String,
+) {
     match form {
         HistogramForm::Summary => match summary(all, interval) {
             Some(summary) => out.push_str(&format!(" {summary}")),
@@ -108,9 +119,9 @@ fn histogram_text(all: &Snapshot, interval: &Snapshot, form: HistogramForm, out:
                 out.push_str(" No recorded values");
                 return;
             }
-            let (interval, all) = (interval.cumulative(), all.cumulative());
+            let (interval, all) = (interval.cumulative(bounds), all.cumulative(bounds));
             let (mut before_interval, mut before_all) = (0, 0);
-            for (at, bound) in BUCKETS.iter().enumerate() {
+            for (at, bound) in bounds.iter().enumerate() {
                 let (mut last, mut total) = (interval[at], all[at]);
                 if form == HistogramForm::Disjoint {
                     last -= std::mem::replace(&mut before_interval, last);
@@ -177,7 +188,8 @@ pub(crate) fn json(registry: &Registry, filter: &Filter, form: HistogramForm) ->
             Reading::Histogram(all) => {
                 let empty = Snapshot::default();
                 let interval = sample.interval.unwrap_or(&empty);
-                histograms.push(histogram_json(&name, all, interval, form));
+                let bounds = registry.settings.bounds(&name);
+                histograms.push(histogram_json(&name, all, interval, form, bounds));
             }
         }
     });
@@ -201,7 +213,13 @@ pub(crate) fn json(registry: &Registry, filter: &Filter, form: HistogramForm) ->
     json!({"stats": stats})
 }
 
-fn histogram_json(name: &str, all: &Snapshot, interval: &Snapshot, form: HistogramForm) -> Json {
+fn histogram_json(
+    name: &str,
+    all: &Snapshot,
+    interval: &Snapshot,
+    form: HistogramForm,
+    bounds: &[f64],
+) -> Json {
     let quantiles = || -> Vec<Json> {
         let (all, interval) = (all.quantiles(), interval.quantiles());
         let value = |values: Option<[f64; QUANTILES.len()]>, at: usize| {
@@ -225,19 +243,19 @@ fn histogram_json(name: &str, all: &Snapshot, interval: &Snapshot, form: Histogr
             })
         }
         HistogramForm::Cumulative | HistogramForm::Disjoint => {
-            let (interval, all) = (interval.cumulative(), all.cumulative());
-            let below = |values: [u64; BUCKETS.len()], at: usize| match (form, at) {
+            let (interval, all) = (interval.cumulative(bounds), all.cumulative(bounds));
+            let below = |values: &[u64], at: usize| match (form, at) {
                 (HistogramForm::Disjoint, 1..) => values[at] - values[at - 1],
                 _ => values[at],
             };
             let bucket = |(at, bound): (usize, &f64)| {
                 json!({
                     "upper_bound": number(*bound),
-                    "interval": below(interval, at),
-                    "cumulative": below(all, at),
+                    "interval": below(&interval, at),
+                    "cumulative": below(&all, at),
                 })
             };
-            let buckets: Vec<Json> = BUCKETS.iter().enumerate().map(bucket).collect();
+            let buckets: Vec<Json> = bounds.iter().enumerate().map(bucket).collect();
             json!({"name": name, "buckets": buckets})
         }
     }

@@ -11,7 +11,6 @@ use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources,
 use outrigger_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::node::UserAgentVersionType;
-use outrigger_proto::envoy::config::metrics::v3::StatsConfig;
 use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 
 use prost::Message;
@@ -28,6 +27,7 @@ use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, sorted, unsupported};
 use super::{
     bind_config, bootstrap_references, cluster, config_source, discovery, listener, secret,
+    stats_config,
 };
 
 /// What servers may count on: resources with a time to live, and wrapped ones by state of the world.
@@ -104,8 +104,8 @@ pub(super) fn convert(
         enable_worker_cpu_affinity);
     let manager = cluster_manager.unwrap_or_default();
     let bind = problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
-    problems.field("stats_config", |problems| {
-        stats_config_of(problems, stats_config.unwrap_or_default());
+    let stats = problems.field("stats_config", |problems| {
+        stats_config::convert(problems, stats_config.unwrap_or_default())
     });
     layered_runtime_of(problems, layered_runtime);
     let admin =
@@ -137,6 +137,7 @@ pub(super) fn convert(
         lds,
         cds,
         bind,
+        stats,
         encoded,
     })
 }
@@ -184,20 +185,6 @@ fn cluster_manager_of(
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
     bind.map(Arc::new)
-}
-
-fn stats_config_of(problems: &mut Problems, proto: StatsConfig) {
-    let StatsConfig {
-        stats_tags: _, // only add labels
-        use_all_default_tags,
-        stats_matcher: _, // only leaves statistics out
-        histogram_bucket_settings,
-        allow_default_tag_overrides: _, // of stats_tags, which only add labels
-    } = proto;
-    unsupported!(problems; histogram_bucket_settings);
-    if use_all_default_tags.is_some_and(|all| !all.value) {
-        problems.unsupported("use_all_default_tags", true);
-    }
 }
 
 /// There is no runtime. A layer that only could be filled later says nothing; one that sets something is refused.

@@ -60,6 +60,7 @@ mod route_action;
 mod secret;
 mod slow_start;
 mod socket_option;
+mod stats_config;
 mod subset;
 mod tcp_proxy;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod load_balancing;
 mod properties;
 mod refused;
 mod secrets;
+mod stats_config;
 mod tracing;
 mod typed_struct;
 mod unsupported;

@@ -65,10 +65,6 @@ fn fields_of_the_bootstrap() {
             ("cluster_manager.local_cluster_name", json!("static")),
             ("cluster_manager.outlier_detection", json!({})),
             ("cluster_manager.load_stats_config", json!({"api_type": "GRPC"})),
-            (
-                "stats_config.histogram_bucket_settings",
-                json!([{"match": {"exact": "a"}, "buckets": [1]}]),
-            ),
             ("stats_config.use_all_default_tags", json!(false)),
             ("admin.access_log_path", json!("/var/log/admin.log")),
             ("admin.socket_options", json!([{"level": 1}])),
