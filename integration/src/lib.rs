@@ -16,6 +16,7 @@
 //! - [`als`] keeps access logs that are sent to it over gRPC;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
+//! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
 //! - [`client`] sends one request and reports everything that came back;
 //! - [`differential`] gives the same requests to Envoy and to us and compares.
 //!
@@ -33,6 +34,7 @@ pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod proxy;
+pub mod scene;
 pub mod tcp;
 pub mod tokens;
 pub mod upstream;

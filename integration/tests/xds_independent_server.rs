@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use outrigger_integration::address;
 use outrigger_integration::ads::{AdsServer, Variant};
-use outrigger_integration::client::{Connection, Outcome, Protocol, Request, Tls};
+use outrigger_integration::client::{Connection, Protocol, Request, Tls};
 use outrigger_integration::peers::peers;
 use outrigger_integration::pki::{Authority, Leaf};
 use outrigger_integration::proxy::{Kind, Proxy};
+use outrigger_integration::scene::{
+    Scene, cluster, endpoints, listener, routes, socket_address, until,
+};
 use outrigger_integration::upstream::Upstream;
 use serde_json::{Value, json};
 
@@ -482,92 +485,6 @@ async fn secrets_change_without_dropping_a_connection(kind: Kind, variant: Varia
     Ok(())
 }
 
-/// A proxy that gets everything from the independent server, and two upstreams. At first: one cluster with `a` in it.
-struct Scene {
-    proxy: Proxy,
-    server: AdsServer,
-    a: Upstream,
-    b: Upstream,
-    listener: SocketAddr,
-}
-
-impl Scene {
-    async fn start(kind: Kind, variant: Variant) -> Result<Scene> {
-        let peers = peers().context("peers")?;
-        let mut server = AdsServer::start(peers)?;
-        let (a, b) = (Upstream::start("a").await?, Upstream::start("b").await?);
-        let address = address::free()?;
-        server.set("cds", "1", &[cluster("one")])?;
-        server.set("eds", "1", &[endpoints("one", &[a.address()])])?;
-        server.set("lds", "1", &[listener("main", address)])?;
-        server.set(
-            "rds",
-            "1",
-            &[routes(&json!([{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]))],
-        )?;
-        let (host, port) = (server.address().ip(), server.address().port());
-        let bootstrap = format!(
-            "
-node: {{id: node-1, cluster: test}}
-dynamic_resources:
-  ads_config:
-    api_type: {}
-    transport_api_version: V3
-    grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    type: STATIC
-    connect_timeout: 1s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}}}]}}]
-",
-            variant.api_type()
-        );
-        let proxy = Proxy::start(kind, &bootstrap).await?;
-        Ok(Scene { proxy, server, a, b, listener: address })
-    }
-
-    /// Asks until the answer has this body. What must not fail in between is tested elsewhere.
-    async fn until_body(&self, path: &str, body: &str) -> Result<()> {
-        until(self.listener, path, |outcome| outcome.status() == 200 && outcome.body() == body)
-            .await
-    }
-
-    /// For half a second every request succeeds with this body.
-    async fn stays(&self, body: &str) -> Result<()> {
-        for _ in 0..25 {
-            let outcome = Request::get("/").send(self.listener).await;
-            ensure!(outcome.status() == 200 && outcome.body() == body, "{outcome:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-}
-
-async fn until(
-    address: SocketAddr,
-    path: &str,
-    condition: impl Fn(&Outcome) -> bool,
-) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let outcome = Request::get(path).send(address).await;
-        if condition(&outcome) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{path} still gives {outcome:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Opens a TLS connection as soon as the server shows the right certificate.
 async fn connected(address: SocketAddr, tls: &Tls) -> Result<Connection> {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -578,60 +495,4 @@ async fn connected(address: SocketAddr, tls: &Tls) -> Result<Connection> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-fn socket_address(address: SocketAddr) -> Value {
-    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
-}
-
-fn cluster(name: &str) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-        "name": name,
-        "type": "EDS",
-        "connect_timeout": "1s",
-        "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
-    })
-}
-
-fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> Value {
-    let endpoints: Vec<Value> = addresses
-        .iter()
-        .map(|address| json!({"endpoint": {"address": socket_address(*address)}}))
-        .collect();
-    json!({
-        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": cluster,
-        "endpoints": [{"lb_endpoints": endpoints}],
-    })
-}
-
-fn routes(routes: &Value) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        "name": "routes",
-        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
-    })
-}
-
-fn listener(name: &str, address: SocketAddr) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
-        "name": name,
-        "address": socket_address(address),
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                "stat_prefix": "test",
-                "rds": {
-                    "route_config_name": "routes",
-                    "config_source": {"ads": {}, "resource_api_version": "V3"},
-                },
-                "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-                }}],
-            },
-        }]}],
-    })
 }

@@ -9,7 +9,7 @@
 //! 6. live when every listener that was known by then is open.
 //!
 //! - [`control`]: the control thread's loop; [`error`]: why it cannot begin;
-//! - [`data_plane`]: puts configuration into effect, with [`sockets`] and [`routes`];
+//! - [`data_plane`]: puts configuration into effect, with [`sockets`], [`routes`], [`extensions`] and [`runtime`];
 //! - [`export`]: sends what workers report;
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
@@ -19,7 +19,9 @@ mod data_plane;
 mod dump;
 mod error;
 mod export;
+mod extensions;
 mod routes;
+mod runtime;
 mod sockets;
 mod streams;
 mod validate;

@@ -3,6 +3,7 @@
 //! Reference: `AccessLogFilter` in Envoy's API. Where a rule asks for what is not known (no status, no gRPC status), the
 //! answer is Envoy's.
 
+use crate::config::runtime::RuntimeFraction;
 use http::StatusCode;
 
 use super::flags::ResponseFlags;
@@ -20,8 +21,7 @@ pub(crate) enum Filter {
     Traceable,
     /// So many of so many, chosen by the request's id or, independently of it, by chance.
     Sampled {
-        numerator: u32,
-        denominator: u32,
+        share: RuntimeFraction,
         independent: bool,
     },
     And(Box<[Filter]>),
@@ -48,15 +48,13 @@ impl Filter {
     pub(crate) fn new(config: &Config) -> Self {
         let all = |filters: &[Config]| filters.iter().map(Self::new).collect();
         match config {
-            Config::StatusCode(comparison) => Self::StatusCode(*comparison),
-            Config::Duration(comparison) => Self::Duration(*comparison),
+            Config::StatusCode(comparison) => Self::StatusCode(comparison.clone()),
+            Config::Duration(comparison) => Self::Duration(comparison.clone()),
             Config::NotHealthCheck => Self::NotHealthCheck,
             Config::Traceable => Self::Traceable,
-            Config::Runtime { fraction: (numerator, denominator), independent } => Self::Sampled {
-                numerator: *numerator,
-                denominator: *denominator,
-                independent: *independent,
-            },
+            Config::Runtime { fraction, independent } => {
+                Self::Sampled { share: fraction.clone(), independent: *independent }
+            }
             Config::And(filters) => Self::And(all(filters)),
             Config::Or(filters) => Self::Or(all(filters)),
             Config::Header(matcher) => Self::Header(matcher.clone()),
@@ -92,12 +90,13 @@ impl Filter {
             }),
             Self::NotHealthCheck => !record.health_check,
             Self::Traceable => record.traced && !record.health_check,
-            Self::Sampled { numerator, denominator, independent } => {
+            Self::Sampled { share, independent } => {
+                let (numerator, denominator) = share.current();
                 let number = match record.stream_id.and_then(number_of_id) {
                     Some(number) if !independent => number,
                     _ => fastrand::u64(..),
                 };
-                number % u64::from((*denominator).max(1)) < u64::from(*numerator)
+                number % u64::from(denominator.max(1)) < u64::from(numerator)
             }
             Self::And(filters) => filters.iter().all(|filter| filter.takes(record)),
             Self::Or(filters) => filters.iter().any(|filter| filter.takes(record)),
@@ -121,7 +120,7 @@ impl Filter {
 
 impl Comparison {
     fn holds(&self, number: u64) -> bool {
-        let value = u64::from(self.value);
+        let value = self.value.whole();
         match self.op {
             Op::Eq => number == value,
             Op::Ge => number >= value,
@@ -178,6 +177,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::config::runtime::RuntimeNumber;
 
     fn record() -> LogRecord<'static> {
         LogRecord {
@@ -194,17 +194,17 @@ mod tests {
     }
 
     fn status(op: Op, value: u32) -> Config {
-        Config::StatusCode(Comparison { op, value })
+        Config::StatusCode(Comparison { op, value: RuntimeNumber::constant(f64::from(value)) })
     }
 
     #[test]
     fn statuses_and_durations_are_compared_as_whole_numbers() {
         assert!(takes(&status(Op::Ge, 500)) && !takes(&status(Op::Le, 500)));
         assert!(takes(&status(Op::Eq, 503)) && !takes(&status(Op::Ne, 503)));
-        assert!(takes(&Config::Duration(Comparison { op: Op::Eq, value: 20 })));
+        assert!(takes(&Config::Duration(Comparison { op: Op::Eq, value: 20.0.into() })));
         let without = LogRecord::new(UNIX_EPOCH);
         assert!(Filter::new(&status(Op::Eq, 0)).takes(&without), "no status compares as 0");
-        let any_duration = Config::Duration(Comparison { op: Op::Ge, value: 0 });
+        let any_duration = Config::Duration(Comparison { op: Op::Ge, value: 0.0.into() });
         assert!(!Filter::new(&any_duration).takes(&without));
     }
 
@@ -228,10 +228,11 @@ mod tests {
 
     #[test]
     fn a_request_keeps_its_place_in_every_sample() {
-        let sample = |numerator| Config::Runtime { fraction: (numerator, 100), independent: false };
+        let sample =
+            |numerator| Config::Runtime { fraction: (numerator, 100).into(), independent: false };
         assert!(!takes(&sample(10)), "its number is 10");
         assert!(takes(&sample(11)));
-        let never = Config::Runtime { fraction: (0, 100), independent: true };
+        let never = Config::Runtime { fraction: (0, 100).into(), independent: true };
         assert!(!takes(&never));
     }
 

@@ -74,10 +74,20 @@ const SECTIONS: &[Section] = &[
         warming_field: Some(("dynamic_warming_secrets", "DynamicSecret")),
         key: "secret",
     },
+    Section {
+        resource: "envoy.config.core.v3.TypedExtensionConfig",
+        dump: "EcdsConfigDump",
+        // None can be static.
+        static_field: ("ecds_filters", "EcdsFilterConfig"),
+        active_field: ("ecds_filters", "EcdsFilterConfig"),
+        warming_field: None,
+        key: "ecds_filter",
+    },
 ];
 
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const ENDPOINTS: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+const EXTENSION: &str = "envoy.config.core.v3.TypedExtensionConfig";
 const SECRET: &str = "envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// Renders a dump. Loads the descriptors for as long as it runs.
@@ -109,7 +119,13 @@ pub(super) fn config_dump(dumped: &Dumped, parameters: &Parameters) -> Reply {
         }));
     }
     for section in SECTIONS {
-        if section.resource != ENDPOINTS || with_endpoints {
+        let is_shown = match section.resource {
+            ENDPOINTS => with_endpoints,
+            // As in Envoy, where nothing takes one there is no dump of them.
+            EXTENSION => dumped.resources.iter().any(|entry| holds(entry, EXTENSION)),
+            _ => true,
+        };
+        if is_shown {
             configs.push(printer.section(section, dumped, names.as_ref()));
         }
     }
@@ -177,6 +193,10 @@ fn one_resource(configs: &[Json], resource: &str, mask: Option<&[&str]>) -> Repl
     }
 }
 
+fn holds(entry: &DumpEntry, message: &str) -> bool {
+    any::message_name(&entry.type_url) == message
+}
+
 fn dump_type(name: &str) -> String {
     format!("type.googleapis.com/envoy.admin.v3.{name}")
 }
@@ -190,8 +210,7 @@ impl Printer {
         let mut dump = Map::new();
         dump.insert("@type".to_owned(), json!(dump_type(section.dump)));
         let wanted = dumped.resources.iter().filter(|entry| {
-            any::message_name(&entry.type_url) == section.resource
-                && names.is_none_or(|names| names.is_match(&entry.name))
+            holds(entry, section.resource) && names.is_none_or(|names| names.is_match(&entry.name))
         });
         for entry in wanted {
             let field = match entry.state {

@@ -213,6 +213,12 @@ pub(super) const PAGES: &[Page] = &[
     page("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[]),
     action("/reopen_logs", "reopen access logs", &[]),
     action("/reset_counters", "reset all counters to zero", &[]),
+    page("/runtime", "print runtime values", &[]),
+    action(
+        "/runtime_modify",
+        "adds or modifies runtime values, e.g. /runtime_modify?key=value; an empty value takes one back",
+        &[],
+    ),
     page("/server_info", "print server version/status information", &[]),
     page(
         "/stats",

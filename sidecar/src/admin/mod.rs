@@ -12,6 +12,7 @@ mod info;
 mod listeners;
 mod query;
 mod reply;
+mod runtime;
 mod server;
 mod stats;
 mod status;
@@ -21,7 +22,7 @@ mod tests;
 pub(crate) use info::Info;
 pub(crate) use query::{
     ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query, ResourceState,
-    Unready,
+    RuntimeStatus, Unready,
 };
 pub(crate) use server::{Admin, serve};
 pub(crate) use status::{State, Status};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::cluster::Cluster;
+use crate::config::runtime::Entry;
 use crate::tls::CertificateSet;
 
 /// A question, or something to do.
@@ -26,6 +27,10 @@ pub(crate) enum Query {
     Certificates(oneshot::Sender<Vec<CertificateSet>>),
     /// What is not complete yet.
     Unready(oneshot::Sender<Vec<Unready>>),
+    /// The runtime.
+    Runtime(oneshot::Sender<RuntimeStatus>),
+    /// Keys to set in the runtime, or to take back where the value is empty. Answered with the reason if that cannot be.
+    ModifyRuntime(Vec<(String, String)>, oneshot::Sender<Result<(), String>>),
     /// Something to do. Answered when it has begun, or with the reason why not.
     Command(Command, oneshot::Sender<Result<(), String>>),
 }
@@ -67,6 +72,15 @@ pub(crate) struct ClusterStatus {
     pub(crate) cluster: Arc<Cluster>,
     /// It was discovered, and does not stand in the bootstrap.
     pub(crate) added_via_api: bool,
+}
+
+/// The runtime.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuntimeStatus {
+    /// Names of the layers, in their order.
+    pub(crate) layers: Vec<Arc<str>>,
+    /// Every key.
+    pub(crate) entries: Vec<Entry>,
 }
 
 /// The configuration in effect.

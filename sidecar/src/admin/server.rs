@@ -20,7 +20,7 @@ use super::info::{self, Info};
 use super::query::{Command, Query};
 use super::reply::{Parameters, Reply};
 use super::status::Status;
-use super::{certs, clusters, config_dump, listeners, stats};
+use super::{certs, clusters, config_dump, listeners, runtime, stats};
 use crate::cli::LogLevel;
 use crate::logging;
 use crate::stats::{HttpCells, ListenerCells, Registry, Scope, Sharded};
@@ -188,6 +188,11 @@ pub(super) async fn answer(
             Ok(sets) => certs::certs(&sets),
         },
         "/config_dump" => dump(admin, parameters).await,
+        "/runtime" => match ask(admin, Query::Runtime).await {
+            Err(reply) => reply,
+            Ok(status) => runtime::runtime(&status),
+        },
+        "/runtime_modify" => runtime::modify(admin, &parameters).await,
         "/logging" => logging_level(&parameters),
         "/reset_counters" => {
             admin.registry.reset_counters();
@@ -274,7 +279,7 @@ async fn command(admin: &Admin, command: Command) -> Reply {
 }
 
 /// Asks the control thread.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     admin: &Admin,
     query: impl FnOnce(oneshot::Sender<T>) -> Query,
 ) -> Result<T, Reply> {

@@ -16,6 +16,7 @@ use crate::cluster::{Manager, Outcome};
 use crate::config;
 use crate::config::cluster::Discovery;
 use crate::config::endpoint::{HealthStatus, Locality};
+use crate::config::runtime::Entry;
 use crate::stats::{Registry, Scope, TcpCells};
 use crate::tls;
 
@@ -52,6 +53,18 @@ fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
                     who: "Cluster a".to_owned(),
                     waits_for: vec!["EDS a".to_owned(), "SDS id".to_owned()],
                 }])),
+                Query::Runtime(answer) => drop(answer.send(RuntimeStatus {
+                    layers: vec!["base".into(), "admin".into()],
+                    entries: vec![Entry {
+                        key: "a.b".into(),
+                        layers: vec!["1".into(), "".into()],
+                        last: "1".into(),
+                    }],
+                })),
+                Query::ModifyRuntime(changes, answer) => {
+                    let refused = Err("No admin layer specified".to_owned());
+                    drop(answer.send(if changes.len() > 1 { Ok(()) } else { refused }));
+                }
                 Query::Command(Command::Quit, answer) => {
                     drop(answer.send(Err("not now".to_owned())));
                 }
@@ -500,4 +513,22 @@ async fn a_dump_shows_no_private_key_and_survives_what_it_cannot_print() {
         "{body}"
     );
     assert_eq!(clusters[1]["cluster"]["name"], "d");
+}
+
+#[tokio::test]
+async fn the_runtime_is_shown_by_layer_and_changed() {
+    let fixture = plain();
+    let (status, body) = fixture.get("/runtime").await;
+    let expected = serde_json::json!({
+        "layers": ["base", "admin"],
+        "entries": {"a.b": {"layer_values": ["1", ""], "final_value": "1"}},
+    });
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+    assert_eq!(fixture.post("/runtime_modify?a=1&b=").await, (200, "OK\n".to_owned()));
+    let (status, body) = fixture.post("/runtime_modify?a=1").await;
+    assert_eq!((status, &*body), (503, "No admin layer specified"));
+    let (status, body) = fixture.post("/runtime_modify").await;
+    assert!(status == 400 && body.starts_with("usage: "), "{status} {body}");
+    assert_eq!(fixture.get("/runtime_modify?a=1").await.0, 405);
 }

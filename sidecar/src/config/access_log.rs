@@ -1,5 +1,6 @@
 //! Access logs: where they go and what a line holds.
 
+use super::runtime::{RuntimeFraction, RuntimeNumber};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,10 +91,10 @@ pub enum Filter {
     NotHealthCheck,
     /// The request is traced.
     Traceable,
-    /// A fraction of all requests. The key is read by nobody: there is no runtime that could override it.
+    /// A fraction of all requests. The runtime may change it.
     Runtime {
         /// Numerator and denominator.
-        fraction: (u32, u32),
+        fraction: RuntimeFraction,
         /// By chance, and not by the request's id.
         independent: bool,
     },
@@ -129,12 +130,12 @@ pub enum Filter {
 }
 
 /// A comparison of a number with a constant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// Which.
     pub op: Op,
-    /// The constant, on the right.
-    pub value: u32,
+    /// The constant, on the right. A whole number, which the runtime may change.
+    pub value: RuntimeNumber,
 }
 
 /// Kinds of a [`Comparison`].

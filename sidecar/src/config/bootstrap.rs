@@ -18,6 +18,7 @@ use super::cluster::Cluster;
 use super::config_source::ConfigSource;
 use super::listener::Listener;
 use super::problem::Rejected;
+use super::runtime::RuntimeLayer;
 use super::secret::Secret;
 use super::stats::StatsConfig;
 
@@ -44,6 +45,8 @@ pub struct Bootstrap {
     pub bind: Option<Arc<BindConfig>>,
     /// Which statistics are kept, and what is said of them.
     pub stats: StatsConfig,
+    /// The layers of the runtime, of which the last one with a key wins.
+    pub runtime: Vec<RuntimeLayer>,
     /// The message as it was read, encoded: what `/config_dump` shows.
     pub encoded: Vec<u8>,
 }

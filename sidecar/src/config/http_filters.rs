@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::extension::DiscoveredFilter;
 use super::header::HeaderMutations;
 use super::jwt_authn::{JwtAuthn, JwtPerRoute};
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::{SetFilterState, SetMetadata};
 use super::rbac::Rbac;
+use super::runtime::{RuntimeFraction, RuntimeNumber};
 use super::token_bucket::TokenBucket;
 use crate::stats::{RateLimitCells, Sharded};
 
-/// A share of requests: the numerator over the denominator. More than one is one.
-pub type Fraction = (u32, u32);
+pub use super::runtime::Fraction;
 
 /// A filter of a connection manager. What is not configured is not in the list and costs nothing.
 #[derive(Debug, Clone)]
@@ -52,6 +53,8 @@ pub enum FilterKind {
     SetFilterState(Arc<SetFilterState>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// What another says (`config_discovery`).
+    Discovered(Arc<DiscoveredFilter>),
 }
 
 /// What one level of the routes (weighted cluster, route, virtual host, route configuration) says about filters, by the
@@ -131,9 +134,9 @@ pub struct CorsPolicy {
     /// Send a preflight of an origin that is not allowed on to the endpoint. Default true.
     pub forward_not_matching_preflights: Option<bool>,
     /// For which requests it counts. Default all.
-    pub enabled: Option<Fraction>,
+    pub enabled: Option<RuntimeFraction>,
     /// For which requests origins are counted where it is not enabled. Default none.
-    pub shadow_enabled: Option<Fraction>,
+    pub shadow_enabled: Option<RuntimeFraction>,
 }
 
 /// A validated `HTTPFault`.
@@ -141,16 +144,26 @@ pub struct CorsPolicy {
 pub struct Fault {
     /// Wait before the request goes on.
     pub delay: Option<(FaultDelay, Fraction)>,
+    /// What the runtime says instead of the share of delays.
+    pub delay_percent: RuntimeFraction,
+    /// What the runtime says instead of the time of a delay, in milliseconds.
+    pub delay_duration: RuntimeNumber,
     /// Answer instead.
     pub abort: Option<FaultAbort>,
+    /// What the runtime says instead of the share of answers.
+    pub abort_percent: RuntimeFraction,
+    /// What the runtime says instead of the status.
+    pub abort_http_status: RuntimeNumber,
+    /// What the runtime says instead of the `grpc-status`.
+    pub abort_grpc_status: RuntimeNumber,
     /// Only requests to this cluster.
     pub upstream_cluster: Option<Box<str>>,
     /// Only requests with these headers.
     pub headers: Vec<HeaderMatcher>,
     /// Only requests of these nodes, by `x-envoy-downstream-service-node`; empty: of all.
     pub downstream_nodes: HashSet<Box<str>>,
-    /// Most requests that are under a fault at once; `None` for no limit.
-    pub max_active: Option<u32>,
+    /// Most requests that are under a fault at once.
+    pub max_active: RuntimeNumber,
 }
 
 /// How long a fault waits.
@@ -194,9 +207,9 @@ pub struct LocalRateLimit {
     /// What is left to spend, for all workers; `None`: nothing.
     pub bucket: Option<Arc<TokenBucket>>,
     /// Requests that take a token. Default none.
-    pub enabled: Fraction,
+    pub enabled: RuntimeFraction,
     /// Of those without a token, which are refused. Default none.
-    pub enforced: Fraction,
+    pub enforced: RuntimeFraction,
     /// Added to requests that go on although there was no token.
     pub request_headers: HeaderMutations,
     /// Added to refusals.

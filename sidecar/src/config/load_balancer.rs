@@ -1,5 +1,6 @@
 //! How an endpoint of a cluster is chosen.
 
+use super::runtime::RuntimeNumber;
 use std::time::Duration;
 
 use super::hash_policy::HashPolicy;
@@ -14,7 +15,7 @@ pub enum LoadBalancer {
         /// Default 2, at least 2.
         choice_count: u32,
         /// How much active requests count against the weight. Default 1, at least 0.
-        active_request_bias: f64,
+        active_request_bias: RuntimeNumber,
         /// All are compared, and not only `choice_count`.
         full_scan: bool,
     },
@@ -29,12 +30,12 @@ pub enum LoadBalancer {
 }
 
 /// How an endpoint that has just become healthy comes to its full weight, by turns and by least request.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SlowStart {
     /// How long it takes; more than 0.
     pub window: Duration,
     /// How the weight grows with the time: `time ^ (1 / aggression)`. Default 1: in proportion. More than 0.
-    pub aggression: f64,
+    pub aggression: RuntimeNumber,
     /// It is never less than this part of the full weight, 0 to 1. Default 0.1.
     pub min_weight: f64,
 }

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
-//! [`config_source`] with [`resource_file`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to;
+//! [`config_source`] with [`resource_file`]; [`extension`] and [`runtime`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to;
 //! [`typed_struct`], before any of them.
 //!
 //! Names stay names here. They become ids when a snapshot is built.
@@ -21,6 +21,7 @@ pub mod client_address;
 pub mod cluster;
 pub mod config_source;
 pub mod endpoint;
+pub mod extension;
 pub mod grpc_service;
 pub mod hash_policy;
 pub mod header;
@@ -39,6 +40,7 @@ pub mod problem;
 pub mod rbac;
 pub mod resource_file;
 pub mod route;
+pub mod runtime;
 pub mod secret;
 pub mod socket_option;
 pub mod stats;

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3::Cluster;
+use outrigger_proto::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::config::listener::v3::Listener;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use outrigger_proto::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
+use outrigger_proto::envoy::service::runtime::v3::Runtime;
 use outrigger_proto::google::protobuf::Any;
 use outrigger_proto::json::{Document, JsonError, Problem, Schema, parse_document};
 use prost::Name;
@@ -122,6 +124,10 @@ fn check(body: &Any, type_url: &str, deny_unknown_fields: bool) -> Result<(), Ve
         super::endpoint::from_proto(unpack(body)?).map(drop)
     } else if any::holds::<Secret>(body) {
         super::secret::from_proto(unpack(body)?).map(drop)
+    } else if any::holds::<TypedExtensionConfig>(body) {
+        super::extension::from_proto(unpack(body)?).map(drop)
+    } else if any::holds::<Runtime>(body) {
+        super::runtime::from_proto(unpack(body)?).map(drop)
     } else {
         Ok(())
     }

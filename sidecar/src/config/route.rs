@@ -15,6 +15,7 @@ use super::header::HeaderMutations;
 use super::http_filters::FilterOverrides;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
+use super::runtime::{RuntimeFraction, RuntimeNumber};
 use super::subset::MetadataCriteria;
 use super::tracing::{Decorator, RouteTracing};
 
@@ -146,7 +147,7 @@ pub struct RouteMatch {
     /// Only gRPC requests (`content-type: application/grpc`, `application/grpc+…`).
     pub grpc: bool,
     /// The share of requests that match, as a numerator over a denominator; `None`: all.
-    pub runtime_fraction: Option<(u32, u32)>,
+    pub runtime_fraction: Option<RuntimeFraction>,
     /// What filters noted of the request.
     pub dynamic_metadata: Vec<MetadataMatcher>,
     /// What filters noted of the request.
@@ -257,6 +258,8 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// What the metadata of the endpoint must hold, that of the route included; `None`: as the route says.
     pub metadata_match: Option<Arc<MetadataCriteria>>,
+    /// What the runtime says instead of the share.
+    pub runtime_weight: Option<RuntimeNumber>,
     /// Mutations.
     pub request_headers: HeaderMutations,
     /// Mutations.

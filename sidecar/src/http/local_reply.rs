@@ -61,6 +61,7 @@ pub(crate) enum Reason {
     InvalidEnvoyHeader,
     UpgradeRefused,
     RequestTimeout,
+    NoFilterConfig,
 }
 
 impl Reason {
@@ -87,6 +88,7 @@ impl Reason {
             Self::InvalidEnvoyHeader => "invalid_envoy_header",
             Self::UpgradeRefused => "upgrade_refused",
             Self::RequestTimeout => "request_timeout",
+            Self::NoFilterConfig => "no_filter_config",
         }
     }
 }

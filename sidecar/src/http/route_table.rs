@@ -16,7 +16,10 @@ use crate::access_log::Needs;
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::header::HeaderTemplate;
-use crate::config::route::{ClusterSpecifier, Domain, PathSpecifier, RouteAction, RouteMatch};
+use crate::config::route::{
+    ClusterSpecifier, Domain, PathSpecifier, RouteAction, RouteMatch, WeightedCluster,
+};
+use crate::config::runtime::RuntimeNumber;
 
 /// From this number of routes on, a virtual host has an index.
 const INDEXED_FROM: usize = 8;
@@ -75,6 +78,8 @@ pub(crate) enum Target {
         /// The whole sum; more than 0.
         total: u64,
     },
+    /// Several, by shares that the runtime may change.
+    Adjustable(Box<[(RuntimeNumber, ClusterId)]>),
     /// The one that this header names.
     Header(HeaderName),
 }
@@ -94,6 +99,16 @@ impl Target {
                 let draw = fastrand::u64(0..(*total).max(1));
                 let index = choices.partition_point(|(sum, _)| *sum <= draw);
                 choices.get(index).map(|(_, id)| (*id, Some(index)))
+            }
+            Self::Adjustable(choices) => {
+                let total: u64 = choices.iter().map(|(weight, _)| weight.whole()).sum();
+                let mut draw = fastrand::u64(0..total.max(1));
+                choices.iter().enumerate().find_map(|(index, (weight, id))| {
+                    let weight = weight.whole();
+                    let is_chosen = draw < weight;
+                    draw = draw.saturating_sub(weight);
+                    is_chosen.then_some((*id, Some(index)))
+                })
             }
         }
     }
@@ -202,6 +217,17 @@ impl Route {
             RouteAction::Forward(forward) => match &forward.cluster {
                 ClusterSpecifier::Cluster(name) => Target::Cluster(resolve(name)),
                 ClusterSpecifier::Header(name) => Target::Header(name.clone()),
+                ClusterSpecifier::Weighted(clusters)
+                    if clusters.iter().any(|cluster| cluster.runtime_weight.is_some()) =>
+                {
+                    let weight = |cluster: &WeightedCluster| {
+                        let weight = f64::from(cluster.weight);
+                        cluster.runtime_weight.clone().unwrap_or_else(|| weight.into())
+                    };
+                    let choice =
+                        |cluster: &WeightedCluster| (weight(cluster), resolve(&cluster.name));
+                    Target::Adjustable(clusters.iter().map(choice).collect())
+                }
                 ClusterSpecifier::Weighted(clusters) => {
                     let mut total = 0;
                     let choices = clusters
@@ -226,7 +252,8 @@ impl RouteMatch {
             && (!self.grpc || request.is_grpc())
             && self.headers.iter().all(|header| header.matches(request))
             && self.query_parameters.iter().all(|parameter| parameter.matches(request.query))
-            && self.runtime_fraction.is_none_or(|(numerator, denominator)| {
+            && self.runtime_fraction.as_ref().is_none_or(|share| {
+                let (numerator, denominator) = share.current();
                 fastrand::u32(0..denominator.max(1)) < numerator
             })
             && self.dynamic_metadata.iter().all(|it| it.matches(metadata_of(request.state)))

@@ -76,6 +76,8 @@ struct Control {
     /// What happens on the streams of discovery.
     events: mpsc::Receiver<(StreamId, Event)>,
     streams: Streams,
+    /// Layers of the runtime that have changed on disk.
+    disk_layers: mpsc::Receiver<usize>,
     queries: mpsc::UnboundedReceiver<Query>,
     status: Arc<Status>,
     registry: Arc<Registry>,
@@ -114,7 +116,8 @@ impl Control {
         let registry = Registry::with(workers, statistics(std::mem::take(&mut bootstrap.stats)));
         let status = Status::new(&registry, workers);
         let queries = admin::open(args, &bootstrap, &registry, &status)?;
-        let mut data = DataPlane::start(&registry, workers, bootstrap.local_info())?;
+        let mut data =
+            DataPlane::start(&registry, workers, bootstrap.local_info(), &bootstrap.runtime)?;
         data.manager.set_default_bind(bootstrap.bind.clone());
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
@@ -127,6 +130,10 @@ impl Control {
         let mut discovery = Discovery::new(&bootstrap, &registry, Instant::now());
         if args.reject_unknown_dynamic_fields {
             discovery.reject_unknown_fields(outrigger_proto::json::Schema::load()?);
+        }
+        let (changed, disk_layers) = mpsc::channel(1);
+        for layer in data.runtime.disk_layers() {
+            tokio::spawn(layer.watch(changed.clone()));
         }
         let names: HashSet<Arc<str>> =
             bootstrap.clusters.iter().map(|cluster| Arc::clone(&cluster.name)).collect();
@@ -144,6 +151,7 @@ impl Control {
             data,
             discovery,
             events: received,
+            disk_layers,
             streams,
             queries,
             status,
@@ -266,6 +274,7 @@ impl Control {
                     }
                     self.discovery.on_event(id, event, &mut self.data, Instant::now());
                 }
+                Some(layer) = self.disk_layers.recv() => self.data.runtime.read_disk(layer),
                 () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
                 ready = self.data.manager.next() => self.data.clusters_changed(ready.is_some()),

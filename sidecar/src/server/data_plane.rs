@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::export;
+use super::extensions::Extensions;
 use super::routes::{Inline, Routes};
+use super::runtime::Runtime;
 use super::sockets::{Given, Settled, Sockets};
 use crate::access_log::Writer;
 use crate::access_log::grpc::Streams as LogStreams;
@@ -26,6 +28,7 @@ use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::listener::TrafficDirection;
 use crate::config::route::RouteConfiguration;
+use crate::config::runtime::RuntimeLayer;
 use crate::config::secret::Secret;
 use crate::http::RouteTable;
 use crate::listener::{Build, Listener};
@@ -52,6 +55,9 @@ pub(super) struct DataPlane {
     local: Rc<Local>,
     registry: Arc<Registry>,
     routes: Routes,
+    extensions: Extensions,
+    /// The layers of the runtime.
+    pub(super) runtime: Runtime,
     /// By listener id.
     listeners: Vec<Option<Arc<Listener>>>,
     ids: HashMap<Arc<str>, ListenerId>,
@@ -93,6 +99,7 @@ impl DataPlane {
         registry: &Arc<Registry>,
         workers: usize,
         local_info: LocalInfo,
+        layers: &[RuntimeLayer],
     ) -> io::Result<Self> {
         let shared = Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
@@ -118,6 +125,8 @@ impl DataPlane {
             shared,
             registry: Arc::clone(registry),
             routes: Routes::default(),
+            extensions: Extensions::default(),
+            runtime: Runtime::new(layers, registry),
             listeners: Vec::new(),
             ids: HashMap::new(),
             waiting: Vec::new(),
@@ -336,6 +345,7 @@ impl DataPlane {
             self.routes.set(*id, Some(Arc::new(table)));
         }
         self.routes.keep(&listener, &inline);
+        self.extensions.connect(&listener, &self.registry, &self.local);
         let id = listener.id;
         let previous = match self.listeners.get_mut(id.index()) {
             Some(slot) => slot.replace(Arc::clone(&listener)),
@@ -405,6 +415,7 @@ impl DataPlane {
     /// Forgets what only requests under way still hold. Called now and then.
     pub(super) fn collect(&mut self) {
         self.routes.collect();
+        self.extensions.collect();
         self.local.pools.sweep();
         while self.exporting.try_join_next().is_some() {}
     }
@@ -448,14 +459,18 @@ impl Publish for DataPlane {
     fn publish(&mut self, changes: Changes) -> Vec<Refusal> {
         let Changes {
             secrets,
+            runtime,
             clusters,
             endpoints,
             routes,
+            extensions,
+            lost_extensions,
             listeners,
             removed_listeners,
             removed_routes,
             removed_endpoints,
             removed_clusters,
+            removed_extensions,
             removed_secrets,
         } = changes;
         let mut refusals = Vec::new();
@@ -468,9 +483,18 @@ impl Publish for DataPlane {
             && removed_routes.is_empty()
             && removed_clusters.is_empty());
         self.set_secrets(secrets, &mut refusals);
+        for (resource, values) in &runtime {
+            self.runtime.set_discovered(resource, values);
+        }
         self.set_clusters(clusters, &mut refusals);
         self.set_endpoints(endpoints);
         self.set_routes(&routes);
+        for name in &lost_extensions {
+            self.extensions.lose(name, &self.registry, &self.local);
+        }
+        for extension in extensions {
+            self.extensions.set(extension, &self.registry, &self.local);
+        }
 
         // Removed first: another listener may get the address in the same update.
         let mut left = Left::new();
@@ -494,6 +518,9 @@ impl Publish for DataPlane {
         }
         for name in &removed_clusters {
             self.manager.remove(name);
+        }
+        for name in &removed_extensions {
+            self.extensions.forget(name);
         }
         for name in &removed_secrets {
             self.contexts.remove_secret(name);

@@ -10,7 +10,8 @@ use prost::Message;
 
 use super::data_plane::DataPlane;
 use crate::admin::{
-    ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState, Unready,
+    ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState, RuntimeStatus,
+    Unready,
 };
 use crate::config;
 use crate::config::bootstrap::Bootstrap;
@@ -125,6 +126,8 @@ pub(super) fn unready(
         Kind::Endpoint => "EDS",
         Kind::Route => "RDS",
         Kind::Secret => "SDS",
+        Kind::Extension => "ECDS",
+        Kind::Runtime => "RTDS",
     };
     let (first, waiting) = discovery.unready();
     let mut all = Vec::new();
@@ -149,6 +152,12 @@ pub(super) fn unready(
         waits_for: needs.iter().map(|need| format!("{} {}", short(need.kind), need.name)).collect(),
     }));
     all
+}
+
+/// `/runtime`
+pub(super) fn runtime(data: &DataPlane) -> RuntimeStatus {
+    let (layers, entries) = data.runtime.entries();
+    RuntimeStatus { layers, entries }
 }
 
 /// `/listeners`

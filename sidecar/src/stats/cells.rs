@@ -555,6 +555,53 @@ cells! {
         histograms: { update_duration }
     }
 
+    /// `extension_config_discovery.http_filter.NAME`
+    pub(crate) struct ExtensionCells {
+        counters: {
+            config_conflict,
+            config_fail,
+            config_reload,
+            init_fetch_timeout,
+            update_attempt,
+            update_success,
+            update_failure,
+            update_rejected,
+        }
+        gauges: { update_time, version }
+        histograms: { update_duration }
+    }
+
+    /// `runtime`
+    pub(crate) struct RuntimeCells {
+        counters: {
+            deprecated_feature_use,
+            load_error,
+            load_success,
+            override_dir_exists,
+            override_dir_not_exists,
+        }
+        gauges: {
+            admin_overrides_active,
+            deprecated_feature_seen_since_process_start,
+            num_keys,
+            num_layers,
+        }
+        histograms: {}
+    }
+
+    /// `runtime`, where some of it is discovered.
+    pub(crate) struct RuntimeUpdateCells {
+        counters: {
+            init_fetch_timeout,
+            update_attempt,
+            update_success,
+            update_failure,
+            update_rejected,
+        }
+        gauges: { update_time, version }
+        histograms: { update_duration }
+    }
+
     /// `control_plane`
     pub(crate) struct ControlPlaneCells {
         counters: { rate_limit_enforced }

@@ -23,11 +23,12 @@ mod tests;
 pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ConnectionLimitCells, ControlPlaneCells,
-    CorsCells, DnsCells, EndpointCells, FaultCells, FilesystemCells, HealthCheckCells,
-    HealthFilterCells, HttpCells, HttpInspectorCells, HttpListenerCells, JwtCells, ListenerCells,
-    ListenerManagerCells, ListenerWorkerCells, NetworkRateLimitCells, OutlierCells,
-    ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells, RbacShadowCells,
-    ServerCells, SetMetadataCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    CorsCells, DnsCells, EndpointCells, ExtensionCells, FaultCells, FilesystemCells,
+    HealthCheckCells, HealthFilterCells, HttpCells, HttpInspectorCells, HttpListenerCells,
+    JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells, NetworkRateLimitCells,
+    OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells,
+    RbacShadowCells, RuntimeCells, RuntimeUpdateCells, ServerCells, SetMetadataCells,
+    SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
 pub(crate) use cells::{GrpcLogCells, TracerCells, TracingCells};
 pub(crate) use registry::{NamedAs, NamedText, Registry};

@@ -53,7 +53,7 @@ pub(crate) fn render(
         }
         let scope = scopes.len() - 1;
         let (own, stem) = registry.settings.tags(&full, sample.name.stem);
-        let name = metric_name(sample.scope.stem(), &stem);
+        let name = metric_name(&sample.scope.stem(), &stem);
         let known = sample.name.tags.iter().map(|&(tag, value)| (tag.to_owned(), value.to_owned()));
         let own = own.into_iter().map(|(tag, value)| (label_name(&tag), value));
         let mut tags: Vec<(String, String)> = known.chain(own).collect();

@@ -1,5 +1,6 @@
 //! What a scope is called: the prefix of its names, and its tags in Prometheus.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub(crate) enum Scope {
     ConnectionLimit(Arc<str>),
     /// `control_plane`
     ControlPlane,
+    /// `extension_config_discovery.http_filter.NAME`
+    ExtensionConfig(Arc<str>),
     /// `http.STAT_PREFIX`
     Http(Arc<str>),
     /// `http.STAT_PREFIX.FILTER`, and `.PREFIX` where the filter has one of its own
@@ -66,6 +69,9 @@ impl Scope {
             Self::Cds => "cluster_manager.cds".to_owned(),
             Self::ConnectionLimit(prefix) => format!("connection_limit.{}", Segment(prefix)),
             Self::ControlPlane => "control_plane".to_owned(),
+            Self::ExtensionConfig(name) => {
+                format!("extension_config_discovery.http_filter.{}", Segment(name))
+            }
             Self::Http(prefix) => format!("http.{}", Segment(prefix)),
             Self::HttpFilter(filter, prefix, own) if own.is_empty() => {
                 format!("http.{}.{filter}", Segment(prefix))
@@ -99,8 +105,10 @@ impl Scope {
     }
 
     /// The prefix with its variable parts taken out: what the name of a Prometheus metric begins with.
-    pub(crate) fn stem(&self) -> &'static str {
-        match self {
+    pub(crate) fn stem(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            // Envoy makes no tag of this one.
+            Self::ExtensionConfig(_) => return self.prefix().into(),
             Self::Root(stem) => stem,
             Self::Cluster(_) => "cluster",
             Self::ClusterManager => "cluster_manager",
@@ -125,7 +133,7 @@ impl Scope {
             Self::Sds(_) => "sds",
             Self::Server => "server",
             Self::Tcp(_) => "tcp",
-        }
+        })
     }
 
     /// The variable parts, as labels.
@@ -167,6 +175,7 @@ impl Scope {
             | Self::ClusterManager
             | Self::Cds
             | Self::ControlPlane
+            | Self::ExtensionConfig(_)
             | Self::ListenerManager
             | Self::Lds
             | Self::Server => Vec::new(),

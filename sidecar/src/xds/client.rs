@@ -236,6 +236,18 @@ const fn method(kind: Option<Kind>, variant: Variant) -> &'static str {
         (Some(Kind::Secret), Delta) => {
             "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
         }
+        (Some(Kind::Extension), StateOfTheWorld) => {
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"
+        }
+        (Some(Kind::Extension), Delta) => {
+            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
+        }
+        (Some(Kind::Runtime), StateOfTheWorld) => {
+            "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime"
+        }
+        (Some(Kind::Runtime), Delta) => {
+            "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime"
+        }
     }
 }
 

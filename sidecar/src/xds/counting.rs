@@ -6,8 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Kind;
 use super::subscription::Request;
 use crate::stats::{
-    ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, ListenerManagerCells, NamedAs,
-    NamedText, Registry, Scope, Sharded, SubscriptionCells,
+    ClusterManagerCells, ClusterUpdateCells, ControlPlaneCells, ExtensionCells,
+    ListenerManagerCells, NamedAs, NamedText, Registry, RuntimeUpdateCells, Scope, Sharded,
+    SubscriptionCells,
 };
 
 /// Writers of every statistic of discovery.
@@ -21,9 +22,15 @@ pub(super) struct Counting {
     listener_manager: Arc<Sharded<ListenerManagerCells>>,
     /// Of single secrets and route configurations: kept alive here.
     named: std::cell::RefCell<std::collections::HashMap<Scope, Arc<Sharded<SubscriptionCells>>>>,
+    extensions:
+        std::cell::RefCell<std::collections::HashMap<Arc<str>, Arc<Versioned<ExtensionCells>>>>,
+    runtime: Option<Versioned<RuntimeUpdateCells>>,
     endpoints:
         std::cell::RefCell<std::collections::HashMap<Arc<str>, Arc<Sharded<ClusterUpdateCells>>>>,
 }
+
+/// Cells with the text of a version beside them.
+type Versioned<C> = (Arc<Sharded<C>>, Arc<NamedText>);
 
 /// `cluster_manager.cds` or `listener_manager.lds`.
 struct Wildcard {
@@ -40,7 +47,17 @@ impl Wildcard {
 
 impl Counting {
     /// With the subscriptions that there are.
-    pub(super) fn new(registry: &Arc<Registry>, clusters: bool, listeners: bool) -> Self {
+    pub(super) fn new(
+        registry: &Arc<Registry>,
+        clusters: bool,
+        listeners: bool,
+        runtime: bool,
+    ) -> Self {
+        let runtime = runtime.then(|| {
+            let scope = Scope::Root("runtime");
+            let version = registry.text(scope.clone(), NamedAs::plain("version_text"));
+            (registry.scope(scope), version)
+        });
         Self {
             control_plane: registry.scope(Scope::ControlPlane),
             identifier: registry.text(Scope::ControlPlane, NamedAs::plain("identifier")),
@@ -49,6 +66,8 @@ impl Counting {
             cluster_manager: registry.scope(Scope::ClusterManager),
             listener_manager: registry.scope(Scope::ListenerManager),
             named: Default::default(),
+            extensions: Default::default(),
+            runtime,
             endpoints: Default::default(),
             registry: Arc::clone(registry),
         }
@@ -150,11 +169,69 @@ impl Counting {
         self.named_cells(Scope::Sds(Arc::clone(name))).local().init_fetch_timeout.inc();
     }
 
+    /// The configuration of a filter: its version, or `None` if it was refused.
+    pub(super) fn extension(&self, name: &Arc<str>, accepted: Option<&str>) {
+        let (cells, version) = &*self.extension_cells(name);
+        let cells = cells.local();
+        cells.update_attempt.inc();
+        match accepted {
+            Some(accepted) => {
+                cells.update_success.inc();
+                cells.config_reload.inc();
+                cells.update_time.set(now());
+                version.set(accepted);
+            }
+            None => {
+                cells.update_rejected.inc();
+                cells.config_fail.inc();
+            }
+        }
+    }
+
+    /// The configuration of a filter did not come in time.
+    pub(super) fn extension_timed_out(&self, name: &Arc<str>) {
+        let (cells, _) = &*self.extension_cells(name);
+        cells.local().init_fetch_timeout.inc();
+        cells.local().config_fail.inc();
+    }
+
+    /// A layer of the runtime: its version, or `None` if it was refused.
+    pub(super) fn runtime(&self, accepted: Option<&str>) {
+        let Some((cells, version)) = &self.runtime else { return };
+        let cells = cells.local();
+        cells.update_attempt.inc();
+        match accepted {
+            Some(accepted) => {
+                cells.update_success.inc();
+                cells.update_time.set(now());
+                version.set(accepted);
+            }
+            None => cells.update_rejected.inc(),
+        }
+    }
+
+    /// A layer of the runtime did not come in time.
+    pub(super) fn runtime_timed_out(&self) {
+        if let Some((cells, _)) = &self.runtime {
+            cells.local().init_fetch_timeout.inc();
+        }
+    }
+
+    fn extension_cells(&self, name: &Arc<str>) -> Arc<Versioned<ExtensionCells>> {
+        let mut extensions = self.extensions.borrow_mut();
+        let known = extensions.entry(Arc::clone(name)).or_insert_with(|| {
+            let scope = Scope::ExtensionConfig(Arc::clone(name));
+            let version = self.registry.text(scope.clone(), NamedAs::plain("version_text"));
+            Arc::new((self.registry.scope(scope), version))
+        });
+        Arc::clone(known)
+    }
+
     fn wildcard(&self, kind: Kind) -> Option<&Wildcard> {
         match kind {
             Kind::Cluster => self.clusters.as_ref(),
             Kind::Listener => self.listeners.as_ref(),
-            Kind::Endpoint | Kind::Route | Kind::Secret => None,
+            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => None,
         }
     }
 
@@ -170,11 +247,16 @@ impl Counting {
     }
 }
 
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64
+}
+
 fn count(cells: &SubscriptionCells, accepted: bool) {
     if accepted {
         cells.update_success.inc();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        cells.update_time.set(now.as_millis() as _);
+        cells.update_time.set(now());
     } else {
         cells.update_rejected.inc();
     }

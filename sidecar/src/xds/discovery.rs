@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::client::Event;
 use super::counting::Counting;
 use super::lifetimes::Lifetimes;
+use super::needs::{Need, Wait};
 use super::streams::Streams;
 use super::subscription::Interest;
 use super::warming::{Unready, Warming};
@@ -25,6 +26,7 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery as ClusterDiscovery;
 use crate::config::config_source::ConfigSource;
 use crate::config::listener::Listener;
+use crate::config::runtime::{LayerSource, RuntimeLayer};
 use crate::stats::Registry;
 
 mod checks;
@@ -40,6 +42,8 @@ mod users;
 pub(crate) enum Phase {
     /// Clusters, their endpoints and secrets are awaited.
     Clusters,
+    /// The layers of the runtime are awaited.
+    Runtime,
     /// Listeners, their routes and secrets are awaited.
     Listeners,
     /// What there was to wait for is here, or its time is over.
@@ -67,6 +71,10 @@ pub(crate) struct Discovery {
     phase: Phase,
     first_clusters: First,
     first_listeners: First,
+    /// Layers of the runtime that are discovered.
+    runtime: Vec<(Need, Wait)>,
+    /// Until when they are awaited; `None`: for ever, or not yet.
+    runtime_deadline: Option<Instant>,
     lds: Option<ConfigSource>,
     cds: Option<ConfigSource>,
     /// Clusters of the bootstrap that a stream can be opened to: their endpoints are not themselves discovered.
@@ -99,6 +107,7 @@ impl Discovery {
             Some(_) => First::Awaited(None),
             None => First::Unneeded,
         };
+        let runtime = runtime_needs(&bootstrap.runtime);
         let servers = bootstrap.clusters.iter();
         let servers = servers.filter(|it| {
             !matches!(it.discovery, ClusterDiscovery::Eds { .. } | ClusterDiscovery::OriginalDst(_))
@@ -107,11 +116,18 @@ impl Discovery {
             streams,
             warming: Warming::default(),
             resources: Resources::default(),
-            counting: Counting::new(registry, bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+            counting: Counting::new(
+                registry,
+                bootstrap.cds.is_some(),
+                bootstrap.lds.is_some(),
+                !runtime.is_empty(),
+            ),
             lifetimes: Lifetimes::default(),
             phase: Phase::Clusters,
             first_clusters,
             first_listeners,
+            runtime,
+            runtime_deadline: None,
             lds: bootstrap.lds.clone(),
             cds: bootstrap.cds.clone(),
             servers: servers.map(|cluster| Arc::clone(&cluster.name)).collect(),
@@ -233,7 +249,8 @@ impl Discovery {
             First::Awaited(deadline) => deadline,
             First::Unneeded | First::Over => None,
         });
-        firsts.chain(self.warming.deadline()).chain(self.lifetimes.next()).min()
+        let runtime = self.runtime_deadline.filter(|_| self.phase == Phase::Runtime);
+        firsts.chain(runtime).chain(self.warming.deadline()).chain(self.lifetimes.next()).min()
     }
 
     /// Clusters and listeners that wait, each with what it waits for; first the types of which no answer came yet.
@@ -262,9 +279,20 @@ impl Discovery {
         match kind {
             Kind::Cluster => self.first_clusters = self.first_clusters.over(),
             Kind::Listener => self.first_listeners = self.first_listeners.over(),
-            Kind::Endpoint | Kind::Route | Kind::Secret => {}
+            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {}
         }
     }
+}
+
+/// What the layers of the runtime need of RTDS.
+fn runtime_needs(layers: &[RuntimeLayer]) -> Vec<(Need, Wait)> {
+    let needs = layers.iter().filter_map(|layer| match &layer.source {
+        LayerSource::Rtds { name, source } => {
+            Some((Need::new(Kind::Runtime, name, source), source.initial_fetch_timeout.into()))
+        }
+        LayerSource::Static(_) | LayerSource::Disk { .. } | LayerSource::Admin => None,
+    });
+    needs.collect()
 }
 
 impl First {

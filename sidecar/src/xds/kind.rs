@@ -18,12 +18,23 @@ pub(crate) enum Kind {
     Route,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     Secret,
+    /// `envoy.config.core.v3.TypedExtensionConfig`
+    Extension,
+    /// `envoy.service.runtime.v3.Runtime`
+    Runtime,
 }
 
 impl Kind {
     /// Every type, in the order above.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::Secret];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Route,
+        Self::Secret,
+        Self::Extension,
+        Self::Runtime,
+    ];
 
     /// The type URL, as in `DiscoveryRequest.type_url`.
     pub(crate) const fn type_url(self) -> &'static str {
@@ -33,6 +44,8 @@ impl Kind {
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
         }
     }
 
@@ -55,6 +68,8 @@ impl Kind {
             Self::Listener => "listener",
             Self::Route => "route configuration",
             Self::Secret => "secret",
+            Self::Extension => "extension configuration",
+            Self::Runtime => "runtime layer",
         }
     }
 }

@@ -42,3 +42,4 @@ pub(crate) use outrigger_proto::envoy::config::core::v3::Node;
 pub(crate) use publish::{Changes, Publish, Refusal};
 pub(crate) use resources::Resources;
 pub(crate) use streams::{Opened, StreamId};
+pub(crate) use watch::Watch;

@@ -17,8 +17,10 @@ use super::{Changes, Kind, Refusal};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
 use crate::config::endpoint::LoadAssignment;
+use crate::config::extension::Extension;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfiguration;
+use crate::config::runtime::Values;
 use crate::config::secret::Secret;
 
 mod check;
@@ -163,6 +165,32 @@ impl Warming {
         self.answered(Kind::Secret, origin, &name, now);
     }
 
+    /// Takes the configuration of a filter.
+    pub(crate) fn set_extension(&mut self, origin: &Origin, extension: Extension, now: Instant) {
+        let name = Arc::clone(&extension.name);
+        self.changes.extensions.push(Arc::new(extension));
+        self.answered(Kind::Extension, origin, &name, now);
+    }
+
+    /// The server has no configuration of this filter any more: its default counts.
+    pub(crate) fn lose_extension(&mut self, origin: &Origin, name: &Arc<str>, now: Instant) {
+        self.changes.extensions.retain(|extension| extension.name != *name);
+        self.changes.lost_extensions.push(Arc::clone(name));
+        self.answered(Kind::Extension, origin, name, now);
+    }
+
+    /// Takes a layer of the runtime.
+    pub(crate) fn set_runtime(
+        &mut self,
+        origin: &Origin,
+        name: &Arc<str>,
+        values: Values,
+        now: Instant,
+    ) {
+        self.changes.runtime.push((Arc::clone(name), values));
+        self.answered(Kind::Runtime, origin, name, now);
+    }
+
     /// The server has said what there is to say of a name, be it that it does not exist, or something that was refused.
     /// Who waits for it goes on without; who has a version from before keeps it, as in Envoy.
     pub(crate) fn answered(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>, now: Instant) {
@@ -199,7 +227,8 @@ impl Warming {
             Kind::Endpoint => &mut self.changes.removed_endpoints,
             Kind::Route => &mut self.changes.removed_routes,
             Kind::Secret => &mut self.changes.removed_secrets,
-            Kind::Cluster | Kind::Listener => return true,
+            Kind::Extension => &mut self.changes.removed_extensions,
+            Kind::Cluster | Kind::Listener | Kind::Runtime => return true,
         };
         if was_here {
             removed.push(Arc::clone(name));
@@ -212,7 +241,7 @@ impl Warming {
         match refusal.kind {
             Kind::Cluster => self.revert(&refusal.name, |warming| &mut warming.clusters),
             Kind::Listener => self.revert(&refusal.name, |warming| &mut warming.listeners),
-            Kind::Endpoint | Kind::Route | Kind::Secret => {}
+            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {}
         }
     }
 

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Watches one file.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     path: PathBuf,
     /// It is to be read with every tick.
     is_polled: bool,
@@ -54,7 +54,7 @@ fn inode(identity: Identity) -> (u64, u64) {
 
 impl Watch {
     /// Begins to watch.
-    pub(super) fn new(file: &ConfigFile) -> Self {
+    pub(crate) fn new(file: &ConfigFile) -> Self {
         let ConfigFile { path, watched_directory, poll_interval } = file;
         let opened = match poll_interval {
             Some(_) => None,
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// Waits until the file may have changed.
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             let told = match &self.inotify {
                 None => {

@@ -155,7 +155,8 @@ impl HostSet {
                 priority.weighted = Some(Box::new(localities));
             }
         }
-        let slow_until = config.slow_start.and_then(|slow| slow_until(&priorities, slow.window));
+        let slow_until =
+            config.slow_start.as_ref().and_then(|slow| slow_until(&priorities, slow.window));
         Self { generation, priorities, slow_until, subsets: None }
     }
 

@@ -161,7 +161,7 @@ fn choose<'h>(
             }
             LoadBalancer::LeastRequest { active_request_bias, .. } => {
                 weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
-                    least_request::weight(endpoint, *active_request_bias)
+                    least_request::weight(endpoint, active_request_bias.current().max(0.0))
                         * slow_start::factor(slow_start, endpoint)
                 })
             }

@@ -1,5 +1,6 @@
 //! Distributions, with a seeded generator: the same in every run.
 
+use crate::config::runtime::RuntimeNumber;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -16,8 +17,11 @@ use crate::config::endpoint::{AssignmentPolicy, HealthStatus};
 use crate::config::load_balancer::{LoadBalancer, SlowStart};
 use crate::stats::Sharded;
 
-const P2C: LoadBalancer =
-    LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0, full_scan: false };
+const P2C: LoadBalancer = LoadBalancer::LeastRequest {
+    choice_count: 2,
+    active_request_bias: RuntimeNumber::constant(1.0),
+    full_scan: false,
+};
 
 pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>) -> Cluster {
     let hosts = HostSet::new(priorities, &config, AssignmentPolicy::default());
@@ -146,8 +150,11 @@ fn least_request_draws_with_replacement() {
 #[test]
 fn least_request_with_more_choices_avoids_the_loaded_one_more() {
     fastrand::seed(7);
-    let policy =
-        LoadBalancer::LeastRequest { choice_count: 4, active_request_bias: 1.0, full_scan: false };
+    let policy = LoadBalancer::LeastRequest {
+        choice_count: 4,
+        active_request_bias: RuntimeNumber::constant(1.0),
+        full_scan: false,
+    };
     let cluster = with_policy(policy, &[1, 1]);
     cluster.hosts.load().priorities[0].all.list[0].active.store(1, Relaxed);
     let counts = counts(&cluster, 10_000, 2);
@@ -163,8 +170,11 @@ fn least_request_with_weights_divides_them_by_the_load() {
     let balanced = counts(&cluster, 1000, 2);
     assert!(balanced[0].abs_diff(500) <= 1, "{balanced:?}");
 
-    let unbiased =
-        LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 0.0, full_scan: false };
+    let unbiased = LoadBalancer::LeastRequest {
+        choice_count: 2,
+        active_request_bias: RuntimeNumber::constant(0.0),
+        full_scan: false,
+    };
     let cluster = with_policy(unbiased, &[3, 1]);
     cluster.hosts.load().priorities[0].all.list[0].active.store(2, Relaxed);
     let by_weight = counts(&cluster, 1000, 2);
@@ -349,8 +359,11 @@ fn a_locality_that_is_listed_twice_is_one() {
 #[test]
 fn least_request_of_all_takes_the_least_and_among_equals_any() {
     fastrand::seed(30);
-    let policy =
-        LoadBalancer::LeastRequest { choice_count: 2, active_request_bias: 1.0, full_scan: true };
+    let policy = LoadBalancer::LeastRequest {
+        choice_count: 2,
+        active_request_bias: RuntimeNumber::constant(1.0),
+        full_scan: true,
+    };
     let cluster = with_policy(policy, &[1; 4]);
     let hosts = cluster.hosts.load();
     let list = &hosts.priorities[0].all.list;
@@ -365,19 +378,23 @@ fn least_request_of_all_takes_the_least_and_among_equals_any() {
 /// Two endpoints, of which the second came this long ago and the first long before; and how often the second is chosen in
 /// a thousand.
 async fn share_of_newcomer(load_balancer: LoadBalancer, slow: SlowStart, age: Duration) -> usize {
+    let window = slow.window;
     let config = config::cluster::Cluster { load_balancer, slow_start: Some(slow), ..config("c") };
     let members = members(0, &[(1, UP), (1, UP)]);
     let first = Members { all: members.all[..1].into(), localities: [].into() };
     let cluster = cluster(config, vec![first]);
-    tokio::time::advance(slow.window).await;
+    tokio::time::advance(window).await;
     let both = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default());
     cluster.hosts.store(Arc::new(both));
     tokio::time::advance(age).await;
     counts(&cluster, 1000, 2)[1]
 }
 
-const SLOW_START: SlowStart =
-    SlowStart { window: Duration::from_secs(10), aggression: 1.0, min_weight: 0.1 };
+const SLOW_START: SlowStart = SlowStart {
+    window: Duration::from_secs(10),
+    aggression: RuntimeNumber::constant(1.0),
+    min_weight: 0.1,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_gets_its_share_little_by_little() {
@@ -397,7 +414,7 @@ async fn a_newcomer_gets_its_share_little_by_little() {
 #[tokio::test(start_paused = true)]
 async fn aggression_bends_the_way_to_the_full_weight() {
     fastrand::seed(32);
-    let slow = SlowStart { aggression: 2.0, ..SLOW_START };
+    let slow = SlowStart { aggression: RuntimeNumber::constant(2.0), ..SLOW_START };
     let share =
         share_of_newcomer(LoadBalancer::RoundRobin, slow, Duration::from_millis(2500)).await;
     // The root of a quarter is a half.

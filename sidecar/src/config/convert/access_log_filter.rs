@@ -1,5 +1,6 @@
 //! Filters of access logs.
 
+use crate::config::runtime::{RuntimeFraction, RuntimeNumber};
 use outrigger_proto::envoy::config::accesslog::v3 as proto;
 use outrigger_proto::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use outrigger_proto::envoy::config::core::v3::RuntimeUInt32;
@@ -110,21 +111,21 @@ fn compared(problems: &mut Problems, proto: Option<proto::ComparisonFilter>) -> 
             proto::comparison_filter::Op::Le => Op::Le,
             proto::comparison_filter::Op::Ne => Op::Ne,
         };
-        // runtime_key: there is no runtime that could override the value.
         let RuntimeUInt32 { default_value, runtime_key } = required(problems, "value", value)?;
-        problems.field("value", |problems| text(problems, "runtime_key", runtime_key));
-        Some(Comparison { op, value: default_value })
+        let key = problems.field("value", |problems| text(problems, "runtime_key", runtime_key));
+        Some(Comparison { op, value: RuntimeNumber::new(f64::from(default_value), &key) })
     })
 }
 
 fn runtime(problems: &mut Problems, proto: proto::RuntimeFilter) -> Option<Filter> {
     let proto::RuntimeFilter { runtime_key, percent_sampled, use_independent_randomness } = proto;
-    text(problems, "runtime_key", runtime_key);
+    let key = text(problems, "runtime_key", runtime_key);
     let fraction = match percent_sampled {
         None => Some((0, 100)),
         Some(percent) => percent::plain(problems, "percent_sampled", percent),
     };
-    Some(Filter::Runtime { fraction: fraction?, independent: use_independent_randomness })
+    let fraction = RuntimeFraction::new(fraction?, &key);
+    Some(Filter::Runtime { fraction, independent: use_independent_randomness })
 }
 
 fn several(

@@ -8,7 +8,6 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::accesslog::v3::{AccessLog, access_log};
 use outrigger_proto::envoy::config::bootstrap::v3 as proto;
 use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
-use outrigger_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
@@ -24,10 +23,10 @@ use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
-use super::common::{Present, ip_and_port, sorted, unsupported};
+use super::common::{Present, ip_and_port, unsupported};
 use super::{
-    bind_config, bootstrap_references, cluster, config_source, discovery, listener, secret,
-    stats_config,
+    bind_config, bootstrap_references, cluster, config_source, discovery, listener, runtime,
+    secret, stats_config,
 };
 
 /// What servers may count on: resources with a time to live, and wrapped ones by state of the world.
@@ -107,7 +106,10 @@ pub(super) fn convert(
     let stats = problems.field("stats_config", |problems| {
         stats_config::convert(problems, stats_config.unwrap_or_default())
     });
-    layered_runtime_of(problems, layered_runtime);
+    let service_cluster = node.as_ref().map_or("", |node| &node.cluster).to_owned();
+    let runtime = problems.field("layered_runtime", |problems| {
+        runtime::layers(problems, layered_runtime, &service_cluster)
+    });
     let admin =
         admin.and_then(|proto| problems.field("admin", |problems| admin_of(problems, proto)));
     let static_resources = static_resources.unwrap_or_default();
@@ -121,8 +123,12 @@ pub(super) fn convert(
     let dynamic = dynamic_resources.unwrap_or_default();
     let Dynamic { lds, cds, ads } =
         problems.field("dynamic_resources", |problems| dynamics(problems, dynamic));
-    let sources =
-        bootstrap_references::Sources { ads: ads.as_ref(), lds: lds.as_ref(), cds: cds.as_ref() };
+    let sources = bootstrap_references::Sources {
+        ads: ads.as_ref(),
+        lds: lds.as_ref(),
+        cds: cds.as_ref(),
+        runtime: &runtime,
+    };
     let is_discovering = ads.is_some()
         || [&lds, &cds].into_iter().flatten().any(|it| matches!(it.origin, Origin::Service(_)));
     let node = node_of(problems, node.unwrap_or_default(), is_discovering);
@@ -138,6 +144,7 @@ pub(super) fn convert(
         cds,
         bind,
         stats,
+        runtime,
         encoded,
     })
 }
@@ -185,29 +192,6 @@ fn cluster_manager_of(
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
     bind.map(Arc::new)
-}
-
-/// There is no runtime. A layer that only could be filled later says nothing; one that sets something is refused.
-fn layered_runtime_of(problems: &mut Problems, proto: Option<proto::LayeredRuntime>) {
-    let Some(proto::LayeredRuntime { layers }) = proto else { return };
-    problems.field("layered_runtime", |problems| {
-        for (index, layer) in layers.into_iter().enumerate() {
-            let proto::RuntimeLayer { name: _, layer_specifier } = layer;
-            problems.element("layers", index, |problems| match layer_specifier {
-                Some(LayerSpecifier::StaticLayer(values)) => {
-                    for (key, _) in sorted(values.fields) {
-                        problems.element("static_layer", &key, |problems| {
-                            problems.reject("not supported by this version of Outrigger");
-                        });
-                    }
-                }
-                Some(LayerSpecifier::AdminLayer(proto::runtime_layer::AdminLayer {})) => {}
-                Some(LayerSpecifier::DiskLayer(_)) => problems.unsupported("disk_layer", true),
-                Some(LayerSpecifier::RtdsLayer(_)) => problems.unsupported("rtds_layer", true),
-                None => problems.reject("one of static_layer, admin_layer is required"),
-            });
-        }
-    });
 }
 
 fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> {

@@ -13,8 +13,10 @@ use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
+use crate::config::http_filters::{FilterKind, HttpFilter};
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
+use crate::config::runtime::{LayerSource, RuntimeLayer};
 use crate::config::secret::CertificateSource;
 use crate::config::tls::{CommonTls, SecretRef, Validation};
 
@@ -48,6 +50,7 @@ pub(super) struct Sources<'a> {
     pub(super) ads: Option<&'a DiscoveryService>,
     pub(super) lds: Option<&'a ConfigSource>,
     pub(super) cds: Option<&'a ConfigSource>,
+    pub(super) runtime: &'a [RuntimeLayer],
 }
 
 /// Reports every reference that leads nowhere.
@@ -73,6 +76,16 @@ pub(super) fn check(
             if let Some(source) = source {
                 known.source(problems, field, source);
             }
+        }
+    });
+    problems.field("layered_runtime", |problems| {
+        for (index, layer) in sources.runtime.iter().enumerate() {
+            let LayerSource::Rtds { source, .. } = &layer.source else { continue };
+            problems.element("layers", index, |problems| {
+                problems.field("rtds_layer", |problems| {
+                    known.source(problems, "rtds_config", source);
+                });
+            });
         }
     });
     problems.field("static_resources", |problems| {
@@ -145,13 +158,28 @@ impl Known<'_> {
                     problems.field("transport_socket", |problems| self.tls(problems, &tls.common));
                 }
                 if let TerminalFilter::Http(manager) = &chain.terminal {
-                    problems.field("filters[0].typed_config", |problems| match &manager.routes {
-                        RouteSource::Inline(routes) => self.routes(problems, routes),
-                        RouteSource::Rds { source, .. } => problems.field("rds", |problems| {
-                            self.source(problems, "config_source", source);
-                        }),
+                    problems.field("filters[0].typed_config", |problems| {
+                        match &manager.routes {
+                            RouteSource::Inline(routes) => self.routes(problems, routes),
+                            RouteSource::Rds { source, .. } => problems.field("rds", |problems| {
+                                self.source(problems, "config_source", source);
+                            }),
+                        }
+                        self.filters(problems, &manager.filters);
                     });
                 }
+            });
+        }
+    }
+
+    fn filters(&self, problems: &mut Problems, filters: &[HttpFilter]) {
+        for filter in filters {
+            let FilterKind::Discovered(discovered) = &filter.kind else { continue };
+            // By its name: what can be left out is in the proto, and no more in this list.
+            problems.element("http_filters", &filter.name, |problems| {
+                problems.field("config_discovery", |problems| {
+                    self.source(problems, "config_source", &discovered.source);
+                });
             });
         }
     }

@@ -31,13 +31,18 @@ pub(super) fn is_harmless_http(config: &Any) -> bool {
     HARMLESS_HTTP.contains(&&*message_name(config))
 }
 
+/// As [`is_harmless_http`], by the full name of the message.
+pub(super) fn is_harmless_http_message(message: &str) -> bool {
+    HARMLESS_HTTP.contains(&message)
+}
+
 /// Whether a network filter of this configuration can be left out.
 pub(super) fn is_harmless_network(config: &Any) -> bool {
     HARMLESS_NETWORK.contains(&&*message_name(config))
 }
 
 /// The name of the message that a configuration is, or would be.
-fn message_name(config: &Any) -> String {
+pub(super) fn message_name(config: &Any) -> String {
     let inner = TypedStruct::within(config).map(|inner| inner.type_url);
     any::message_name(inner.as_deref().unwrap_or(&config.type_url)).to_owned()
 }

@@ -23,7 +23,7 @@ use crate::config::Problems;
 use crate::config::http_filters::{FilterKind, HttpFilter};
 
 use super::common::{text, unknown_type, unpack, unsupported};
-use super::{extensions, metadata, rbac};
+use super::{extension, extensions, metadata, rbac};
 
 /// The filters of a connection manager.
 #[derive(Default)]
@@ -75,8 +75,14 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
     let name = text(problems, "name", name);
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            problems.unsupported("config_discovery", true);
+        Some(ConfigType::ConfigDiscovery(proto)) => {
+            let filter = problems
+                .field("config_discovery", |problems| extension::source(problems, &name, proto));
+            result.filters.extend(filter.map(|filter| HttpFilter {
+                name: name.into(),
+                disabled,
+                kind: FilterKind::Discovered(Arc::new(filter)),
+            }));
             return false;
         }
         None if is_optional => return false,
@@ -101,8 +107,31 @@ fn one(problems: &mut Problems, proto: proto::HttpFilter, result: &mut Filters) 
     false
 }
 
+/// The messages of the filters that there are.
+const FILTERS: &[&str] = &[
+    ROUTER,
+    "envoy.extensions.filters.http.rbac.v3.RBAC",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+    "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+    "envoy.extensions.filters.http.set_metadata.v3.Config",
+    "envoy.extensions.filters.http.set_filter_state.v3.Config",
+];
+
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+
+/// Whether a message configures a filter that there is, apart from the router, or one that can be left out.
+pub(super) fn is_supported(message: &str) -> bool {
+    let is_filter = FILTERS.contains(&message) && message != ROUTER;
+    is_filter || extensions::is_harmless_http_message(message)
+}
+
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
-fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
+pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
         buffer, fault, header_mutation, health_check, jwt_authn, local_ratelimit,
     };
@@ -140,21 +169,7 @@ fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Filt
         Some(FilterKind::JwtAuthn(Arc::new(jwt_authn::filter(problems, proto))))
     } else {
         if !is_optional {
-            let filter = |name: &str| format!("envoy.extensions.filters.http.{name}");
-            let supported = [
-                filter("router.v3.Router"),
-                filter("rbac.v3.RBAC"),
-                filter("cors.v3.Cors"),
-                filter("fault.v3.HTTPFault"),
-                filter("local_ratelimit.v3.LocalRateLimit"),
-                filter("header_mutation.v3.HeaderMutation"),
-                filter("buffer.v3.Buffer"),
-                filter("health_check.v3.HealthCheck"),
-                filter("jwt_authn.v3.JwtAuthentication"),
-                filter("set_metadata.v3.Config"),
-                filter("set_filter_state.v3.Config"),
-            ];
-            unknown_type(problems, config, &supported.each_ref().map(String::as_str));
+            unknown_type(problems, config, FILTERS);
         }
         None
     }

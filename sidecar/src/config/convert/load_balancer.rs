@@ -1,5 +1,6 @@
 //! Load balancers: the enumeration with its settings, or the list of extensible policies.
 
+use crate::config::runtime::RuntimeNumber;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
@@ -112,13 +113,15 @@ fn least_request(
 ) -> Option<LoadBalancer> {
     let choice_count =
         number_in(problems, "choice_count", choice_count, 2..=u32::MAX).unwrap_or(DEFAULT_CHOICES);
-    // runtime_key: there is no runtime that could override the value.
-    let active_request_bias =
-        bias.map_or(DEFAULT_BIAS, |RuntimeDouble { default_value, runtime_key: _ }| default_value);
-    if !(active_request_bias >= 0.0 && active_request_bias.is_finite()) {
+    let RuntimeDouble { default_value, runtime_key } = bias.unwrap_or_else(|| RuntimeDouble {
+        default_value: DEFAULT_BIAS,
+        runtime_key: String::new(),
+    });
+    if !(default_value >= 0.0 && default_value.is_finite()) {
         problems.reject_field("active_request_bias", "must be 0 or more");
         return None;
     }
+    let active_request_bias = RuntimeNumber::new(default_value, &runtime_key);
     Some(LoadBalancer::LeastRequest { choice_count, active_request_bias, full_scan })
 }
 

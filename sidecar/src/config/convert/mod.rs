@@ -28,6 +28,7 @@ mod data_source;
 mod discovery;
 mod dns;
 mod endpoint;
+mod extension;
 mod extensions;
 mod filter_chain_match;
 mod filter_overrides;
@@ -57,6 +58,7 @@ mod rbac;
 mod retry;
 mod route;
 mod route_action;
+mod runtime;
 mod secret;
 mod slow_start;
 mod socket_option;
@@ -71,10 +73,12 @@ mod upstream_http;
 
 use outrigger_proto::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use outrigger_proto::envoy::config::cluster::v3::Cluster as ClusterProto;
+use outrigger_proto::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfigurationProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
+use outrigger_proto::envoy::service::runtime::v3::Runtime;
 use outrigger_proto::google::protobuf::UInt32Value;
 
 pub(crate) use metadata::to_proto as metadata_to_proto;
@@ -165,6 +169,28 @@ pub fn secret(proto: SecretProto) -> Result<super::secret::Secret, Vec<Rejected>
     let mut problems = Problems::new();
     let value = secret::convert(&mut problems, proto);
     problems.finish(value)
+}
+
+/// Converts the configuration of an HTTP filter that was discovered.
+///
+/// # Errors
+/// With every field that is wrong or not supported.
+pub fn extension(
+    proto: TypedExtensionConfig,
+) -> Result<super::extension::Extension, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = extension::convert(&mut problems, proto);
+    problems.finish(value)
+}
+
+/// Converts a layer of the runtime that was discovered.
+///
+/// # Errors
+/// With every key whose value can be none.
+pub fn runtime_layer(proto: Runtime) -> Result<super::runtime::Values, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = runtime::resource(&mut problems, proto);
+    problems.finish(Some(value))
 }
 
 /// `per_connection_buffer_limit_bytes` of listeners and clusters: 1 MiB where it is unset; zero is no limit.

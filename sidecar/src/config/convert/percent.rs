@@ -5,7 +5,7 @@ use outrigger_proto::envoy::r#type::v3::FractionalPercent;
 use outrigger_proto::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use crate::config::Problems;
-use crate::config::http_filters::Fraction;
+use crate::config::runtime::{Fraction, RuntimeFraction};
 
 use super::common::{enumeration, required};
 
@@ -14,12 +14,12 @@ pub(super) fn runtime(
     problems: &mut Problems,
     name: &str,
     proto: RuntimeFractionalPercent,
-) -> Option<Fraction> {
-    // runtime_key: there is no runtime that could override the value.
-    let RuntimeFractionalPercent { default_value, runtime_key: _ } = proto;
+) -> Option<RuntimeFraction> {
+    let RuntimeFractionalPercent { default_value, runtime_key } = proto;
     problems.field(name, |problems| {
         let value = required(problems, "default_value", default_value)?;
-        plain(problems, "default_value", value)
+        let default = plain(problems, "default_value", value)?;
+        Some(RuntimeFraction::new(default, &runtime_key))
     })
 }
 

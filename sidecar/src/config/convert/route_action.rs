@@ -1,5 +1,6 @@
 //! What a route does: forward, redirect, or answer by itself.
 
+use crate::config::runtime::RuntimeNumber;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,8 +167,8 @@ fn weighted_clusters(
 ) -> Option<ClusterSpecifier> {
     let proto::WeightedCluster {
         clusters,
-        total_weight: _,       // deprecated: the sum of the weights counts
-        runtime_key_prefix: _, // there is no runtime that could override the weights
+        total_weight: _, // deprecated: the sum of the weights counts
+        runtime_key_prefix,
         random_value_specifier,
     } = proto;
     match random_value_specifier {
@@ -188,6 +189,13 @@ fn weighted_clusters(
             problems.element("clusters", index, |problems| {
                 weighted_cluster(problems, proto, metadata_match)
             })
+        })
+        .map(|cluster| WeightedCluster {
+            runtime_weight: (!runtime_key_prefix.is_empty()).then(|| {
+                let key = format!("{runtime_key_prefix}.{}", cluster.name);
+                RuntimeNumber::new(f64::from(cluster.weight), &key)
+            }),
+            ..cluster
         })
         .collect();
     let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
@@ -229,6 +237,7 @@ fn weighted_cluster(
         name: name.into(),
         weight: number(weight).unwrap_or(0),
         metadata_match,
+        runtime_weight: None,
         request_headers: header::mutations(
             problems,
             "request",

@@ -1,5 +1,6 @@
 //! Slow start, in the old form and in the new one.
 
+use crate::config::runtime::RuntimeNumber;
 use outrigger_proto::envoy::config::cluster::v3::cluster::SlowStartConfig as Legacy;
 use outrigger_proto::envoy::config::core::v3::RuntimeDouble;
 use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::SlowStartConfig;
@@ -27,14 +28,15 @@ pub(super) fn convert(
     let SlowStartConfig { slow_start_window, aggression, min_weight_percent } = proto?;
     problems.field("slow_start_config", |problems| {
         let window = duration(problems, "slow_start_window", slow_start_window);
-        // runtime_key: there is no runtime that could override the value.
-        let aggression =
-            aggression.map_or(1.0, |RuntimeDouble { default_value, runtime_key: _ }| {
+        let aggression = aggression.map_or_else(
+            || RuntimeNumber::constant(1.0),
+            |RuntimeDouble { default_value, runtime_key }| {
                 if !(default_value > 0.0 && default_value.is_finite()) {
                     problems.reject_field("aggression", "must be more than 0");
                 }
-                default_value
-            });
+                RuntimeNumber::new(default_value, &runtime_key)
+            },
+        );
         let least = min_weight_percent
             .and_then(|value| percent(problems, "min_weight_percent", value))
             .unwrap_or(DEFAULT_MIN_WEIGHT);

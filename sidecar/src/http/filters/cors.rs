@@ -45,8 +45,8 @@ pub(super) fn run(name: &str, stats: &CorsCells, passage: &mut Passage<'_>) -> R
     });
     let policies = Policies(levels);
     let Some(first) = policies.0.iter().flatten().next() else { return Ok(()) };
-    let enabled = first.enabled.is_none_or(happens);
-    if !enabled && !first.shadow_enabled.is_some_and(happens) {
+    let enabled = first.enabled.as_ref().is_none_or(|share| happens(share.current()));
+    if !enabled && !first.shadow_enabled.as_ref().is_some_and(|share| happens(share.current())) {
         return Ok(());
     }
     let headers = &passage.request.headers;

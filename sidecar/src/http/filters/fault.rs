@@ -53,13 +53,13 @@ impl Filter {
             return Ok(Pass::On);
         }
         let headers = &passage.request.headers;
-        let delay = config.delay.and_then(|(delay, share)| delay_of(delay, share, headers));
-        let error = config.abort.as_ref().and_then(|abort| error_of(abort, headers));
+        let delay = config.delay.and_then(|(delay, share)| delay_of(config, delay, share, headers));
+        let error = config.abort.as_ref().and_then(|abort| error_of(config, abort, headers));
         if delay.is_none() && error.is_none() {
             return Ok(Pass::On);
         }
         let stats = self.stats.local();
-        if config.max_active.is_some_and(|most| self.active.load(Relaxed) >= most) {
+        if u64::from(self.active.load(Relaxed)) >= config.max_active.whole() {
             stats.faults_overflow.inc();
             return Ok(Pass::On);
         }
@@ -115,7 +115,12 @@ fn share(share: Fraction, headers: &HeaderMap, name: &HeaderName) -> Fraction {
     (number(headers, name).map_or(share.0, |asked: u32| asked.min(share.0)), share.1)
 }
 
-fn delay_of(delay: FaultDelay, configured: Fraction, headers: &HeaderMap) -> Option<Duration> {
+fn delay_of(
+    config: &Fault,
+    delay: FaultDelay,
+    configured: Fraction,
+    headers: &HeaderMap,
+) -> Option<Duration> {
     let (delay, configured) = match delay {
         FaultDelay::Fixed(delay) => (delay, configured),
         FaultDelay::Header => {
@@ -123,11 +128,17 @@ fn delay_of(delay: FaultDelay, configured: Fraction, headers: &HeaderMap) -> Opt
             (asked, share(configured, headers, &DELAY_PERCENTAGE))
         }
     };
-    happens(configured).then_some(delay).filter(|delay| !delay.is_zero())
+    let milliseconds = delay.as_millis() as f64;
+    let delay = Duration::from_millis(config.delay_duration.whole_or(milliseconds));
+    happens(config.delay_percent.current_or(configured)).then_some(delay).filter(|it| !it.is_zero())
 }
 
 /// Status and `grpc-status` of an abort.
-fn error_of(abort: &FaultAbort, headers: &HeaderMap) -> Option<(StatusCode, Option<u8>)> {
+fn error_of(
+    config: &Fault,
+    abort: &FaultAbort,
+    headers: &HeaderMap,
+) -> Option<(StatusCode, Option<u8>)> {
     let grpc = |status: u8| Some((StatusCode::OK, Some(status)));
     let (error, configured) = match abort.error {
         FaultError::Http(status) => (Some((status, None)), abort.percentage),
@@ -142,7 +153,21 @@ fn error_of(abort: &FaultAbort, headers: &HeaderMap) -> Option<(StatusCode, Opti
             (error, share(abort.percentage, headers, &ABORT_PERCENTAGE))
         }
     };
-    error.filter(|_| happens(configured))
+    error.filter(|_| happens(config.abort_percent.current_or(configured))).map(
+        |error| match error {
+            (status, None) => {
+                let number = config.abort_http_status.whole_or(f64::from(status.as_u16()));
+                let number =
+                    u16::try_from(number).ok().filter(|number| (200..600).contains(number));
+                let changed = number.and_then(|number| StatusCode::from_u16(number).ok());
+                (changed.unwrap_or(status), None)
+            }
+            (status, Some(grpc)) => {
+                let number = config.abort_grpc_status.whole_or(f64::from(grpc));
+                (status, Some(u8::try_from(number).unwrap_or(grpc)))
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -155,23 +180,40 @@ mod tests {
         of.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
+    fn fault() -> Fault {
+        Fault {
+            delay: None,
+            delay_percent: (0, 100).into(),
+            delay_duration: 0.0.into(),
+            abort: None,
+            abort_percent: (0, 100).into(),
+            abort_http_status: 0.0.into(),
+            abort_grpc_status: 0.0.into(),
+            upstream_cluster: None,
+            headers: Vec::new(),
+            downstream_nodes: Default::default(),
+            max_active: f64::MAX.into(),
+        }
+    }
+
     #[test]
     fn a_header_asks_for_a_delay_within_the_configured_share() {
         let all = (100, 100);
-        let delay =
-            |of: &[(HeaderName, &'static str)]| delay_of(FaultDelay::Header, all, &headers(of));
+        let delay = |of: &[(HeaderName, &'static str)]| {
+            delay_of(&fault(), FaultDelay::Header, all, &headers(of))
+        };
         assert_eq!(delay(&[(DELAY, "25")]), Some(Duration::from_millis(25)));
         assert_eq!(delay(&[(DELAY, "25"), (DELAY_PERCENTAGE, "0")]), None);
         assert_eq!(delay(&[(DELAY, "x")]), None);
         assert_eq!(delay(&[]), None);
         let asks = headers(&[(DELAY, "25"), (DELAY_PERCENTAGE, "100")]);
-        assert_eq!(delay_of(FaultDelay::Header, (0, 100), &asks), None);
+        assert_eq!(delay_of(&fault(), FaultDelay::Header, (0, 100), &asks), None);
     }
 
     #[test]
     fn a_header_asks_for_a_status_that_exists() {
         let abort = FaultAbort { error: FaultError::Header, percentage: (100, 100), body: None };
-        let error = |of: &[(HeaderName, &'static str)]| error_of(&abort, &headers(of));
+        let error = |of: &[(HeaderName, &'static str)]| error_of(&fault(), &abort, &headers(of));
         assert_eq!(error(&[(ABORT, "418")]), Some((StatusCode::IM_A_TEAPOT, None)));
         assert_eq!(error(&[(ABORT_GRPC, "5")]), Some((StatusCode::OK, Some(5))));
         assert_eq!(error(&[(ABORT, "100")]), None);

@@ -49,7 +49,7 @@ impl Filter {
         config: &Arc<LocalRateLimit>,
         passage: &mut Passage<'_>,
     ) -> Result<(), Refusal> {
-        if !happens(config.enabled) {
+        if !happens(config.enabled.current()) {
             return Ok(());
         }
         let stats = self.stats(config);
@@ -65,7 +65,7 @@ impl Filter {
         if needs_facts(&config.request_headers) || needs_facts(&config.response_headers) {
             passage.exchange.collect(passage.request);
         }
-        if !happens(config.enforced) {
+        if !happens(config.enforced.current()) {
             let (exchange, headers) = (&*passage.exchange, &mut passage.request.headers);
             let record = &mut || exchange.record_for_additions();
             config.request_headers.apply(headers, Side::Request, record);

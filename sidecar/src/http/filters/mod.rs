@@ -6,6 +6,7 @@
 
 pub(crate) mod buffer;
 mod cors;
+pub(crate) mod discovered;
 pub(crate) mod fault;
 pub(crate) mod header_mutation;
 mod health_check;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::request::Parts;
 
+use self::discovered::Current;
 use super::body::ClientBody;
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
@@ -81,6 +83,7 @@ enum Kind {
     SetMetadata(Arc<SetMetadata>, Arc<Sharded<SetMetadataCells>>),
     SetFilterState(Arc<SetFilterState>),
     JwtAuthn(Box<jwt_authn::Filter>),
+    Discovered(Arc<discovered::Slot>),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -137,8 +140,19 @@ impl Filter {
                 Kind::JwtAuthn(Box::new(filter))
             }
             FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
+            FilterKind::Discovered(discovered) => Kind::Discovered(Arc::new(
+                discovered::Slot::new(&config.name, discovered, registry, prefix, control),
+            )),
         };
         Self { name: Arc::clone(&config.name), disabled: config.disabled, kind }
+    }
+
+    /// The place of the filter, if its configuration is discovered.
+    pub(crate) fn discovered(&self) -> Option<&Arc<discovered::Slot>> {
+        match &self.kind {
+            Kind::Discovered(slot) => Some(slot),
+            _ => None,
+        }
     }
 
     /// What the most specific level that says something about this filter configures; `Err`: it is off.
@@ -209,6 +223,8 @@ impl Filter {
                 set_state::filter_state(config, passage);
             }
             Kind::JwtAuthn(_) => return Ok(Pass::Ask),
+            // Which filter it is, was found out before.
+            Kind::Discovered(_) => {}
         }
         Ok(Pass::On)
     }
@@ -236,6 +252,7 @@ impl Filter {
         match &self.kind {
             Kind::HeaderMutation(filter) => filter.of_response(&self.name, passage),
             Kind::HealthCheck(filter) => filter.of_any(passage),
+            Kind::Discovered(slot) => slot.after_refusal(passage),
             _ => {}
         }
     }
@@ -252,6 +269,23 @@ pub(crate) async fn pass<'f>(
     mut body: ClientBody,
 ) -> Result<(ClientBody, &'f [Filter]), Refusal> {
     for (at, filter) in filters.iter().enumerate() {
+        // Held until it is through: it may be another one for the next request.
+        let discovered;
+        let filter = match &filter.kind {
+            Kind::Discovered(slot) if filter.configured(&passage.overrides).is_ok() => {
+                discovered = slot.current();
+                match &*discovered {
+                    Current::Filter(filter) => filter,
+                    Current::Nothing => continue,
+                    Current::Missing => {
+                        let rest = filters.get(at + 1..).unwrap_or_default();
+                        rest.iter().for_each(|filter| filter.after_refusal(passage));
+                        return Err(discovered::missing());
+                    }
+                }
+            }
+            _ => filter,
+        };
         let rest = filters.get(at + 1..).unwrap_or_default();
         let refusal = match filter.run(passage) {
             Ok(Pass::On) if passage.rematch => return Ok((body, rest)),

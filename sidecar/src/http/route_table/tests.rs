@@ -177,6 +177,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
                     name: name.into(),
                     weight,
                     metadata_match: None,
+                    runtime_weight: None,
                     request_headers: Default::default(),
                     response_headers: Default::default(),
                     host_rewrite: None,

@@ -37,6 +37,12 @@ impl Control {
             Query::Unready(answer) => {
                 let _ = answer.send(dump::unready(&self.discovery, &self.bootstrap, &self.data));
             }
+            Query::Runtime(answer) => {
+                let _ = answer.send(dump::runtime(&self.data));
+            }
+            Query::ModifyRuntime(changes, answer) => {
+                let _ = answer.send(self.data.runtime.modify(&changes));
+            }
             Query::Command(command, answer) => {
                 let _ = answer.send(Ok(()));
                 return self.obey(command);

@@ -5,10 +5,28 @@ use std::sync::Arc;
 use super::{Discovery, Kind, whole};
 use crate::config::Rejected;
 use crate::config::config_source::Origin;
+use crate::config::extension::{DiscoveredFilter, Extension};
 use crate::config::http_connection_manager::RouteSource;
+use crate::config::http_filters::FilterKind;
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
 use crate::xds::needs::Needs;
+
+/// The filters of a listener that take their configuration under a name.
+fn discovered_filters<'a>(
+    listener: &'a Listener,
+    name: &'a str,
+) -> impl Iterator<Item = &'a DiscoveredFilter> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let filters = chains.flat_map(|chain| match &chain.terminal {
+        TerminalFilter::Http(http) => http.filters.as_slice(),
+        TerminalFilter::Tcp(_) => &[],
+    });
+    filters.filter(move |filter| *filter.name == *name).filter_map(|filter| match &filter.kind {
+        FilterKind::Discovered(discovered) => Some(&**discovered),
+        _ => None,
+    })
+}
 
 impl Discovery {
     /// Whoever is to be asked for what a resource needs can be asked.
@@ -40,6 +58,26 @@ impl Discovery {
             }
         }
         if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    /// Every filter that takes its configuration under this name takes one of this type.
+    pub(super) fn check_extension(&self, extension: &Extension) -> Result<(), Vec<Rejected>> {
+        for listener in self.warming.listeners() {
+            for filter in discovered_filters(listener, &extension.name) {
+                if !filter.takes(&extension.message) {
+                    return Err(vec![Rejected {
+                        path: "typed_config".to_owned(),
+                        reason: format!(
+                            "is a {}: listener {:?} takes {}",
+                            extension.message,
+                            listener.name,
+                            filter.messages.join(", ")
+                        ),
+                    }]);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A listener's own routes lead to clusters that exist, unless they say that this is not to be checked.

@@ -23,7 +23,15 @@ impl Discovery {
         let mut by_source: BTreeMap<Feed, Vec<(Arc<str>, String)>> = BTreeMap::new();
         // Clusters first: listeners with routes of their own are checked against them. What is named comes after those
         // that say where it comes from.
-        let order = [Kind::Cluster, Kind::Listener, Kind::Secret, Kind::Endpoint, Kind::Route];
+        let order = [
+            Kind::Runtime,
+            Kind::Cluster,
+            Kind::Listener,
+            Kind::Secret,
+            Kind::Endpoint,
+            Kind::Route,
+            Kind::Extension,
+        ];
         for kind in order {
             for (_, name, version, body) in kept.iter().filter(|(other, ..)| *other == kind) {
                 if self.is_static(kind, name) {
@@ -57,7 +65,7 @@ impl Discovery {
             Kind::Cluster => self.cds.as_ref().map(|source| source.origin.clone()),
             Kind::Listener => self.lds.as_ref().map(|source| source.origin.clone()),
             // A listener of the bootstrap that needs it may not have had its turn yet.
-            Kind::Endpoint | Kind::Route | Kind::Secret => {
+            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {
                 self.warming.origin_of(kind, name).or_else(|| self.has_ads.then_some(Origin::Ads))
             }
         }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Discovery, First, Phase, report};
 use crate::config::config_source::Origin;
+use crate::xds::needs::{Need, Wait};
 use crate::xds::streams::{Forgotten, Stream};
 use crate::xds::subscription::Interest;
 use crate::xds::{Changes, Kind, Publish, Refusal};
@@ -54,6 +55,14 @@ impl Discovery {
             && !matches!(self.first_clusters, First::Awaited(_))
             && self.warming.warming_clusters() == 0
         {
+            self.phase = Phase::Runtime;
+            self.warming.need(&self.runtime);
+            self.runtime_deadline = match self.runtime.iter().map(|(_, wait)| *wait).max() {
+                Some(Wait::For(longest)) => Some(now + longest),
+                None | Some(Wait::Not | Wait::Forever) => None,
+            };
+        }
+        if self.phase == Phase::Runtime && self.runtime_is_over(now) {
             self.phase = Phase::Listeners;
             for listener in std::mem::take(&mut self.static_listeners) {
                 match publish.reserve(&listener) {
@@ -81,6 +90,27 @@ impl Discovery {
         {
             self.phase = Phase::Ready;
         }
+    }
+
+    /// Whether every layer of the runtime is there, or its time is over.
+    fn runtime_is_over(&self, now: Instant) -> bool {
+        let missing: Vec<&Need> = self
+            .runtime
+            .iter()
+            .map(|(need, _)| need)
+            .filter(|need| !self.warming.is_here(need))
+            .collect();
+        if missing.is_empty() {
+            return true;
+        }
+        if self.runtime_deadline.is_none_or(|deadline| deadline > now) {
+            return false;
+        }
+        for need in missing {
+            tracing::warn!(name = %need.name, "a layer of the runtime did not come within initial_fetch_timeout");
+            self.count_timeout(need);
+        }
+        true
     }
 
     pub(super) fn send(&mut self) {
@@ -165,6 +195,9 @@ pub(super) fn names(changes: &Changes) -> Vec<(Kind, Arc<str>)> {
     let endpoints = changes.endpoints.iter().map(|it| (Kind::Endpoint, &it.cluster_name));
     let routes = changes.routes.iter().map(|it| (Kind::Route, &it.name));
     let listeners = changes.listeners.iter().map(|it| (Kind::Listener, &it.name));
-    let all = secrets.chain(clusters).chain(endpoints).chain(routes).chain(listeners);
+    let runtime = changes.runtime.iter().map(|(name, _)| (Kind::Runtime, name));
+    let extensions = changes.extensions.iter().map(|it| (Kind::Extension, &it.name));
+    let all = secrets.chain(runtime).chain(clusters).chain(endpoints).chain(routes);
+    let all = all.chain(extensions).chain(listeners);
     all.map(|(kind, name)| (kind, Arc::clone(name))).collect()
 }

@@ -25,6 +25,9 @@ use outrigger_proto::any;
 use outrigger_proto::google::protobuf::Any;
 use tokio::sync::mpsc;
 
+mod extensions;
+mod runtime;
+
 /// Keeps the names of what took effect, in order, and refuses what it is told to.
 #[derive(Default)]
 struct Recorder {
@@ -44,13 +47,21 @@ impl Publish for Recorder {
         let came = names(&changes).into_iter().map(|(kind, name)| format!("+{kind} {name}"));
         self.effects.extend(came);
         let Changes {
-            removed_listeners, removed_routes, removed_endpoints, removed_clusters, ..
+            removed_listeners,
+            removed_routes,
+            removed_endpoints,
+            removed_clusters,
+            lost_extensions,
+            removed_extensions,
+            ..
         } = changes;
+        self.effects.extend(lost_extensions.iter().map(|name| format!("lost {name}")));
         for (kind, gone) in [
             (Kind::Listener, removed_listeners),
             (Kind::Route, removed_routes),
             (Kind::Endpoint, removed_endpoints),
             (Kind::Cluster, removed_clusters),
+            (Kind::Extension, removed_extensions),
         ] {
             self.effects.extend(gone.iter().map(|name| format!("-{kind} {name}")));
         }

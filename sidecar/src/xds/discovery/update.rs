@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use outrigger_proto::any::{self, UnpackError};
 use outrigger_proto::envoy::config::cluster::v3::Cluster as ClusterProto;
+use outrigger_proto::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RoutesProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
+use outrigger_proto::envoy::service::runtime::v3::Runtime;
 use outrigger_proto::google::protobuf::Any;
 use outrigger_proto::json::{Problem, Schema};
 use prost::Name;
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{Discovery, report, whole};
 use crate::config::config_source::Origin;
+use crate::config::runtime::Values;
 use crate::config::{self, Rejected};
 use crate::xds::subscription::{Incoming, Response, Update};
 use crate::xds::{Kind, Publish, Refusal, StreamId};
@@ -73,7 +76,7 @@ impl Discovery {
         for refusal in &refused {
             report("a resource cannot be read", refusal);
             self.resources.refuse(refusal, &update.version, None);
-            self.count(kind, &refusal.name, false);
+            self.count(kind, &refusal.name, None);
         }
         update.removed.retain(|name| !self.is_static(kind, name));
         update.resources.retain(|resource| !self.is_static(kind, &resource.name));
@@ -90,11 +93,11 @@ impl Discovery {
             let Some(body) = body else { continue };
             if self.resources.is_current(kind, name, body) {
                 self.resources.confirm(kind, name, version);
-                self.count(kind, name, true);
+                self.count(kind, name, Some(version));
                 continue;
             }
             let applied = self.apply((kind, origin), name, version, body.clone(), publish, now);
-            self.count(kind, name, applied.is_ok());
+            self.count(kind, name, applied.is_ok().then_some(version));
             if let Err(rejected) = applied {
                 let refusal = Refusal { kind, name: Arc::clone(name), rejected };
                 report("a resource is refused; its previous version stays", &refusal);
@@ -163,6 +166,16 @@ impl Discovery {
                 }
                 self.warming.set_routes(origin, Arc::new(routes), now);
             }
+            Kind::Extension => {
+                let proto = unpack::<TypedExtensionConfig>(&resolved)?;
+                let extension = config::extension::from_proto(proto)?;
+                self.check_extension(&extension)?;
+                self.warming.set_extension(origin, extension, now);
+            }
+            Kind::Runtime => {
+                let values = config::runtime::from_proto(unpack::<Runtime>(&resolved)?)?;
+                self.warming.set_runtime(origin, name, values, now);
+            }
             Kind::Secret => {
                 let secret = config::secret::from_proto(unpack::<SecretProto>(&resolved)?)?;
                 self.warming.set_secret(origin, secret, now);
@@ -188,6 +201,15 @@ impl Discovery {
             Kind::Endpoint => self.warming.answered(kind, origin, name, now),
             // Whatever uses it keeps it, as in Envoy; it goes when nothing does.
             Kind::Route | Kind::Secret => {}
+            Kind::Extension => {
+                self.warming.lose_extension(origin, name, now);
+                self.resources.remove(kind, name);
+            }
+            // As in Envoy, a layer that is gone is an empty one.
+            Kind::Runtime => {
+                self.warming.set_runtime(origin, name, Values::new(), now);
+                self.resources.remove(kind, name);
+            }
         }
     }
 }

@@ -32,7 +32,9 @@ impl Discovery {
     }
 
     /// Counts an update of one resource where Envoy counts it: at the clusters, connection managers or secret it is for.
-    pub(super) fn count(&self, kind: Kind, name: &Arc<str>, accepted: bool) {
+    /// `version` is that of an accepted one; `None`: it was refused.
+    pub(super) fn count(&self, kind: Kind, name: &Arc<str>, version: Option<&str>) {
+        let accepted = version.is_some();
         match kind {
             // Those are counted by response.
             Kind::Cluster | Kind::Listener => {}
@@ -47,6 +49,8 @@ impl Discovery {
                 }
             }
             Kind::Secret => self.counting.secret(name, accepted),
+            Kind::Extension => self.counting.extension(name, version),
+            Kind::Runtime => self.counting.runtime(version),
         }
     }
 
@@ -65,6 +69,8 @@ impl Discovery {
                 }
             }
             Kind::Secret => self.counting.secret_timed_out(name),
+            Kind::Extension => self.counting.extension_timed_out(name),
+            Kind::Runtime => self.counting.runtime_timed_out(),
         }
     }
 

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::slot::{Slot, Waiting};
 use super::{Waiter, Warming};
-use crate::xds::needs::{Need, Needs};
+use crate::xds::needs::{Need, Needs, Wait};
 
 impl Warming {
     /// Activates what waits, if it waits for nothing more; else notes what it waits for, and until when.
@@ -41,14 +40,15 @@ impl Warming {
         let waiting = slots(self).get_mut(name)?.warming.take()?;
         let needs = waiting.config.needs();
         self.stop_waiting(waiter, &needs, waiting.deadline);
-        let missing: Vec<&(Need, Option<Duration>)> =
-            needs.iter().filter(|(need, _)| !self.here.contains(need)).collect();
-        // It is over when the longest of the waits is over; one without an end has none.
-        let deadline = missing
+        let missing: Vec<&(Need, Wait)> = needs
             .iter()
-            .map(|(_, timeout)| timeout.map(|timeout| waiting.since + timeout))
-            .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
-            .flatten();
+            .filter(|(need, wait)| *wait != Wait::Not && !self.here.contains(need))
+            .collect();
+        // It is over when the longest of the waits is over; one without an end has none.
+        let deadline = match missing.iter().map(|(_, wait)| *wait).max() {
+            Some(Wait::For(longest)) => Some(waiting.since + longest),
+            None | Some(Wait::Not | Wait::Forever) => None,
+        };
         let in_time = deadline.is_none_or(|deadline| deadline > now);
         if !missing.is_empty() && in_time {
             for (need, _) in &missing {
@@ -85,12 +85,7 @@ impl Warming {
         self.remove_uses(&needs);
     }
 
-    fn stop_waiting(
-        &mut self,
-        waiter: &Waiter,
-        needs: &[(Need, Option<Duration>)],
-        deadline: Option<Instant>,
-    ) {
+    fn stop_waiting(&mut self, waiter: &Waiter, needs: &[(Need, Wait)], deadline: Option<Instant>) {
         for (need, _) in needs {
             if let Some(waiters) = self.waiting.get_mut(need) {
                 waiters.remove(waiter);

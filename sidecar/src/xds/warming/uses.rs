@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Feed, Warming};
 use crate::config::config_source::Origin;
 use crate::xds::Kind;
-use crate::xds::needs::{Need, Needs};
+use crate::xds::needs::{Need, Needs, Wait};
 use crate::xds::subscription::Interest;
 
 /// How many refer to each name of a type.
@@ -55,7 +54,7 @@ impl Warming {
         let own =
             |origin: &Origin| {
                 let rival = Need { origin: origin.clone(), ..need.clone() };
-                let refers = |needs: Vec<(Need, Option<Duration>)>| {
+                let refers = |needs: Vec<(Need, Wait)>| {
                     usize::from(needs.iter().any(|(need, _)| *need == rival))
                 };
                 match user {
@@ -81,13 +80,23 @@ impl Warming {
         Some(feed.1.clone())
     }
 
-    pub(super) fn add_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
+    /// What the server itself needs, as long as it runs.
+    pub(crate) fn need(&mut self, needs: &[(Need, Wait)]) {
+        self.add_uses(needs);
+    }
+
+    /// Whether something was fetched.
+    pub(crate) fn is_here(&self, need: &Need) -> bool {
+        self.here.contains(need)
+    }
+
+    pub(super) fn add_uses(&mut self, needs: &[(Need, Wait)]) {
         for (need, _) in needs {
             self.uses.entry((need.kind, need.origin.clone())).or_default().add(&need.name);
         }
     }
 
-    pub(super) fn remove_uses(&mut self, needs: &[(Need, Option<Duration>)]) {
+    pub(super) fn remove_uses(&mut self, needs: &[(Need, Wait)]) {
         for (need, _) in needs {
             if let Some(uses) = self.uses.get_mut(&(need.kind, need.origin.clone())) {
                 uses.remove(&need.name);

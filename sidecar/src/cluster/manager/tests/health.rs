@@ -501,7 +501,11 @@ async fn checks_that_come_or_go_with_an_update_interrupt_nothing() {
 #[tokio::test(start_paused = true)]
 async fn slow_start_begins_when_an_endpoint_becomes_healthy_again() {
     let config = config::cluster::Cluster {
-        slow_start: Some(SlowStart { window: 60 * SECOND, aggression: 1.0, min_weight: 0.1 }),
+        slow_start: Some(SlowStart {
+            window: 60 * SECOND,
+            aggression: 1.0.into(),
+            min_weight: 0.1,
+        }),
         ..checked(check())
     };
     let (mut manager, script, all) = started(config, 1..3).await;

@@ -8,6 +8,7 @@ use outrigger_proto::envoy::extensions::filters::http::fault::v3::fault_abort::E
 
 use crate::config::Problems;
 use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, Fraction};
+use crate::config::runtime::{RuntimeFraction, RuntimeNumber};
 
 use super::super::common::{number, optional, positive_duration, unsupported};
 use super::super::{matcher, percent};
@@ -22,15 +23,15 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::HttpFault)
         downstream_nodes,
         max_active_faults,
         response_rate_limit,
-        delay_percent_runtime: _, // there is no runtime that could override the value
-        abort_percent_runtime: _, // as above
-        delay_duration_runtime: _, // as above
-        abort_http_status_runtime: _, // as above
-        max_active_faults_runtime: _, // as above
-        response_rate_limit_percent_runtime: _, // as above
-        abort_grpc_status_runtime: _, // as above
+        delay_percent_runtime,
+        abort_percent_runtime,
+        delay_duration_runtime,
+        abort_http_status_runtime,
+        max_active_faults_runtime,
+        response_rate_limit_percent_runtime: _, // of response_rate_limit, which is refused
+        abort_grpc_status_runtime,
         disable_downstream_cluster_stats: _, // statistics by downstream cluster are not kept
-        filter_metadata: _,       // nothing here reads metadata
+        filter_metadata: _,                  // nothing here reads metadata
     } = proto;
     unsupported!(problems; response_rate_limit);
     Fault {
@@ -41,8 +42,40 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::HttpFault)
         upstream_cluster: optional(upstream_cluster),
         headers: matcher::headers(problems, "headers", headers),
         downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
-        max_active: number(max_active_faults),
+        max_active: RuntimeNumber::new(
+            number(max_active_faults).map_or(NO_LIMIT, f64::from),
+            key(&max_active_faults_runtime, "fault.http.max_active_faults"),
+        ),
+        // What a request or the configuration says is the default of these.
+        delay_percent: RuntimeFraction::new(
+            (0, 100),
+            key(&delay_percent_runtime, "fault.http.delay.fixed_delay_percent"),
+        ),
+        delay_duration: RuntimeNumber::new(
+            0.0,
+            key(&delay_duration_runtime, "fault.http.delay.fixed_duration_ms"),
+        ),
+        abort_percent: RuntimeFraction::new(
+            (0, 100),
+            key(&abort_percent_runtime, "fault.http.abort.abort_percent"),
+        ),
+        abort_http_status: RuntimeNumber::new(
+            0.0,
+            key(&abort_http_status_runtime, "fault.http.abort.http_status"),
+        ),
+        abort_grpc_status: RuntimeNumber::new(
+            0.0,
+            key(&abort_grpc_status_runtime, "fault.http.abort.grpc_status"),
+        ),
     }
+}
+
+/// More requests than there can be at once.
+const NO_LIMIT: f64 = f64::MAX;
+
+/// The key of the runtime: Envoy's own where none is configured.
+fn key<'a>(configured: &'a str, default: &'a str) -> &'a str {
+    if configured.is_empty() { default } else { configured }
 }
 
 fn delay_of(problems: &mut Problems, proto: common::FaultDelay) -> Option<(FaultDelay, Fraction)> {

@@ -59,8 +59,8 @@ pub(in super::super) fn filter(
         stat_prefix: stat_prefix.into(),
         status: status_of(status),
         bucket: bucket.map(Arc::new),
-        enabled: enabled.flatten().unwrap_or((0, 100)),
-        enforced: enforced.flatten().unwrap_or((0, 100)),
+        enabled: enabled.flatten().unwrap_or((0, 100).into()),
+        enforced: enforced.flatten().unwrap_or((0, 100).into()),
         request_headers: header::additions(
             problems,
             "request_headers_to_add_when_not_enforced",

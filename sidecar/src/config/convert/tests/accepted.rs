@@ -21,6 +21,7 @@ use crate::config::route::{
     ClusterSpecifier, Domain, Forward, HostRewrite, PathRewrite, PathSpecifier, RetryOn,
     RouteAction, RouteConfiguration,
 };
+use crate::config::runtime::RuntimeNumber;
 use crate::config::tls::Validation;
 
 fn manager(bootstrap: &Bootstrap) -> &HttpConnectionManager {
@@ -100,7 +101,7 @@ fn routes_arrive_with_their_matches_and_actions() {
     let nothing = FilterOverride::Configured(RouteFilter::Rbac(None));
     assert_eq!(format!("{rbac:?}"), format!("{nothing:?}"), "it enforces nothing here");
     assert!(matches!(&canary.matches.path, PathSpecifier::Prefix(prefix) if **prefix == *"/"));
-    assert_eq!(canary.matches.runtime_fraction, Some((50, 100)));
+    assert_eq!(canary.matches.runtime_fraction, Some((50, 100).into()));
 
     let users = &routes.virtual_hosts[0].routes[3];
     let PathSpecifier::Regex(regex) = &users.matches.path else { panic!("a regex") };
@@ -183,11 +184,11 @@ fn clusters_arrive_with_their_settings() {
     let bootstrap = accepted(&[]);
     let cluster = &bootstrap.clusters[0];
     let LoadBalancer::LeastRequest { choice_count, active_request_bias, .. } =
-        cluster.load_balancer
+        &cluster.load_balancer
     else {
         panic!("least request")
     };
-    assert_eq!((choice_count, active_request_bias), (3, 0.5));
+    assert_eq!((*choice_count, active_request_bias), (3, &RuntimeNumber::new(0.5, "a")));
     assert_eq!(cluster.healthy_panic_threshold, 13, "rounded");
     assert_eq!(cluster.circuit_breakers[0].max_retries, 4);
     assert_eq!(cluster.circuit_breakers[1].retry_budget, Some((25.0, 5)));

@@ -290,21 +290,26 @@ fn traffic_may_fail_in_a_panic_in_each_form_of_the_configuration() {
 
 #[test]
 fn slow_start_has_a_window_and_a_way_to_the_full_weight() {
-    let slow_start = |changes: &[(&str, Value)]| accepted(changes).clusters[0].slow_start;
+    let slow_start = |changes: &[(&str, Value)]| accepted(changes).clusters[0].slow_start.clone();
     let config = json!({
         "slow_start_window": "2s", "aggression": {"default_value": 1.5},
         "min_weight_percent": {"value": 5},
     });
-    let expected = SlowStart { window: Duration::from_secs(2), aggression: 1.5, min_weight: 0.05 };
+    let expected =
+        SlowStart { window: Duration::from_secs(2), aggression: 1.5.into(), min_weight: 0.05 };
     let path = "CLUSTER.least_request_lb_config.slow_start_config";
-    assert_eq!(slow_start(&[(path, config.clone())]), Some(expected));
+    assert_eq!(slow_start(&[(path, config.clone())]), Some(expected.clone()));
     for message in ["round_robin.v3.RoundRobin", "least_request.v3.LeastRequest"] {
         let policy = extension(message, json!({"slow_start_config": config}));
-        assert_eq!(slow_start(&[("CLUSTER.load_balancing_policy", policy)]), Some(expected));
+        assert_eq!(
+            slow_start(&[("CLUSTER.load_balancing_policy", policy)]),
+            Some(expected.clone())
+        );
     }
     let default = slow_start(&[(path, json!({"slow_start_window": "1s"}))]);
-    let expected = SlowStart { window: Duration::from_secs(1), aggression: 1.0, min_weight: 0.1 };
-    assert_eq!(default, Some(expected));
+    let expected =
+        SlowStart { window: Duration::from_secs(1), aggression: 1.0.into(), min_weight: 0.1 };
+    assert_eq!(default, Some(expected.clone()));
     assert_eq!(slow_start(&[(path, json!({}))]), None, "without a window there is none");
     for (field, value, reason) in [
         ("aggression", json!({"default_value": 0, "runtime_key": "a"}), "more than 0"),

@@ -4,6 +4,7 @@
 mod accepted;
 mod asking;
 mod connections;
+mod discovered;
 mod grpc_access_log;
 mod harmless;
 mod harness;

@@ -69,7 +69,6 @@ fn fields_of_the_bootstrap() {
             ("admin.access_log_path", json!("/var/log/admin.log")),
             ("admin.socket_options", json!([{"level": 1}])),
             ("admin.allow_paths", json!([{"exact": "/ready"}])),
-            ("layered_runtime.layers[0].static_layer[a.b]", json!(1)),
             ("dynamic_resources.lds_resources_locator", json!("xdstp://a")),
             ("dynamic_resources.cds_resources_locator", json!("xdstp://a")),
         ],
