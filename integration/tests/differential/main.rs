@@ -28,6 +28,7 @@ mod metadata;
 mod names;
 mod network_filters;
 mod original_dst;
+mod outlier_detection;
 mod protocols;
 mod proxy_protocol;
 mod rbac;
@@ -62,7 +63,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks health_check_filter matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
+groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {

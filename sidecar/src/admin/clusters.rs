@@ -69,15 +69,14 @@ pub(super) fn text(clusters: &[ClusterStatus]) -> Reply {
         let observability = config.alt_stat_name.as_deref().unwrap_or(name);
         let mut line = |what: &str| out.push_str(&format!("{name}::{what}\n"));
         line(&format!("observability_name::{observability}"));
-        if config.outlier_detection.is_some() {
-            // Success rates are not shown; -1 is what Envoy prints of an interval with too few requests.
-            for figure in [
-                "success_rate_average",
-                "success_rate_ejection_threshold",
-                "local_origin_success_rate_average",
-                "local_origin_success_rate_ejection_threshold",
+        if let Some(comparisons) = cluster.comparisons() {
+            for (figure, percent) in [
+                ("success_rate_average", &comparisons.external.average),
+                ("success_rate_ejection_threshold", &comparisons.external.threshold),
+                ("local_origin_success_rate_average", &comparisons.local.average),
+                ("local_origin_success_rate_ejection_threshold", &comparisons.local.threshold),
             ] {
-                line(&format!("outlier::{figure}::-1"));
+                line(&format!("outlier::{figure}::{}", or_minus_one(percent.get())));
             }
         }
         for (priority, limits) in ["default", "high"].iter().zip(&config.circuit_breakers) {
@@ -112,8 +111,9 @@ pub(super) fn text(clusters: &[ClusterStatus]) -> Reply {
             line("sub_zone", &locality.sub_zone);
             line("canary", &false);
             line("priority", &priority);
-            line("success_rate", &-1);
-            line("local_origin_success_rate", &-1);
+            let rates = endpoint.outlier.success_rates();
+            line("success_rate", &or_minus_one(rates.external));
+            line("local_origin_success_rate", &or_minus_one(rates.local));
             // Ours: Envoy does not say why, and until when.
             if let Some(ejection) = endpoint.outlier.ejection() {
                 line("ejected_because", &ejection.reason);
@@ -122,6 +122,18 @@ pub(super) fn text(clusters: &[ClusterStatus]) -> Reply {
         }
     }
     Reply::text(out)
+}
+
+/// As Envoy prints a rate: six digits; -1 where an interval had too few requests.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // digits of a percentage
+fn or_minus_one(percent: Option<f64>) -> String {
+    let percent = percent.unwrap_or(-1.0);
+    let before_point = percent.abs().max(1.0).log10().floor() as usize + 1;
+    let text = format!("{percent:.*}", 6usize.saturating_sub(before_point));
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
 }
 
 pub(super) fn json(clusters: &[ClusterStatus]) -> Reply {
@@ -154,6 +166,12 @@ fn cluster_json(status: &ClusterStatus) -> Json {
                 if !endpoint.hostname.is_empty() {
                     host.insert("hostname".to_owned(), json!(&*endpoint.hostname));
                 }
+                let rates = endpoint.outlier.success_rates();
+                for (name, rate) in
+                    [("success_rate", rates.external), ("local_origin_success_rate", rates.local)]
+                {
+                    host.extend(rate.map(|rate| (name.to_owned(), json!({"value": rate}))));
+                }
                 if priority > 0 {
                     host.insert("priority".to_owned(), json!(priority));
                 }
@@ -181,6 +199,20 @@ fn cluster_json(status: &ClusterStatus) -> Json {
         "observability_name": config.alt_stat_name.as_deref().unwrap_or(&cluster.name),
     });
     if let Some(status) = status.as_object_mut() {
+        let comparisons = cluster.comparisons();
+        for (name, percent) in [
+            (
+                "success_rate_ejection_threshold",
+                comparisons.and_then(|comparisons| comparisons.external.threshold.get()),
+            ),
+            (
+                "local_origin_success_rate_ejection_threshold",
+                comparisons.and_then(|comparisons| comparisons.local.threshold.get()),
+            ),
+        ] {
+            let shown = percent.filter(|percent| *percent > 0.0);
+            status.extend(shown.map(|percent| (name.to_owned(), json!({"value": percent}))));
+        }
         if *added_via_api {
             status.insert("added_via_api".to_owned(), json!(true));
         }
@@ -266,4 +298,24 @@ pub(super) fn rfc3339_millis(unix_millis: u64) -> String {
         .ok()
         .and_then(|at| at.format(format).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_six_digits_and_no_zeros_at_their_end() {
+        for (percent, expected) in [
+            (None, "-1"),
+            (Some(100.0), "100"),
+            (Some(0.0), "0"),
+            (Some(200.0 / 3.0), "66.6667"),
+            (Some(19.526_214_5), "19.5262"),
+            (Some(-12.345_678), "-12.3457"),
+            (Some(99.95), "99.95"),
+        ] {
+            assert_eq!(or_minus_one(percent), expected);
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::health_check::flags::Flag;
 use super::host_set::HostSet;
 use super::load_balancer::{self, Context};
 use super::original_dst::OriginalDst;
-use super::outlier_detection::{Detector, Outcome};
+use super::outlier_detection::{Comparison, Detector, Origins, Outcome};
 use crate::config;
 use crate::config::bind_config::BindConfig;
 use crate::config::cluster::Discovery;
@@ -127,6 +127,11 @@ impl Cluster {
         if let Some(detector) = &self.detector {
             detector.report(endpoint, outcome);
         }
+    }
+
+    /// How the endpoints compared in the last interval; `None` without outlier detection.
+    pub(crate) fn comparisons(&self) -> Option<&Origins<Comparison>> {
+        self.detector.as_ref().map(|detector| &*detector.comparisons)
     }
 
     /// Whether endpoints are checked, so that what a response says of its endpoint's health counts.

@@ -90,6 +90,8 @@ pub(crate) struct Monitor {
     consecutive_local_origin_failure: AtomicU32,
     external: Volume,
     local_origin: Volume,
+    /// Shares of successes in the last interval.
+    rates: Origins<Percent>,
     reason: AtomicU8,
     until: AtomicU64,
 }
@@ -127,6 +129,15 @@ impl Monitor {
         Origins { external: self.external.take(), local: self.local_origin.take() }
     }
 
+    /// The shares of successes in the last interval, of what it answered and of attempts to reach it; `None`: too few.
+    pub(crate) fn success_rates(&self) -> Origins<Option<f64>> {
+        Origins { external: self.rates.external.get(), local: self.rates.local.get() }
+    }
+
+    pub(super) fn rates(&self) -> &Origins<Percent> {
+        &self.rates
+    }
+
     /// Makes all counts start again.
     pub(super) fn reset_all(&self) {
         clear(&self.consecutive_5xx);
@@ -150,9 +161,46 @@ impl Monitor {
 }
 
 /// Something of both kinds of outcomes: what an endpoint answers, and whether it can be reached.
-pub(super) struct Origins<T> {
-    pub(super) external: T,
-    pub(super) local: T,
+#[derive(Debug, Default)]
+pub(crate) struct Origins<T> {
+    pub(crate) external: T,
+    pub(crate) local: T,
+}
+
+/// A share in percent, or none. Written by the control thread, read by whoever shows it.
+#[derive(Debug)]
+pub(crate) struct Percent(AtomicU64);
+
+impl Default for Percent {
+    fn default() -> Self {
+        Self(AtomicU64::new(f64::NAN.to_bits()))
+    }
+}
+
+impl Percent {
+    pub(crate) fn get(&self) -> Option<f64> {
+        Some(f64::from_bits(self.0.load(Relaxed))).filter(|percent| !percent.is_nan())
+    }
+
+    pub(super) fn set(&self, percent: Option<f64>) {
+        self.0.store(percent.unwrap_or(f64::NAN).to_bits(), Relaxed);
+    }
+}
+
+/// How the endpoints of a cluster compared in the last interval.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Mean of the success rates.
+    pub(crate) average: Percent,
+    /// Below it an endpoint is ejected. May be below 0.
+    pub(crate) threshold: Percent,
+}
+
+impl Comparison {
+    pub(super) fn set(&self, comparison: Option<(f64, f64)>) {
+        self.average.set(comparison.map(|(average, _)| average));
+        self.threshold.set(comparison.map(|(_, threshold)| threshold));
+    }
 }
 
 /// Requests (upper half) and successes among them (lower half) since they were last taken. One word, so that a request
@@ -182,6 +230,7 @@ pub(crate) struct Detected {
 
 /// The worker's side of a cluster's outlier detection.
 pub(crate) struct Detector {
+    pub(crate) comparisons: Arc<Origins<Comparison>>,
     pub(super) cluster: ClusterId,
     pub(super) config: OutlierDetection,
     pub(super) detected: UnboundedSender<Detected>,

@@ -216,6 +216,14 @@ impl Exchange {
         tracer.attempt(trace, manager, request, self.progress.as_ref(), retries)
     }
 
+    /// It is a health check of this proxy: no response that counts, and no span.
+    pub(crate) fn is_health_check(&mut self) {
+        self.health_check = true;
+        if let Some(context) = self.trace.as_mut().and_then(|trace| trace.context.as_mut()) {
+            context.sampled = false;
+        }
+    }
+
     /// Notes the request as it is now.
     pub(crate) fn capture_request(&mut self, request: &Parts) {
         if let Some(facts) = &mut self.facts {

@@ -120,7 +120,7 @@ fn choose<'h>(
     subset: usize,
     share: Option<Share>,
 ) -> Option<&'h Arc<Endpoint>> {
-    let share = share.or_else(|| priority_by_load(hosts, fastrand::u64(..)))?;
+    let share = share.or_else(|| priority_by_load(cluster, hosts, fastrand::u64(..)))?;
     let mut source = source(cluster, hosts, subset, share)?;
     let priority = hosts.priorities.get(source.priority)?;
     let hosts_of_source = match by_locality(cluster.id, hosts, priority, &mut source) {
@@ -206,7 +206,7 @@ fn by_hash<'h>(
     attempt: u32,
     share: Option<Share>,
 ) -> Option<&'h Arc<Endpoint>> {
-    let share = share.or_else(|| priority_by_load(hosts, hash))?;
+    let share = share.or_else(|| priority_by_load(cluster, hosts, hash))?;
     let priority = hosts.priorities.get(share.priority)?;
     if priority.panic {
         cluster.stats.local().lb_healthy_panic.inc();
@@ -221,7 +221,11 @@ fn by_hash<'h>(
 }
 
 /// A priority by its load, and which of its lists.
-fn priority_by_load(hosts: &HostSet, random: u64) -> Option<Share> {
+fn priority_by_load(cluster: &Cluster, hosts: &HostSet, random: u64) -> Option<Share> {
+    if hosts.priorities.is_empty() && cluster.config.healthy_panic_threshold > 0 {
+        // A cluster without endpoints has one priority all the same, and that panics, as in Envoy.
+        cluster.stats.local().lb_healthy_panic.inc();
+    }
     let loads = hosts.priorities.iter().map(|priority| priority.load);
     by_load(loads, random).map(|(priority, kind)| Share { priority, kind })
 }

@@ -12,6 +12,8 @@ use crate::stats::registry::{Name, Reading, Sink, Source};
 pub(super) struct Membership {
     pub(super) hosts: Arc<ArcSwap<HostSet>>,
     pub(super) ejects: bool,
+    /// Its endpoints are discovered: only then Envoy looks for the heaviest.
+    pub(super) weighs: bool,
     pub(super) checks: bool,
 }
 
@@ -29,7 +31,8 @@ impl Source for Membership {
         gauge("membership_degraded", count(|priority| priority.degraded.list.len()));
         let excluded = hosts.endpoints().filter(|endpoint| endpoint.is_excluded());
         gauge("membership_excluded", excluded.count() as u64);
-        let heaviest = hosts.endpoints().map(|endpoint| endpoint.weight()).max();
+        let weighed = hosts.endpoints().filter(|_| self.weighs);
+        let heaviest = weighed.map(|endpoint| endpoint.weight()).max();
         gauge("max_host_weight", heaviest.unwrap_or(0).into());
         let subsets = hosts.subsets.as_deref();
         gauge("lb_subsets_active", subsets.map_or(0, |subsets| subsets.selected().len() as u64));

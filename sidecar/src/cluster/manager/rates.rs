@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Entry;
 use super::ejections::count_detected;
 use crate::cluster::endpoint::Endpoint;
-use crate::cluster::outlier_detection::{EjectionReason, Origins};
+use crate::cluster::outlier_detection::{EjectionReason, Monitor, Origins, Percent};
 use crate::config::cluster::OutlierDetection;
 
 /// What an endpoint did in an interval.
@@ -23,14 +23,33 @@ impl Entry {
     pub(super) fn compare_rates(&mut self, config: &OutlierDetection) {
         let hosts = self.cluster.hosts.load_full();
         let mut rates = Origins { external: Vec::new(), local: Vec::new() };
+        if let Some(comparisons) = self.cluster.comparisons() {
+            comparisons.external.set(None);
+            comparisons.local.set(None);
+        }
         for endpoint in hosts.endpoints() {
             let volumes = endpoint.outlier.take_volumes();
+            endpoint.outlier.rates().external.set(None);
+            endpoint.outlier.rates().local.set(None);
             if endpoint.outlier.ejection().is_some() {
                 continue;
             }
             rates.external.extend(Rate::new(endpoint, volumes.external));
             rates.local.extend(Rate::new(endpoint, volumes.local));
         }
+        let fewest = config.success_rate.minimum_hosts.min(config.failure_percentage.minimum_hosts);
+        if hosts.endpoints().count() < fewest as usize {
+            return;
+        }
+        let least =
+            config.success_rate.request_volume.min(config.failure_percentage.request_volume);
+        let shown = |rates: &[Rate], of: fn(&Monitor) -> &Percent| {
+            for rate in rates.iter().filter(|rate| rate.requests >= least) {
+                of(&rate.endpoint.outlier).set(Some(rate.success));
+            }
+        };
+        shown(&rates.external, |monitor| &monitor.rates().external);
+        shown(&rates.local, |monitor| &monitor.rates().local);
         self.eject_low_success_rates(&rates.external, EjectionReason::SuccessRate, config);
         self.eject_high_failures(&rates.external, EjectionReason::FailurePercentage, config);
         let reason = EjectionReason::LocalOriginSuccessRate;
@@ -52,7 +71,14 @@ impl Entry {
             return;
         }
         let factor = f64::from(rule.stdev_factor) / 1000.0;
-        let threshold = threshold(&rates, factor);
+        let (average, threshold) = threshold(&rates, factor);
+        if let Some(comparisons) = self.cluster.comparisons() {
+            let comparison = match reason {
+                EjectionReason::LocalOriginSuccessRate => &comparisons.local,
+                _ => &comparisons.external,
+            };
+            comparison.set(Some((average, threshold)));
+        }
         for rate in rates.iter().filter(|rate| rate.success < threshold) {
             self.detected_by_rate(&rate.endpoint, reason, config);
         }
@@ -99,10 +125,10 @@ impl Rate {
     }
 }
 
-/// So many standard deviations (of the population) below the mean.
-fn threshold(rates: &[&Rate], factor: f64) -> f64 {
+/// The mean, and what is so many standard deviations (of the population) below it.
+fn threshold(rates: &[&Rate], factor: f64) -> (f64, f64) {
     let count = rates.len() as f64;
     let mean = rates.iter().map(|rate| rate.success).sum::<f64>() / count;
     let variance = rates.iter().map(|rate| (rate.success - mean).powi(2)).sum::<f64>() / count;
-    mean - factor * variance.sqrt()
+    (mean, mean - factor * variance.sqrt())
 }

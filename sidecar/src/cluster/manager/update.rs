@@ -81,7 +81,11 @@ impl Manager {
         let updates = self.registry.scope::<ClusterUpdateCells>(scope.clone());
         let tls_stats =
             transports.any_tls().then(|| self.registry.scope::<TlsCells>(scope.clone()));
+        let comparisons = previous.as_ref().and_then(|it| it.cluster.detector.as_ref());
+        let comparisons =
+            comparisons.map_or_else(Arc::default, |before| Arc::clone(&before.comparisons));
         let detector = config.outlier_detection.clone().map(|config| Detector {
+            comparisons,
             cluster: id,
             config,
             detected: self.detected.0.clone(),
@@ -124,6 +128,11 @@ impl Manager {
             hosts: Arc::clone(&hosts),
             ejects: config.outlier_detection.is_some(),
             checks: config.health_check.is_some(),
+            weighs: match &config.discovery {
+                Discovery::Eds { .. } => true,
+                Discovery::Dns(dns) => !dns.logical,
+                Discovery::Static(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => false,
+            },
         });
         self.registry.add_source(scope.clone(), &breaker_gauges);
         self.registry.add_source(scope, &membership);

@@ -77,7 +77,7 @@ impl Filter {
             self.of_any(passage);
             return Ok(());
         }
-        passage.exchange.health_check = true;
+        passage.exchange.is_health_check();
         self.of_any(passage);
         passage.steps.0.push(Step::HealthChecked(Checked(self.cache.clone())));
         let failing = passage.connection.local.shared.failing.load(Relaxed);
