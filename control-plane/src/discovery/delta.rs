@@ -128,7 +128,13 @@ impl Subscription for Delta {
             || !request.resource_names_unsubscribe.is_empty()
     }
 
-    fn on_view(&mut self, _view: &TypeView) {}
+    /// A removal in a response that was rejected is said again once something changed, as a resource would be.
+    fn on_view(&mut self, view: &TypeView) {
+        let absent = |name: &&Arc<str>| !view.resources.contains_key(*name);
+        let subscribed = |name: &&Arc<str>| self.wildcard || self.named.contains(*name);
+        let again = self.ledger.doubtful_removals().filter(absent).filter(subscribed);
+        self.due.extend(again.cloned());
+    }
 
     fn pending(&self, view: &TypeView) -> Pending {
         let owed = self.due.iter().any(|name| !view.held.contains(name));
