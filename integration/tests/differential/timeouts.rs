@@ -75,9 +75,9 @@ fn cases() -> Vec<Case> {
             .script("a", [late()])
             .get("/zero", "200 a"),
         Case::new("the_life_of_a_stream_ends_its_body")
-            .script("a", [slow_body().between_chunks(Duration::from_millis(150))])
+            .script("a", [slow_body().between_chunks(Duration::from_millis(200))])
             .get("/stream", "200 a")
-            .script("a", [slow_body().between_chunks(Duration::from_millis(150))])
+            .script("a", [slow_body().between_chunks(Duration::from_millis(200))])
             .send(Request::get("/stream").http2(), "200 a"),
         grpc_timeouts("grpc_timeout_bounds_the_stream", "/grpc"),
         grpc_timeouts("grpc_timeout_without_a_bound", "/any-grpc"),
