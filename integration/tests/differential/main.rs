@@ -19,12 +19,14 @@ mod hedging;
 mod http1_trailers;
 mod http_inspector;
 mod internal;
+mod internal_redirects;
 mod jwt;
 mod limits;
 mod listening;
 mod local_replies;
 mod matching;
 mod metadata;
+mod mirrors;
 mod names;
 mod network_filters;
 mod original_dst;
@@ -37,6 +39,7 @@ mod retries;
 mod rewriting;
 mod subsets;
 mod tcp;
+mod templates;
 mod timeouts;
 mod tls_downstream;
 mod tls_upstream;
@@ -63,7 +66,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
+groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {

@@ -13,11 +13,14 @@ use regex::bytes::Regex;
 use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http_filters::FilterOverrides;
+use super::internal_redirect::InternalRedirect;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
+use super::mirror::Mirror;
 use super::runtime::{RuntimeFraction, RuntimeNumber};
 use super::subset::MetadataCriteria;
 use super::tracing::{Decorator, RouteTracing};
+use super::uri_template::{UriTemplate, UriTemplateRewrite};
 
 /// A validated `envoy.config.route.v3.RouteConfiguration`.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub struct RouteConfiguration {
     pub max_direct_response_body_size: u32,
     /// Headers to treat as internal only (`internal_only_headers`): removed from external requests.
     pub internal_only_headers: Vec<HeaderName>,
+    /// Copies of the requests of virtual hosts that have none of their own.
+    pub mirrors: Vec<Arc<Mirror>>,
     /// Overrides of filters.
     pub filters: FilterOverrides,
 }
@@ -65,6 +70,8 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// Put `x-envoy-attempt-count` into the response.
     pub include_attempt_count_in_response: bool,
+    /// Copies of the requests of routes that have none of their own.
+    pub mirrors: Vec<Arc<Mirror>>,
     /// Put `x-envoy-is-timeout-retry` into the upstream request of a retry.
     pub include_is_timeout_retry_header: bool,
     /// Begin another attempt beside one that is over its timeout, where a route says nothing.
@@ -165,6 +172,8 @@ pub enum PathSpecifier {
     PathSeparatedPrefix(Box<str>),
     /// The whole of it matches.
     Regex(Regex),
+    /// The whole of it fits.
+    Template(UriTemplate),
 }
 
 /// What a route does.
@@ -206,6 +215,10 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// Put the old `Host` into `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
+    /// Copies of its requests for other clusters.
+    pub mirrors: Vec<Arc<Mirror>>,
+    /// Redirects that are followed here.
+    pub internal_redirect: Option<Box<InternalRedirect>>,
     /// `grpc-timeout` is the timeout of a gRPC call (`max_grpc_timeout`), unless `max_stream_duration` is set.
     pub grpc_timeout: Option<GrpcTimeout>,
     /// Begin another attempt beside one that is over its timeout; `None`: as the virtual host says.
@@ -294,6 +307,8 @@ pub enum PathRewrite {
     },
     /// The whole path is replaced (redirects).
     Full(Box<str>),
+    /// It is made of what the template of the match has found.
+    Template(UriTemplateRewrite),
 }
 
 /// What happens to `Host`.

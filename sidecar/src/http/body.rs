@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::mirror::Copies;
 use super::replay::Replay;
 use super::upstream_body::UpstreamBody;
 
@@ -50,6 +51,8 @@ pub(crate) struct Progress {
     /// When something of it last came.
     pub(crate) last: Cell<Instant>,
     waiting: RefCell<Option<Waker>>,
+    /// Copies of the request that wait for it.
+    copies: RefCell<Option<Box<Copies>>>,
 }
 
 impl Progress {
@@ -61,7 +64,21 @@ impl Progress {
             abandoned: Cell::new(false),
             last: Cell::new(now),
             waiting: RefCell::new(None),
+            copies: RefCell::new(None),
         })
+    }
+
+    /// Of a body that was read before, so many bytes long.
+    pub(crate) fn done(now: Instant, bytes: u64) -> Rc<Self> {
+        let progress = Self::new(now);
+        progress.received.set(bytes);
+        progress.complete.set(Some(now));
+        progress
+    }
+
+    /// Keeps the body for these copies from here on.
+    pub(crate) fn copy_to(&self, copies: Box<Copies>) {
+        *self.copies.borrow_mut() = Some(copies);
     }
 
     /// The task to wake when the body ends, one way or the other.
@@ -86,6 +103,10 @@ impl Progress {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.received.set(self.received.get() + data.len() as u64);
+                    let mut copies = self.copies.borrow_mut();
+                    if copies.as_mut().is_some_and(|copies| !copies.keep(data)) {
+                        *copies = None;
+                    }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_trailers(trailers);
@@ -103,6 +124,10 @@ impl Progress {
             && !self.failed.get()
         {
             self.complete.set(Some(now));
+            if let Some(copies) = self.copies.take() {
+                let trailers = polled.as_ref().and_then(|polled| polled.as_ref().ok());
+                copies.send(trailers.and_then(Frame::trailers_ref));
+            }
             self.wake();
         }
     }
@@ -122,6 +147,8 @@ pub(crate) fn poll_incoming(
 
 /// The body of a request as filters leave it.
 pub(crate) enum ClientBody {
+    /// There is none.
+    Empty,
     /// As it comes.
     Incoming(Incoming),
     /// All of it.
@@ -133,6 +160,8 @@ pub(crate) enum ClientBody {
 pub(crate) struct Whole {
     pub(crate) data: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
+    /// Its length is said before it comes.
+    pub(crate) announced: bool,
 }
 
 /// What is sent upstream.
@@ -205,7 +234,8 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming(incoming, _) => incoming.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
-            Self::Whole(whole) => SizeHint::with_exact(whole.data.len() as u64),
+            Self::Whole(whole) if whole.announced => SizeHint::with_exact(whole.data.len() as u64),
+            Self::Whole(_) => SizeHint::default(),
             Self::Fed(_) => SizeHint::default(),
         }
     }

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::attempt::Attempt;
 use super::body::{RequestBody, Whole};
-use super::failures::{count_failure, outcome_of};
+use super::failures::{count_failure, count_response, outcome_of};
+use super::rewrite;
 use crate::cluster::{Context, Outcome, RoutingPriority};
 use crate::local::{ClusterRef, Local};
 use crate::upstream::{Acquired, Failure, Protocol};
@@ -59,7 +60,7 @@ pub(crate) async fn call(
     let body = if body.is_empty() {
         RequestBody::Empty
     } else {
-        RequestBody::Whole(Box::new(Whole { data: body, trailers: None }))
+        RequestBody::Whole(Box::new(Whole { data: body, trailers: None, announced: true }))
     };
     run(local, cluster, Request::from_parts(head, body), version, limit, most).await
 }
@@ -96,7 +97,8 @@ async fn run(
     let Some(mut attempt) = attempt else {
         return Err(CallError::Failed(Failure::Overflow));
     };
-    let whole = whole(&mut attempt, request, version, most);
+    let https = attempt.pool().endpoint.transport.is_some();
+    let whole = whole(&mut attempt, request, version, https, Some(most));
     let result = match limit {
         None => whole.await,
         Some(limit) => timeout(limit, whole).await.unwrap_or(Err(CallError::TimedOut)),
@@ -118,13 +120,63 @@ async fn run(
     result
 }
 
+/// Sends a request of which nobody wants the answer. It is read all the same, so that its connection serves others.
+pub(crate) async fn send_and_forget(
+    local: &Rc<Local>,
+    cluster: &ClusterRef,
+    request: Request<RequestBody>,
+    version: Version,
+    https: bool,
+    limit: Option<Duration>,
+) -> Result<(), CallError> {
+    let charge = |status| count_response(cluster, true, status);
+    let chosen = cluster.choose(&Context::default(), |endpoint| local.pools.get(endpoint));
+    let Some((member, pool)) = chosen else {
+        cluster.stats.local().upstream_cx_none_healthy.inc();
+        charge(StatusCode::SERVICE_UNAVAILABLE);
+        return Err(CallError::Unavailable(cluster.name.to_string()));
+    };
+    let attempt = Attempt::begin(cluster, member, pool, RoutingPriority::Default, true);
+    let Some(mut attempt) = attempt else {
+        charge(StatusCode::SERVICE_UNAVAILABLE);
+        return Err(CallError::Failed(Failure::Overflow));
+    };
+    let whole = whole(&mut attempt, request, version, https, None);
+    let result = match limit {
+        None => whole.await,
+        Some(limit) => timeout(limit, whole).await.unwrap_or(Err(CallError::TimedOut)),
+    };
+    match result {
+        Ok(answer) => attempt.complete_call(&answer.trailers),
+        Err(CallError::TimedOut) => {
+            charge(StatusCode::GATEWAY_TIMEOUT);
+            attempt.timed_out();
+            attempt.failed(Outcome::Timeout);
+            return Err(CallError::TimedOut);
+        }
+        Err(error) => {
+            if let CallError::Failed(failure) = &error {
+                charge(StatusCode::SERVICE_UNAVAILABLE);
+                count_failure(attempt.cluster(), failure);
+                if let Some(outcome) = outcome_of(failure) {
+                    attempt.failed(outcome);
+                }
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Sends a request and reads all of the answer. Up to `most` bytes of it are kept; `None`: nothing is.
 async fn whole(
     attempt: &mut Attempt,
     request: Request<RequestBody>,
     version: Version,
-    most: usize,
+    https: bool,
+    most: Option<usize>,
 ) -> Result<Answer, CallError> {
-    let response = send(attempt, request, version).await.map_err(CallError::Failed)?;
+    let response = send(attempt, request, version, https).await.map_err(CallError::Failed)?;
     attempt.answered(&response, super::matching::is_grpc(response.headers()));
     attempt.is_taken(response.status());
     let (head, mut incoming) = response.into_parts();
@@ -143,6 +195,7 @@ async fn whole(
             Some(Ok(frame)) => frame,
         };
         if let Some(piece) = frame.data_ref() {
+            let Some(most) = most else { continue };
             if data.len() + piece.len() > most {
                 attempt.keep_from_pool();
                 return Err(CallError::TooLong(most));
@@ -160,10 +213,10 @@ async fn send(
     attempt: &mut Attempt,
     mut request: Request<RequestBody>,
     version: Version,
+    https: bool,
 ) -> Result<Response<Incoming>, Failure> {
     let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
     let protocol = Protocol::of(&cluster, &pool.endpoint, version);
-    let https = pool.endpoint.transport.is_some();
     let host = request.headers().get(header::HOST).cloned();
     let host = host.unwrap_or(HeaderValue::from_static(""));
     let path = request.uri().path_and_query().cloned();
@@ -183,11 +236,13 @@ async fn send(
                 *request.version_mut() = Version::HTTP_11;
                 *request.uri_mut() = Uri::from(path.clone());
                 request.headers_mut().insert(header::HOST, host.clone());
+                rewrite::framing(&mut request);
                 http1.sender.try_send_request(request).await
             }
             Acquired::Http2(shared) => {
                 *request.version_mut() = Version::HTTP_2;
                 request.headers_mut().remove(header::HOST);
+                request.headers_mut().remove(header::TRANSFER_ENCODING);
                 *request.uri_mut() = absolute(https, &host, &path);
                 let sent = shared.connection.sender.borrow_mut().try_send_request(request);
                 sent.await

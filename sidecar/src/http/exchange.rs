@@ -18,6 +18,7 @@ use super::filters::fault::Active;
 use super::headers::{Accepted, GRPC_STATUS, X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, X_REQUEST_ID};
 use super::local_reply;
 use super::matching::is_grpc;
+use super::router::{Followed, Next};
 use super::stream_state::{StreamState, filter_state_of, metadata_of};
 use super::tracing::{AttemptSpan, Trace, Tracer};
 use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
@@ -61,6 +62,10 @@ pub(crate) struct Exchange {
     pub(crate) request_id: Option<HeaderValue>,
     /// Where it stands in a trace; `None`: there is no tracing.
     pub(crate) trace: Option<Box<Trace>>,
+    /// The request that takes the place of this one.
+    pub(crate) next: Option<Box<Next>>,
+    /// Redirects that were followed on the way here.
+    pub(crate) followed: Option<Box<Followed>>,
     ended: bool,
     /// The client did not get all of its response.
     is_broken: bool,
@@ -130,6 +135,8 @@ impl Exchange {
             health_check: false,
             request_id: None,
             trace: None,
+            next: None,
+            followed: None,
             ended: false,
             is_broken: false,
         };
@@ -344,13 +351,46 @@ impl Exchange {
             health_check: self.health_check,
             request_id: None,
             trace: self.trace.take(),
+            next: None,
+            followed: None,
             ended,
             is_broken: false,
         }
     }
 
+    /// Ends with a redirect that is followed here, and begins anew with the request that it leads to.
+    pub(crate) fn follow(&mut self, next: &mut Next) -> Self {
+        self.status = next.status.as_u16();
+        self.details = Cow::Borrowed("internal_redirect");
+        self.capture_response(&mut next.headers);
+        // The client gets no response of this exchange, so none is counted.
+        self.close(true);
+        let mut exchange = Self::begin(&self.connection, &next.request);
+        exchange.origin = Some((next.accepted.client, next.accepted.https));
+        exchange.request_id = self.request_id.take();
+        exchange.state = self.state.take();
+        exchange.followed = Some(Box::new(std::mem::take(&mut next.followed)));
+        if let Some(whole) = &next.body {
+            let bytes = whole.data.len() as u64;
+            exchange.progress = Some(Progress::done(exchange.start, bytes));
+        }
+        if let Some(facts) = &mut exchange.facts {
+            facts.client = Some(next.accepted.client);
+            facts.https = next.accepted.https;
+        }
+        exchange
+    }
+
     /// The exchange is over; `whole`: the client has got all of its response.
     pub(crate) fn end(&mut self, whole: bool) {
+        if !self.ended && self.status != 0 && !self.health_check {
+            self.connection.stats().responses.record(self.status);
+            self.connection.listener_stats().responses.record(self.status);
+        }
+        self.close(whole);
+    }
+
+    fn close(&mut self, whole: bool) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -369,10 +409,6 @@ impl Exchange {
             self.details = Cow::Borrowed("downstream_remote_disconnect");
             stats.downstream_rq_rx_reset.inc();
             self.connection.count_reset(self.start.elapsed());
-        }
-        if self.status != 0 && !self.health_check {
-            stats.responses.record(self.status);
-            self.connection.listener_stats().responses.record(self.status);
         }
         let milliseconds = self.start.elapsed().as_millis();
         stats.downstream_rq_time.record(u64::try_from(milliseconds).unwrap_or(u64::MAX));

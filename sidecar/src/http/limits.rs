@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,9 +24,8 @@ use crate::config::route::{Forward, GrpcTimeout};
 pub(crate) struct Limits {
     route: Option<Duration>,
     per_try: Option<Duration>,
-    per_try_idle: Option<Duration>,
-    /// Longest life of an attempt, response included.
-    attempt: Option<Duration>,
+    /// Rarely there, and so apart.
+    of_attempt: Option<Rc<OfAttempt>>,
     stream: Option<Instant>,
     idle: Option<Duration>,
     request: Option<Instant>,
@@ -33,6 +33,15 @@ pub(crate) struct Limits {
     pub(crate) hedges: bool,
     /// A timeout is answered with 204.
     pub(crate) no_content_on_timeout: bool,
+}
+
+/// Limits of each attempt, response included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OfAttempt {
+    /// Longest life.
+    pub(crate) life: Option<Duration>,
+    /// Longest pause.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// Which of them is over.
@@ -63,11 +72,11 @@ impl Limits {
     /// Those of the route and what the client asks for. `grpc-timeout` is set to what is left of it.
     pub(crate) fn new(
         action: &Forward,
-        policies: &Policies<'_>,
+        policies: Policies<'_>,
         manager: &ConnectionManager,
         exchange: &Exchange,
         request: &mut Parts,
-        asked: &Asked,
+        asked: Asked,
     ) -> Self {
         let config = &manager.config;
         let grpc = is_grpc(&request.headers);
@@ -101,11 +110,13 @@ impl Limits {
             }
         }
         let idle = action.idle_timeout.or(config.stream_idle_timeout);
+        let life = asked.stream_duration.and_then(some);
+        let pause = policies.retry.and_then(|policy| policy.per_try_idle_timeout);
         let limits = Self {
             route,
             per_try,
-            per_try_idle: policies.retry.and_then(|policy| policy.per_try_idle_timeout),
-            attempt: asked.stream_duration.and_then(some),
+            of_attempt: (life.is_some() || pause.is_some())
+                .then(|| Rc::new(OfAttempt { life, idle: pause })),
             stream: stream.and_then(some).map(|limit| exchange.start + limit),
             idle: idle.and_then(some),
             request: config.request_timeout.map(|limit| exchange.start + limit),
@@ -121,6 +132,11 @@ impl Limits {
         limits
     }
 
+    /// The timeout of the route.
+    pub(crate) fn route(&self) -> Option<Duration> {
+        self.route
+    }
+
     /// What `x-envoy-expected-rq-timeout-ms` says: what is left for an attempt that begins so long after the first.
     pub(crate) fn expected(&self, after: Duration) -> Option<Duration> {
         // Zero would mean that there is no limit.
@@ -132,13 +148,12 @@ impl Limits {
         }
     }
 
-    pub(crate) fn of_response(&self, began: Instant) -> Deadlines {
+    pub(crate) fn of_response(&self) -> Deadlines {
         Deadlines {
             route: self.route,
             stream: self.stream,
             idle: self.idle,
-            attempt: self.attempt.map(|limit| began + limit),
-            attempt_idle: self.per_try_idle,
+            of_attempt: self.of_attempt.clone(),
         }
     }
 
@@ -154,14 +169,13 @@ impl Limits {
         let last = exchange.last_activity(attempt.unwrap_or(exchange.start));
         let idle = self.idle.map(|limit| last + limit);
         let request = self.request.filter(|_| completed.is_none());
+        let of_attempt = self.of_attempt.as_deref().filter(|_| attempt.is_some());
+        let (life, pause) = of_attempt.map_or((None, None), |limits| (limits.life, limits.idle));
         [
             (Expired::Route, route),
             (Expired::PerTry, per_try),
-            (
-                Expired::PerTryIdle,
-                self.per_try_idle.filter(|_| attempt.is_some()).map(|limit| last + limit),
-            ),
-            (Expired::Attempt, self.attempt.and_then(|limit| Some(attempt? + limit))),
+            (Expired::PerTryIdle, pause.map(|limit| last + limit)),
+            (Expired::Attempt, life.and_then(|limit| Some(attempt? + limit))),
             (Expired::Stream, self.stream),
             (Expired::Request, request),
             (Expired::Idle, idle),

@@ -9,6 +9,7 @@
 //! - [`hash_policy`]: what the choice of an endpoint may depend on;
 //! - [`rewrite`], [`mutations`]: what its route changes;
 //! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`], as [`asked`] for;
+//! - [`mirror`]: copies for others;
 //! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
 //! - [`local_reply`] with [`reply_mapper`], [`failures`]: every response that we make ourselves;
 //! - [`exchange`], [`tracing`]: what is counted, logged and traced of all this.
@@ -28,6 +29,7 @@ mod headers;
 mod limits;
 mod local_reply;
 mod matching;
+mod mirror;
 mod mutations;
 mod path;
 mod query;

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::{BodyError, Progress, poll_incoming};
+use super::body::{BodyError, Progress, Whole, poll_incoming};
 
 /// A client's body with what was kept of it.
 pub(crate) struct Kept {
@@ -62,6 +62,17 @@ impl Kept {
         let mut state = self.state.borrow_mut();
         state.attempt += 1;
         Replay { kept: Rc::clone(self), attempt: state.attempt, next: 0, trailers_sent: false }
+    }
+
+    /// All of the body, if it is here and was kept.
+    pub(crate) fn whole(&self) -> Option<Box<Whole>> {
+        let state = self.state.borrow();
+        let complete = self.progress.complete.get().is_some();
+        (state.whole && complete && !self.progress.failed.get()).then(|| {
+            let data = state.pieces.concat().into();
+            let trailers = state.trailers.clone();
+            Box::new(Whole { data, trailers, announced: self.length.is_some() })
+        })
     }
 
     /// No other attempt will be made: nothing has to be kept any more.

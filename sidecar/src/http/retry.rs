@@ -29,6 +29,7 @@ pub(crate) enum Attempted<'a> {
 }
 
 /// What a route, or its virtual host, says about trying again.
+#[derive(Clone, Copy)]
 pub(crate) struct Policies<'p> {
     pub(crate) retry: Option<&'p RetryPolicy>,
     /// An attempt over its timeout goes on beside the next.

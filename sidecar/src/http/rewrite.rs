@@ -19,6 +19,7 @@ use crate::cluster::Endpoint;
 use crate::config::route::{
     Forward, HostRewrite, PathRewrite, PathSpecifier, Redirect, RouteMatch,
 };
+use crate::config::uri_template::{RewritePart, UriTemplate, UriTemplateRewrite};
 
 /// Rewrites the path of a forwarded request.
 pub(crate) fn path(
@@ -47,13 +48,34 @@ fn rewritten(rewrite: &PathRewrite, matches: &RouteMatch, path_and_query: &str) 
                 PathSpecifier::Prefix(prefix) | PathSpecifier::PathSeparatedPrefix(prefix) => {
                     prefix.len()
                 }
-                PathSpecifier::Path(_) | PathSpecifier::Regex(_) => path.len(),
+                PathSpecifier::Path(_) | PathSpecifier::Regex(_) | PathSpecifier::Template(_) => {
+                    path.len()
+                }
             };
             format!("{new}{}", path.get(matched..).unwrap_or_default())
         }
         PathRewrite::Regex { pattern, substitution } => replaced(pattern, path, substitution)?,
+        PathRewrite::Template(rewrite) => match &matches.path {
+            PathSpecifier::Template(template) => filled_in(rewrite, template, path)?,
+            _ => return None,
+        },
     };
     (new != path).then(|| new + query)
+}
+
+/// A path made of what its template has found.
+fn filled_in(rewrite: &UriTemplateRewrite, template: &UriTemplate, path: &str) -> Option<String> {
+    let found = template.0.captures(path.as_bytes())?;
+    let mut new = String::new();
+    for part in &rewrite.0 {
+        match part {
+            RewritePart::Literal(text) => new.push_str(text),
+            RewritePart::Variable(name) => {
+                new.push_str(std::str::from_utf8(found.name(name)?.as_bytes()).ok()?);
+            }
+        }
+    }
+    Some(new)
 }
 
 fn replaced(pattern: &Regex, text: &str, substitution: &str) -> Option<String> {
@@ -201,6 +223,11 @@ pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>, connection
         host.map(|host| request.headers_mut().insert(header::HOST, host));
     }
     *request.version_mut() = Version::HTTP_11;
+    framing(request);
+}
+
+/// Says where the body of an HTTP/1 request ends.
+pub(crate) fn framing<B: http_body::Body>(request: &mut Request<B>) {
     if request.headers().contains_key(header::CONTENT_LENGTH) {
         return;
     }

@@ -16,6 +16,7 @@ use crate::access_log::Needs;
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::header::HeaderTemplate;
+use crate::config::mirror::{Mirror, MirrorCluster};
 use crate::config::route::{
     ClusterSpecifier, Domain, PathSpecifier, RouteAction, RouteMatch, WeightedCluster,
 };
@@ -62,6 +63,16 @@ pub(crate) struct Route {
     pub(crate) config: Arc<config::route::Route>,
     /// Where a forwarded request goes.
     pub(crate) target: Target,
+    /// Where copies of it go: its own mirrors, or else those of the level above.
+    pub(crate) mirrors: Box<[MirrorTo]>,
+}
+
+/// A mirror, compiled.
+#[derive(Debug)]
+pub(crate) struct MirrorTo {
+    pub(crate) config: Arc<Mirror>,
+    /// `None`: a header of the request names it.
+    pub(crate) cluster: Option<ClusterId>,
 }
 
 /// The clusters of a route.
@@ -140,7 +151,7 @@ impl RouteTable {
                     Domain::Any => table.any = Some(index),
                 }
             }
-            hosts.push(VirtualHost::build(index, &host.routes, resolve));
+            hosts.push(VirtualHost::build(index, host, &config.mirrors, resolve));
         }
         table.hosts = hosts.into();
         table.suffixes = longest_first(suffixes);
@@ -185,12 +196,15 @@ impl RouteTable {
 impl VirtualHost {
     fn build(
         index: usize,
-        routes: &[Arc<config::route::Route>],
+        host: &config::route::VirtualHost,
+        outer: &[Arc<Mirror>],
         resolve: &mut dyn FnMut(&Arc<str>) -> ClusterId,
     ) -> Self {
+        let routes = &host.routes;
+        let mirrors = if host.mirrors.is_empty() { outer } else { &host.mirrors };
         let paths = (routes.len() >= INDEXED_FROM)
             .then(|| PathIndex::build(routes.iter().map(|route| &route.matches)));
-        let routes = routes.iter().map(|route| Route::build(route, resolve)).collect();
+        let routes = routes.iter().map(|route| Route::build(route, mirrors, resolve)).collect();
         Self { index, routes, paths }
     }
 
@@ -210,8 +224,22 @@ impl VirtualHost {
 impl Route {
     fn build(
         route: &Arc<config::route::Route>,
+        outer: &[Arc<Mirror>],
         resolve: &mut dyn FnMut(&Arc<str>) -> ClusterId,
     ) -> Self {
+        let mirrors = match &route.action {
+            RouteAction::Forward(forward) if !forward.mirrors.is_empty() => &forward.mirrors,
+            RouteAction::Forward(_) => outer,
+            RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } => &[],
+        };
+        let mirrors = mirrors.iter().map(|mirror| MirrorTo {
+            config: Arc::clone(mirror),
+            cluster: match &mirror.cluster {
+                MirrorCluster::Cluster(name) => Some(resolve(name)),
+                MirrorCluster::Header(_) => None,
+            },
+        });
+        let mirrors = mirrors.collect();
         let target = match &route.action {
             RouteAction::Redirect(_) | RouteAction::DirectResponse { .. } => Target::None,
             RouteAction::Forward(forward) => match &forward.cluster {
@@ -241,7 +269,7 @@ impl Route {
                 }
             },
         };
-        Self { config: Arc::clone(route), target }
+        Self { config: Arc::clone(route), target, mirrors }
     }
 }
 
@@ -277,6 +305,7 @@ impl RouteMatch {
                 begins(prefix) && matches!(path.get(prefix.len()), None | Some(b'/'))
             }
             PathSpecifier::Regex(regex) => regex.is_match(path),
+            PathSpecifier::Template(template) => template.0.is_match(path),
         }
     }
 }

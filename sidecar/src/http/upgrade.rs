@@ -153,7 +153,7 @@ pub(crate) async fn run(
         hashed.set_cookies(&mut head.headers);
         head.version = Version::HTTP_11;
         head.extensions.clear();
-        let deadlines = limits.of_response(attempt.began());
+        let deadlines = limits.of_response();
         let body = UpstreamBody::new(incoming, attempt, timer, deadlines, true);
         return Ok(Answer::Forwarded(Response::from_parts(head, ()), body));
     }

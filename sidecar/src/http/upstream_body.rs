@@ -2,6 +2,7 @@
 //! connection, its counts, its timeouts.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use super::attempt::Attempt;
 use super::body::BodyError;
 use super::exchange::Exchange;
 use super::headers;
-use super::limits::Expired;
+use super::limits::{Expired, OfAttempt};
 use super::timeout::{Timer, earlier};
 use crate::access_log::ResponseFlags;
 use crate::upstream::failure::h2_error;
 
 /// Deadlines of a response under way.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Deadlines {
     /// The route's timeout, from the end of the request.
     pub(crate) route: Option<Duration>,
@@ -29,10 +30,8 @@ pub(crate) struct Deadlines {
     pub(crate) stream: Option<Instant>,
     /// Longest pause.
     pub(crate) idle: Option<Duration>,
-    /// The attempt's longest life.
-    pub(crate) attempt: Option<Instant>,
-    /// The attempt's longest pause.
-    pub(crate) attempt_idle: Option<Duration>,
+    /// Of the attempt.
+    pub(crate) of_attempt: Option<Rc<OfAttempt>>,
 }
 
 /// The body of an endpoint's response.
@@ -149,8 +148,11 @@ impl UpstreamBody {
         let idle = self.deadlines.idle.map(|limit| last + limit);
         let completed = exchange.request_completed_at();
         let route = self.deadlines.route.and_then(|limit| Some(completed? + limit));
-        let attempt_idle = self.deadlines.attempt_idle.map(|limit| last + limit);
-        let of_attempt = earlier(self.deadlines.attempt, attempt_idle);
+        let limits = self.deadlines.of_attempt.as_deref();
+        let attempt_idle = limits.and_then(|limits| Some(last + limits.idle?));
+        let began = self.attempt.as_ref().map(|attempt| attempt.began());
+        let attempt_life = limits.and_then(|limits| Some(began? + limits.life?));
+        let of_attempt = earlier(attempt_life, attempt_idle);
         let deadline = earlier(earlier(route, self.deadlines.stream), earlier(idle, of_attempt));
         std::task::ready!(self.timer.poll(cx, deadline));
         let now = Instant::now();
@@ -167,7 +169,7 @@ impl UpstreamBody {
                 attempt.count_expired(Expired::PerTryIdle);
             }
             "upstream request timeout"
-        } else if passed(self.deadlines.attempt) {
+        } else if passed(attempt_life) {
             exchange.fail(
                 ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
                 "upstream_max_stream_duration_reached",

@@ -9,12 +9,15 @@ use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
 use crate::config::route::{
-    Domain, PathSpecifier, RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch,
-    VirtualHost,
+    Domain, PathRewrite, PathSpecifier, RequireTls, Route, RouteAction, RouteConfiguration,
+    RouteMatch, VirtualHost,
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
-use super::{filter_overrides, header, matcher, metadata, percent, retry, route_action, tracing};
+use super::{
+    filter_overrides, header, matcher, metadata, mirror, percent, retry, route_action, tracing,
+    uri_template,
+};
 
 /// The body of a direct response may be so long where the configuration does not say.
 const DEFAULT_MAX_DIRECT_RESPONSE: u32 = 4096;
@@ -47,8 +50,7 @@ pub(super) fn convert(
         metadata: _, // for people and control planes: nothing here reads it
         route_specifiers,
     } = proto;
-    unsupported!(problems;
-        vhds, cluster_specifier_plugins, request_mirror_policies, vhost_header,
+    unsupported!(problems; vhds, cluster_specifier_plugins, vhost_header,
         ignore_path_parameters_in_path_matching, route_specifiers);
     let max_direct_response_body_size =
         number(max_direct_response_body_size_bytes).unwrap_or(DEFAULT_MAX_DIRECT_RESPONSE);
@@ -89,6 +91,7 @@ pub(super) fn convert(
         ignore_port_in_host_matching,
         max_direct_response_body_size,
         internal_only_headers,
+        mirrors: mirror::convert(problems, request_mirror_policies),
         filters: filter_overrides::convert(problems, typed_per_filter_config),
     }
 }
@@ -143,9 +146,8 @@ fn virtual_host(
         metadata: _, // for people and control planes: nothing here reads it
         route_specifiers,
     } = proto;
-    unsupported!(problems;
-        matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config,
-        request_mirror_policies, route_specifiers);
+    unsupported!(problems; matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config,
+        route_specifiers);
     let name = text(problems, "name", name);
     if domains.is_empty() {
         problems.reject_field("domains", "must have at least one entry");
@@ -191,6 +193,7 @@ fn virtual_host(
         retry_policy: retry::convert(problems, retry_policy),
         include_request_attempt_count,
         include_attempt_count_in_response,
+        mirrors: mirror::convert(problems, request_mirror_policies),
         include_is_timeout_retry_header,
         hedge_on_per_try_timeout: retry::hedging(problems, hedge_policy),
         per_request_buffer_limit: buffer_limit(
@@ -256,6 +259,9 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
         response_headers_to_add,
         response_headers_to_remove,
     );
+    if let (Some(matches), Some(action)) = (&matches, &action) {
+        template_fits(problems, matches, action);
+    }
     let filters = filter_overrides::convert(problems, typed_per_filter_config);
     let tracing = tracing::of_route(problems, tracing);
     let decorator = tracing::decorator(problems, decorator);
@@ -274,6 +280,21 @@ fn route(problems: &mut Problems, proto: proto::Route, max_direct_response: u32)
         tracing,
         decorator,
     })
+}
+
+/// A path can be put together only from what the template of the match has found.
+fn template_fits(problems: &mut Problems, matches: &RouteMatch, action: &RouteAction) {
+    let RouteAction::Forward(forward) = action else { return };
+    let Some(PathRewrite::Template(rewrite)) = &forward.path_rewrite else { return };
+    let fits = match &matches.path {
+        PathSpecifier::Template(template) => uri_template::fits(rewrite, template),
+        _ => Err("goes only with path_match_policy".to_owned()),
+    };
+    if let Err(reason) = fits {
+        problems.field("route", |problems| {
+            problems.reject_field("path_rewrite_policy", reason);
+        });
+    }
 }
 
 fn action_of(
@@ -382,9 +403,8 @@ fn path(problems: &mut Problems, proto: Option<PathProto>) -> Option<PathSpecifi
             problems.unsupported("connect_matcher", true);
             None
         }
-        Some(PathProto::PathMatchPolicy(_)) => {
-            problems.unsupported("path_match_policy", true);
-            None
-        }
+        Some(PathProto::PathMatchPolicy(proto)) => problems
+            .field("path_match_policy", |problems| uri_template::matcher(problems, proto))
+            .map(PathSpecifier::Template),
     }
 }

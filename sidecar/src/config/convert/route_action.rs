@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use outrigger_proto::envoy::config::core::v3::RoutingPriority as RoutingPriorityProto;
+use outrigger_proto::envoy::config::core::v3::{
+    RoutingPriority as RoutingPriorityProto, TypedExtensionConfig,
+};
 use outrigger_proto::envoy::config::route::v3 as proto;
 use outrigger_proto::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
@@ -31,7 +33,10 @@ use super::common::{
     boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
     unsupported,
 };
-use super::{data_source, filter_overrides, hash_policy, header, matcher, retry, subset};
+use super::{
+    data_source, filter_overrides, hash_policy, header, internal_redirect, matcher, mirror, retry,
+    subset, uri_template,
+};
 
 /// A route's timeout where it does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -70,9 +75,8 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         host_rewrite_specifier,
     } = proto;
     unsupported!(problems;
-        path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
-        retry_policy_typed_config, request_mirror_policies, rate_limits, cors,
-        internal_redirect_policy);
+        path_rewrite, flush_timeout, early_data_policy,
+        retry_policy_typed_config, rate_limits, cors);
     if enumeration(problems, "internal_redirect_action", internal_redirect_action)
         == Some(InternalRedirectAction::HandleInternalRedirect)
     {
@@ -106,7 +110,10 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         .map(|max| GrpcTimeout { max, offset: offset.unwrap_or_default() });
     let retry_policy = retry::convert(problems, retry_policy);
     let hedge_on_per_try_timeout = retry::hedging(problems, hedge_policy);
-    let path_rewrite = path_rewrite_of(problems, prefix_rewrite, regex_rewrite);
+    let path_rewrite =
+        path_rewrite_of(problems, prefix_rewrite, regex_rewrite, path_rewrite_policy);
+    let mirrors = mirror::convert(problems, request_mirror_policies);
+    let internal_redirect = internal_redirect::convert(problems, internal_redirect_policy);
     let host_rewrite = host_rewrite(problems, host_rewrite_specifier);
     let upgrades = upgrades(problems, upgrade_configs);
     let hash_policy = hash_policy::convert(problems, hash_policy);
@@ -121,6 +128,8 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         path_rewrite,
         host_rewrite,
         append_x_forwarded_host,
+        mirrors,
+        internal_redirect,
         grpc_timeout,
         hedge_on_per_try_timeout,
         priority,
@@ -288,7 +297,19 @@ fn path_rewrite_of(
     problems: &mut Problems,
     prefix: String,
     regex: Option<RegexMatchAndSubstitute>,
+    policy: Option<TypedExtensionConfig>,
 ) -> Option<PathRewrite> {
+    if let Some(proto) = policy {
+        if !prefix.is_empty() || regex.is_some() {
+            problems.reject_field(
+                "path_rewrite_policy",
+                "cannot be set together with prefix_rewrite or regex_rewrite",
+            );
+        }
+        return problems
+            .field("path_rewrite_policy", |problems| uri_template::rewrite(problems, proto))
+            .map(PathRewrite::Template);
+    }
     if !prefix.is_empty() && regex.is_some() {
         problems.reject_field("regex_rewrite", "cannot be set together with prefix_rewrite");
     }

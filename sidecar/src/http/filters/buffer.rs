@@ -64,7 +64,7 @@ pub(super) async fn collect(
     if !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(data.len()));
     }
-    Ok(ClientBody::Whole(Box::new(Whole { data: data.freeze(), trailers })))
+    Ok(ClientBody::Whole(Box::new(Whole { data: data.freeze(), trailers, announced: true })))
 }
 
 fn too_slow(passage: &Passage<'_>, whole: bool) -> Refusal {

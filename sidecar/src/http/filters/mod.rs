@@ -345,7 +345,7 @@ impl Steps {
 }
 
 /// Whether a request is of the share.
-fn happens((numerator, denominator): Fraction) -> bool {
+pub(crate) fn happens((numerator, denominator): Fraction) -> bool {
     numerator >= denominator || numerator > 0 && fastrand::u32(0..denominator.max(1)) < numerator
 }
 

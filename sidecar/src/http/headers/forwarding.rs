@@ -104,7 +104,7 @@ fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// Appends the peer to `x-forwarded-for`.
-fn append(headers: &mut HeaderMap, peer: IpAddr) {
+pub(crate) fn append(headers: &mut HeaderMap, peer: IpAddr) {
     let before = joined(headers, &X_FORWARDED_FOR);
     let text = match before.as_deref() {
         Some(before) if !before.is_empty() => {

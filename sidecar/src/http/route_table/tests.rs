@@ -48,6 +48,7 @@ fn host(name: &str, domains: Vec<Domain>, routes: Vec<Arc<RouteConfig>>) -> Host
         retry_policy: None,
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
+        mirrors: Vec::new(),
         include_is_timeout_retry_header: false,
         hedge_on_per_try_timeout: None,
         per_request_buffer_limit: None,
@@ -62,6 +63,7 @@ fn table(virtual_hosts: Vec<HostConfig>, ignore_port: bool) -> RouteTable {
         request_headers: Default::default(),
         response_headers: Default::default(),
         validate_clusters: false,
+        mirrors: Vec::new(),
         most_specific_header_mutations_wins: false,
         ignore_port_in_host_matching: ignore_port,
         max_direct_response_body_size: 4096,
@@ -195,6 +197,8 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
         path_rewrite: None,
         host_rewrite: None,
         append_x_forwarded_host: false,
+        mirrors: Vec::new(),
+        internal_redirect: None,
         grpc_timeout: None,
         hedge_on_per_try_timeout: None,
         priority: Default::default(),
@@ -202,8 +206,9 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
     };
     let mut config = (*route("w", PathSpecifier::Prefix("/".into()))).clone();
     config.action = RouteAction::Forward(Box::new(forward));
-    let route =
-        Route::build(&Arc::new(config), &mut |name| ClusterId(name.parse().unwrap_or_default()));
+    let route = Route::build(&Arc::new(config), &[], &mut |name| {
+        ClusterId(name.parse().unwrap_or_default())
+    });
     fastrand::seed(7);
     let mut counts = [0; 4];
     for _ in 0..10_000 {

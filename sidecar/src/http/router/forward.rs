@@ -27,6 +27,7 @@ use crate::http::hash_policy::{RequestHash, Sender};
 use crate::http::headers::Accepted;
 use crate::http::limits::{Limits, within};
 use crate::http::local_reply::{LocalReply, Reason};
+use crate::http::mirror::{self, Mirroring};
 use crate::http::mutations::Side;
 use crate::http::retry::{Policies, Retries, Verdict};
 use crate::http::rewrite;
@@ -81,7 +82,7 @@ pub(super) async fn forward(
         Asked::default()
     };
     let policies = Policies::of(action, matched.host);
-    let limits = Limits::new(action, &policies, manager, exchange, request, &asked);
+    let limits = Limits::new(action, policies, manager, exchange, request, asked);
 
     // The request as the endpoint gets it.
     let response_headers = matched.response_headers();
@@ -146,10 +147,26 @@ pub(super) async fn forward(
     }
     request.extensions.clear();
 
-    let payload = Payload::new(body, exchange, matched.buffer_limit(manager), retries.is_some());
+    let most = matched.buffer_limit(manager);
+    if !matched.route.mirrors.is_empty() {
+        let mirroring = Mirroring {
+            connection,
+            view,
+            mirrors: &matched.route.mirrors,
+            cluster: &cluster,
+            limits: &limits,
+            https: accepted.https,
+            counts_attempts: matched.host.include_request_attempt_count,
+            most,
+        };
+        mirror::begin(&mirroring, exchange, request, &body);
+    }
+    let keep = retries.is_some() || action.internal_redirect.is_some();
+    let payload = Payload::new(body, exchange, most, keep);
     let mut timer = Timer::new(&connection.local.timers);
     let mut tries = Tries {
         connection,
+        view,
         cluster: &cluster,
         matched,
         action,
@@ -184,9 +201,7 @@ pub(super) async fn forward(
             continue;
         }
         return match tried {
-            Ok(Ok(response)) => {
-                Ok(tries.answer(response, attempt, timer, exchange, &request.method))
-            }
+            Ok(Ok(response)) => Ok(tries.answer(response, attempt, timer, exchange, request)),
             tried => Err(tries.refusal(&tried, exchange)),
         };
     }

@@ -103,13 +103,7 @@ pub(super) async fn hedged(
                         }
                     }
                     (_, Ok(Ok(response))) => {
-                        return Ok(tries.answer(
-                            response,
-                            attempt,
-                            timer,
-                            exchange,
-                            &request.method,
-                        ));
+                        return Ok(tries.answer(response, attempt, timer, exchange, request));
                     }
                     (_, _) if others => {}
                     (_, tried) => return Err(tries.refusal(&tried, exchange)),

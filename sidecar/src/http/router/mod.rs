@@ -10,6 +10,7 @@ mod forward;
 mod hedge;
 mod matched;
 mod payload;
+mod redirect;
 mod send;
 mod tries;
 mod wanted;
@@ -31,7 +32,7 @@ use super::body::{ClientBody, Progress, ResponseBody};
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::filters::{self, Passage, Steps};
-use super::headers;
+use super::headers::{self, Accepted};
 use super::local_reply::{LocalReply, Reason};
 use super::matching::is_grpc;
 use super::mutations::Side;
@@ -45,6 +46,7 @@ use accept::accept;
 pub(crate) use accept::{set_path, view_of};
 use forward::{Forwarding, forward};
 use matched::Matched;
+pub(crate) use redirect::{Followed, Next};
 
 /// A request that we answer ourselves. Boxed: it is the rare case, and large.
 pub(crate) type Refusal = Box<LocalReply>;
@@ -56,16 +58,64 @@ pub(crate) async fn respond(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut request, body) = request.into_parts();
     let mut exchange = Exchange::begin(&connection, &request);
-    let grpc = is_grpc(&request.headers);
-    let head = request.method == Method::HEAD;
-    let version = request.version;
+    let asked = Asked {
+        grpc: is_grpc(&request.headers),
+        head: request.method == Method::HEAD,
+        version: request.version,
+    };
     if !body.is_end_stream() {
         exchange.progress = Some(Progress::new(exchange.start));
     }
-    connection.ends_by_close.set(version == Version::HTTP_10);
+    connection.ends_by_close.set(asked.version == Version::HTTP_10);
 
     let mut steps = Steps::default();
-    let answer = route(&connection, &mut exchange, &mut request, body, &mut steps).await;
+    let body = ClientBody::Incoming(body);
+    let answer = route(&connection, &mut exchange, &mut request, None, body, &mut steps).await;
+    if let Some(next) = exchange.next.take() {
+        drop(answer);
+        return Ok(Box::pin(follow(&connection, exchange, next, asked)).await);
+    }
+    Ok(finish(&connection, exchange, answer, steps, asked))
+}
+
+/// What a response depends on of its request, as it was asked for first.
+#[derive(Clone, Copy)]
+struct Asked {
+    grpc: bool,
+    head: bool,
+    version: Version,
+}
+
+/// Follows redirects until there is a response for the client.
+async fn follow(
+    connection: &Rc<Connection>,
+    mut exchange: Exchange,
+    mut next: Box<Next>,
+    asked: Asked,
+) -> Response<ResponseBody> {
+    loop {
+        exchange = exchange.follow(&mut next);
+        let Next { mut request, accepted, body, .. } = *next;
+        let accepted = Some(Box::new(accepted));
+        let body = body.map_or(ClientBody::Empty, ClientBody::Whole);
+        let mut steps = Steps::default();
+        let coming = route(connection, &mut exchange, &mut request, accepted, body, &mut steps);
+        let answer = coming.await;
+        match exchange.next.take() {
+            Some(further) => next = further,
+            None => return finish(connection, exchange, answer, steps, asked),
+        }
+    }
+}
+
+/// Makes the response that the client gets.
+fn finish(
+    connection: &Rc<Connection>,
+    mut exchange: Exchange,
+    answer: Result<Answer, Refusal>,
+    steps: Steps,
+    asked: Asked,
+) -> Response<ResponseBody> {
     let request_id = exchange.request_id.take();
     let mut response = match answer {
         Ok(Answer::Forwarded(mut response, body)) => {
@@ -76,6 +126,8 @@ pub(crate) async fn respond(
             steps.apply(response.headers_mut(), &exchange);
             response.map(|()| ResponseBody::tunnel())
         }
+        // Every redirect was followed.
+        Ok(Answer::Redirected) => Response::new(ResponseBody::empty(exchange)),
         Err(mut reply) => {
             if matches!(reply.reason, Some(Reason::BadRequest)) {
                 connection.stats().downstream_cx_protocol_error.inc();
@@ -84,7 +136,7 @@ pub(crate) async fn respond(
                 // Its body is not read any more.
                 reply.close = true;
             }
-            reply.into_response(exchange, grpc, head, steps)
+            reply.into_response(exchange, asked.grpc, asked.head, steps)
         }
     };
 
@@ -102,12 +154,12 @@ pub(crate) async fn respond(
     {
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
     }
-    if connection.is_closing() && version != Version::HTTP_2 {
+    if connection.is_closing() && asked.version != Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let (mut head, mut body) = response.into_parts();
     body.note_head(&mut head.headers);
-    Ok(Response::from_parts(head, body))
+    Response::from_parts(head, body)
 }
 
 /// What becomes of a request that is not answered by ourselves.
@@ -116,14 +168,17 @@ pub(crate) enum Answer {
     Forwarded(Response<()>, UpstreamBody),
     /// The connection or stream becomes a tunnel after this response.
     Tunnel(Response<()>),
+    /// Another request takes its place: the exchange has it.
+    Redirected,
 }
 
-/// Finds out what is to be done with a request, and does it.
+/// Finds out what is to be done with a request, and does it. `accepted`: it was redirected, and is not from outside.
 async fn route(
     connection: &Rc<Connection>,
     exchange: &mut Exchange,
     request: &mut Parts,
-    body: Incoming,
+    accepted: Option<Box<Accepted>>,
+    mut body: ClientBody,
     steps: &mut Steps,
 ) -> Result<Answer, Refusal> {
     let manager = &connection.manager;
@@ -132,7 +187,10 @@ async fn route(
     let table = view.routes(manager.routes);
 
     let internal_only = table.map_or(&[][..], |table| &table.config.internal_only_headers);
-    let accepted = accept(connection, exchange, request, internal_only)?;
+    let accepted = match accepted {
+        Some(accepted) => *accepted,
+        None => accept(connection, exchange, request, internal_only)?,
+    };
 
     let find = |exchange: &mut Exchange, request: &Parts| {
         let state = exchange.state.as_deref();
@@ -149,7 +207,6 @@ async fn route(
         exchange.begin_trace(tracer, request, route, &accepted);
     }
 
-    let mut body = ClientBody::Incoming(body);
     let mut filters = &*manager.filters;
     while !filters.is_empty() {
         let mut passage = Passage {

@@ -19,7 +19,7 @@ pub(super) struct Payload {
 impl Payload {
     pub(super) fn new(body: ClientBody, exchange: &Exchange, limit: u64, retries: bool) -> Self {
         let load = match (&exchange.progress, body) {
-            (None, _) => Load::Empty,
+            (None, _) | (Some(_), ClientBody::Empty) => Load::Empty,
             (Some(_), ClientBody::Whole(whole)) => Load::Whole(whole),
             (Some(progress), ClientBody::Incoming(body)) if retries => {
                 Load::Kept(Kept::new(body, Rc::clone(progress), limit))
@@ -61,6 +61,16 @@ impl Payload {
             Load::Empty | Load::Whole(..) => true,
             Load::Once(..) => false,
             Load::Kept(kept) => kept.can_replay(),
+        }
+    }
+
+    /// All of the body, if it is here and was kept; there may be none.
+    pub(super) fn whole(&self) -> Option<Option<Box<Whole>>> {
+        match &self.load {
+            Load::Empty => Some(None),
+            Load::Whole(whole) => Some(Some(whole.clone())),
+            Load::Once(..) => None,
+            Load::Kept(kept) => kept.whole().map(Some),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::matched::Matched;
 use super::payload::Payload;
+use super::redirect::{Next, Redirecting};
 use super::wanted::Wanted;
 use super::{Answer, Refusal};
 use crate::access_log::ResponseFlags;
@@ -33,7 +34,7 @@ use crate::http::retry::{Attempted, Retries, Verdict};
 use crate::http::rewrite;
 use crate::http::timeout::Timer;
 use crate::http::upstream_body::UpstreamBody;
-use crate::local::ClusterRef;
+use crate::local::{ClusterRef, View};
 use crate::upstream::Failure;
 
 /// What came of an attempt: a response, a failure, or a limit that was over first.
@@ -42,6 +43,7 @@ pub(super) type Tried = Result<Result<Response<Incoming>, Failure>, Expired>;
 /// The attempts of one request.
 pub(super) struct Tries<'r> {
     pub(super) connection: &'r Rc<Connection>,
+    pub(super) view: &'r View,
     pub(super) cluster: &'r ClusterRef,
     pub(super) matched: &'r Matched<'r>,
     pub(super) action: &'r Forward,
@@ -96,7 +98,9 @@ impl Tries<'_> {
         }
 
         let span = exchange.begin_attempt(request, self.attempts - 1);
-        let last = self.retries.as_ref().is_none_or(Retries::is_last);
+        // A redirect would need the request again.
+        let last = self.retries.as_ref().is_none_or(Retries::is_last)
+            && action.internal_redirect.is_none();
         let mut outgoing = self.payload.request(request, last);
         let envoy_headers = self.envoy_headers();
         let literal = matched.literal_host();
@@ -209,6 +213,38 @@ impl Tries<'_> {
         })
     }
 
+    /// The request that takes the place of this one, if the response is a redirect that is followed here.
+    fn redirected(
+        &self,
+        response: &Response<Incoming>,
+        exchange: &Exchange,
+        request: &Parts,
+    ) -> Option<Box<Next>> {
+        let policy = self.action.internal_redirect.as_deref()?;
+        let status = response.status();
+        if !policy.statuses.contains(&status) {
+            return None;
+        }
+        let redirecting = Redirecting {
+            connection: self.connection,
+            view: self.view,
+            table: self.matched.table,
+            policy,
+            route: &self.matched.route.config.name,
+            accepted: self.accepted,
+        };
+        let whole = self.payload.whole().filter(|_| exchange.request_is_complete());
+        let next = whole.and_then(|body| {
+            redirecting.follow(status, response.headers(), exchange, request, body)
+        });
+        let stats = self.cluster.stats.local();
+        match &next {
+            Some(_) => stats.upstream_internal_redirect_succeeded_total.inc(),
+            None => stats.upstream_internal_redirect_failed_total.inc(),
+        }
+        next
+    }
+
     pub(super) fn charged(&self, reply: Refusal) -> Refusal {
         charged(self.cluster, self.accepted.internal, reply)
     }
@@ -220,8 +256,12 @@ impl Tries<'_> {
         attempt: Box<Attempt>,
         timer: Timer,
         exchange: &mut Exchange,
-        method: &Method,
+        request: &Parts,
     ) -> Answer {
+        if let Some(next) = self.redirected(&response, exchange, request) {
+            exchange.next = Some(next);
+            return Answer::Redirected;
+        }
         self.payload.commit();
         attempt.is_taken(response.status());
         let (mut head, incoming) = response.into_parts();
@@ -244,8 +284,8 @@ impl Tries<'_> {
             .apply(&mut head.headers, Side::Response, &mut || exchange.record_for_additions());
         head.version = Version::HTTP_11;
         head.extensions.clear();
-        let has_body = *method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
-        let deadlines = self.limits.of_response(attempt.began());
+        let has_body = request.method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
+        let deadlines = self.limits.of_response();
         let body = UpstreamBody::new(incoming, attempt, timer, deadlines, has_body);
         Answer::Forwarded(Response::from_parts(head, ()), body)
     }

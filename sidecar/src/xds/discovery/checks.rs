@@ -9,6 +9,7 @@ use crate::config::extension::{DiscoveredFilter, Extension};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::http_filters::FilterKind;
 use crate::config::listener::{Listener, TerminalFilter};
+use crate::config::mirror::{Mirror, MirrorCluster};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
 use crate::xds::needs::Needs;
 
@@ -107,10 +108,14 @@ impl Discovery {
         if !routes.validate_clusters {
             return;
         }
+        self.check_mirrors(&routes.mirrors, path.trim_end_matches('.'), rejected);
         for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
+            let place = format!("{path}virtual_hosts[{host_index}]");
+            self.check_mirrors(&host.mirrors, &place, rejected);
             for (index, route) in host.routes.iter().enumerate() {
                 let RouteAction::Forward(forward) = &route.action else { continue };
                 let path = format!("{path}virtual_hosts[{host_index}].routes[{index}].route");
+                self.check_mirrors(&forward.mirrors, &path, rejected);
                 match &forward.cluster {
                     // Which cluster it is, each request says.
                     ClusterSpecifier::Header(_) => {}
@@ -124,6 +129,16 @@ impl Discovery {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    fn check_mirrors(&self, mirrors: &[Arc<Mirror>], place: &str, rejected: &mut Vec<Rejected>) {
+        for (index, mirror) in mirrors.iter().enumerate() {
+            if let MirrorCluster::Cluster(name) = &mirror.cluster {
+                let dot = if place.is_empty() { "" } else { "." };
+                let path = format!("{place}{dot}request_mirror_policies[{index}].cluster");
+                self.check_cluster(name, path, rejected);
             }
         }
     }

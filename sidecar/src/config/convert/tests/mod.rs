@@ -12,6 +12,7 @@ mod health_checks;
 mod jwt_authn;
 mod load_balancing;
 mod properties;
+mod redirecting;
 mod refused;
 mod secrets;
 mod stats_config;

@@ -247,7 +247,6 @@ fn fields_of_routes() {
         &[
             ("vhds", json!({})),
             ("cluster_specifier_plugins", json!([{"extension": extension()}])),
-            ("request_mirror_policies", mirror()),
             ("vhost_header", json!("x-host")),
             ("ignore_path_parameters_in_path_matching", json!(true)),
             ("route_specifiers", json!([extension()])),
@@ -265,7 +264,6 @@ fn fields_of_routes() {
                 any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
             ),
             ("hedge_policy.initial_requests", json!(2)),
-            ("request_mirror_policies", mirror()),
             ("route_specifiers", json!([extension()])),
         ],
     );
@@ -284,7 +282,6 @@ fn fields_of_routes() {
     all(
         "ACTION",
         &[
-            ("path_rewrite_policy", extension()),
             ("path_rewrite", json!("/a")),
             ("flush_timeout", json!("1s")),
             ("early_data_policy", extension()),
@@ -292,10 +289,8 @@ fn fields_of_routes() {
                 "retry_policy_typed_config",
                 any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
             ),
-            ("request_mirror_policies", mirror()),
             ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
             ("cors", json!({})),
-            ("internal_redirect_policy", json!({})),
             ("internal_redirect_action", json!("HANDLE_INTERNAL_REDIRECT")),
             ("hedge_policy.additional_request_chance", json!({"numerator": 1})),
             ("upgrade_configs[0].connect_config", json!({})),
@@ -319,7 +314,6 @@ fn fields_of_routes() {
             "non_forwarding_action",
         ),
         ("HOST.routes[0].match", json!({"connect_matcher": {}}), "connect_matcher"),
-        ("HOST.routes[0].match", json!({"path_match_policy": extension()}), "path_match_policy"),
         ("ACTION", json!({"cluster_specifier_plugin": "a"}), "cluster_specifier_plugin"),
         (
             "ACTION",
