@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use super::http_filters::{Fraction, HeaderOperation};
+use super::http_filters::HeaderOperation;
+use super::runtime::RuntimeFraction;
 
 /// A validated `RequestMirrorPolicy`.
 #[derive(Debug, Clone)]
@@ -12,7 +13,7 @@ pub struct Mirror {
     /// Where copies go.
     pub cluster: MirrorCluster,
     /// Of which requests there are copies. Default all.
-    pub share: Option<Fraction>,
+    pub share: Option<RuntimeFraction>,
     /// `-shadow` is appended to the `Host` of a copy. Default true.
     pub append_suffix: bool,
     /// `Host` of a copy, instead of the request's.

@@ -73,7 +73,9 @@ pub(crate) fn begin(
     let copies: Vec<Copy> = mirroring
         .mirrors
         .iter()
-        .filter(|to| to.config.share.is_none_or(super::filters::happens))
+        .filter(|to| {
+            to.config.share.as_ref().is_none_or(|share| super::filters::happens(share.current()))
+        })
         .filter_map(|to| Copy::of(mirroring, to, exchange, request))
         .collect();
     if copies.is_empty() {
