@@ -76,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "upstream",
             "transport",
             "access_log",
+            "log_facts",
             "trace",
             "http",
             "tcp_proxy",

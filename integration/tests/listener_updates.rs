@@ -170,6 +170,46 @@ async fn a_removed_listener_accepts_no_more_and_lets_its_connections_finish() {
     .unwrap();
 }
 
+/// The other listener is accepted, but its routes are still to come: until then it serves where it was.
+#[tokio::test]
+async fn a_listener_waits_for_an_address_that_is_about_to_be_left() {
+    through(&[Kind::Outrigger], async |kind| {
+        let (one, two) = (address::free()?, address::free()?);
+        let scene = Scene::start(kind, &[listener("a", &[one]), listener("b", &[two])]).await?;
+        scene.answers(one, "a").await?;
+        scene.answers(two, "b").await?;
+        let routes = scene.folder.path().join("rds");
+        std::fs::write(&routes, json!({"version_info": "0", "resources": []}).to_string())?;
+        let mut late = listener("b", &[one]);
+        let manager = &mut late["filter_chains"][0]["filters"][0]["typed_config"];
+        if let Some(manager) = manager.as_object_mut() {
+            manager.remove("route_config");
+        }
+        manager["rds"] = json!({"route_config_name": "late", "config_source": {
+            "resource_api_version": "V3", "initial_fetch_timeout": "0s",
+            "path_config_source": {"path": routes, "watched_directory": {"path": scene.folder.path()}},
+        }});
+        scene.write("2", &[listener("a", &[two]), late])?;
+        let success = "listener_manager.lds.update_success";
+        scene.proxy.wait_for_stat(success, PATIENCE, |count| count == 2).await?;
+        scene.answers(one, "a").await?;
+        scene.answers(two, "b").await?;
+        let beside = scene.folder.path().join("routes");
+        let route = json!({"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "late"}}});
+        let resource = json!({
+            "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            "name": "late",
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}],
+        });
+        std::fs::write(&beside, json!({"version_info": "1", "resources": [resource]}).to_string())?;
+        std::fs::rename(&beside, &routes)?;
+        scene.answers(one, "late").await?;
+        scene.answers(two, "a").await
+    })
+    .await
+    .unwrap();
+}
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn closes(headers: &[(String, String)]) -> bool {

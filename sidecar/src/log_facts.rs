@@ -2,8 +2,8 @@
 
 use http::Version;
 
-use crate::access_log::{Certificate, UpstreamConnection};
-use crate::tls::PeerIdentity;
+use crate::access_log::{Certificate, LogRecord, UpstreamConnection};
+use crate::tls::{PeerIdentity, TlsFacts};
 use crate::upstream::ConnectionFacts;
 
 /// What a log may say of a certificate.
@@ -21,6 +21,15 @@ pub(crate) fn certificate_of(identity: &PeerIdentity) -> Certificate<'_> {
         not_after: identity.not_after,
         der: identity.chain.first().map_or(&[], |leaf| leaf.as_ref()),
     }
+}
+
+/// Notes what a log may say of TLS with a client.
+pub(crate) fn downstream_tls<'a>(record: &mut LogRecord<'a>, tls: &'a TlsFacts) {
+    record.downstream_peer = tls.identity.as_ref().map(certificate_of);
+    record.downstream_own = tls.own.as_deref().map(certificate_of);
+    record.downstream_tls_version = Some(tls.version);
+    record.downstream_tls_cipher = tls.cipher.as_deref();
+    record.downstream_tls_group = tls.group.as_deref();
 }
 
 /// What a log may say of a connection to an endpoint, of HTTP of this version or (`None`) of bytes.

@@ -16,7 +16,7 @@ use crate::config::subset::MetadataCriteria;
 use crate::copy::{self, Ended};
 use crate::drain::Listening;
 use crate::local::{ClusterRef, Local};
-use crate::log_facts::{certificate_of, upstream_of};
+use crate::log_facts::{self, upstream_of};
 use crate::stats::{Sharded, TcpCells};
 use crate::tls::TlsFacts;
 use crate::transport::{Ends, Meter, Transport};
@@ -105,6 +105,14 @@ pub(crate) struct Client {
     /// end by itself, as in Envoy, until the process ends.
     pub(crate) drain: Listening,
     pub(crate) tls: Option<TlsFacts>,
+    /// The logs of its listener.
+    pub(crate) listener_loggers: Arc<Loggers>,
+}
+
+impl Client {
+    fn is_logged(&self, proxy: &TcpProxy) -> bool {
+        !proxy.loggers.is_empty() || !self.listener_loggers.is_empty()
+    }
 }
 
 /// What is known of a connection at its end.
@@ -145,7 +153,7 @@ impl Report {
 /// Counts and logs a connection that a filter before this one has not let in.
 pub(crate) fn refused(local: &Local, proxy: &TcpProxy, who: &Client, details: Option<Box<str>>) {
     proxy.stats.local().downstream_cx_total.inc();
-    if !proxy.loggers.is_empty() {
+    if who.is_logged(proxy) {
         log(local, proxy, who, &Report { details, ..Report::new() });
     }
 }
@@ -158,7 +166,7 @@ pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport,
     if who.drain.is_given() {
         proxy.stats.local().downstream_cx_drain_close.inc();
     }
-    if !proxy.loggers.is_empty() {
+    if who.is_logged(proxy) {
         log(&local, proxy, &who, &report);
     }
 }
@@ -185,7 +193,7 @@ async fn run(
         return;
     };
     report.cluster = Some(cluster.clone());
-    let connected = connect_any(&cluster, proxy, metadata, who.ends, report).await;
+    let connected = connect_any(&cluster, proxy, metadata, who, report).await;
     let Some((mut upstream, active)) = connected else { return };
     let end = proxy.longest(report.began);
     let mut count = |received, sent| {
@@ -241,9 +249,10 @@ async fn connect_any(
     cluster: &ClusterRef,
     proxy: &TcpProxy,
     metadata: Option<&MetadataCriteria>,
-    ends: Ends,
+    who: &Client,
     report: &mut Report,
 ) -> Option<(Transport, Active)> {
+    let ends = &who.ends;
     let hashes = proxy.config.hash_source_ip
         && (cluster.config.load_balancer.hashing().is_some() || cluster.members.is_some());
     let hash = hashes.then(|| address_hash(ends.peer.ip()));
@@ -281,7 +290,7 @@ async fn connect_any(
                 endpoint.stats.local().rq_total.inc();
                 target.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;
-                if !proxy.loggers.is_empty() {
+                if who.is_logged(proxy) {
                     report.upstream = Some(ConnectionFacts::of(&transport));
                 }
                 return Some((transport, Active::begin(endpoint)));
@@ -347,12 +356,10 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
     record.connection_id = Some(local.next_id());
     if let Some(tls) = &who.tls {
-        record.downstream_peer = tls.identity.as_ref().map(certificate_of);
-        record.downstream_own = tls.own.as_deref().map(certificate_of);
-        record.downstream_tls_version = Some(tls.version);
-        record.downstream_tls_cipher = tls.cipher.as_deref();
-        record.downstream_tls_group = tls.group.as_deref();
+        log_facts::downstream_tls(&mut record, tls);
     }
     record.stream_id = Some(&id);
     proxy.loggers.log(&record);
+    record.log_type = LogType::NotSet;
+    who.listener_loggers.log(&record);
 }

@@ -11,6 +11,7 @@ mod domains;
 mod filters;
 mod forwarding;
 mod grpc_access_log;
+mod happy_eyeballs;
 mod hashing;
 mod headers;
 mod health_check_filter;
@@ -22,6 +23,7 @@ mod internal;
 mod internal_redirects;
 mod jwt;
 mod limits;
+mod listener_log;
 mod listening;
 mod local_replies;
 mod matching;
@@ -66,7 +68,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening }
+groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening happy_eyeballs listener_log }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {

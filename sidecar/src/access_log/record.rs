@@ -147,17 +147,22 @@ pub(crate) enum LogType {
     DownstreamEnd,
     /// The end of a connection of bytes.
     TcpConnectionEnd,
+    /// A connection, in the log of its listener.
+    NotSet,
 }
 
 impl LogType {
     /// The type of this name; `None` for one that we never write.
     pub(super) fn named(name: &str) -> Option<Self> {
-        [Self::DownstreamEnd, Self::TcpConnectionEnd].into_iter().find(|kind| kind.name() == name)
+        [Self::DownstreamEnd, Self::TcpConnectionEnd, Self::NotSet]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// As `%ACCESS_LOG_TYPE%` prints it.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::NotSet => "NotSet",
             Self::DownstreamEnd => "DownstreamEnd",
             Self::TcpConnectionEnd => "TcpConnectionEnd",
         }

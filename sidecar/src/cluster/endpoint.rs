@@ -40,6 +40,8 @@ pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     /// Where to connect.
     pub(crate) address: SocketAddr,
+    /// Where it can be connected to as well.
+    pub(crate) additional_addresses: Arc<[SocketAddr]>,
     /// Its host name, or empty.
     pub(crate) hostname: Arc<str>,
     /// TLS towards it; `None`: plaintext.
@@ -74,6 +76,7 @@ impl Endpoint {
         Self {
             id,
             address,
+            additional_addresses: Arc::default(),
             hostname,
             transport,
             active: CachePadded::default(),
@@ -88,6 +91,11 @@ impl Endpoint {
             made: Instant::now(),
             healthy_since: AtomicU64::new(0),
         }
+    }
+
+    /// With more addresses, all of which lead to it.
+    pub(super) fn at(self, additional_addresses: &Arc<[SocketAddr]>) -> Self {
+        Self { additional_addresses: Arc::clone(additional_addresses), ..self }
     }
 
     /// Its weight, from 1.

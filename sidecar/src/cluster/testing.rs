@@ -59,6 +59,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         health: HealthRules::default(),
         tcp_keepalive: None,
         bind: None,
+        happy_eyeballs: None,
         auto_sni: false,
         metadata: Arc::default(),
         fingerprint: 0,
@@ -118,6 +119,7 @@ pub(crate) fn endpoint(port: u16) -> endpoint::Endpoint {
         health: HealthStatus::Unknown,
         metadata: Arc::default(),
         check: None,
+        additional_addresses: Arc::default(),
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Cluster {
     pub health: HealthRules,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// In which order several addresses of an endpoint are tried; `None`: as the endpoint has them, in turn by family.
+    pub happy_eyeballs: Option<HappyEyeballs>,
     /// Where its connections come from, unless the kernel is to choose; `None`: as all do by the bootstrap.
     pub bind: Option<Arc<BindConfig>>,
     /// Set the server name of TLS from the `Host` of the request that opens the connection.
@@ -282,6 +284,15 @@ pub struct FailurePercentage {
     pub enforcing: u32,
     /// The same for local failures that are counted apart. Default 0.
     pub enforcing_local_origin: u32,
+}
+
+/// A validated `HappyEyeballsConfig`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HappyEyeballs {
+    /// Which family is tried first, if there is one of it; `None`: that of the first address.
+    pub first_is_ipv6: Option<bool>,
+    /// So many of the first family are tried before one of the other. From 1; default 1.
+    pub first_count: u32,
 }
 
 /// TCP keep-alive.

@@ -77,6 +77,8 @@ pub struct Locality {
 pub struct Endpoint {
     /// Where to connect.
     pub address: EndpointAddress,
+    /// Where it can be connected to as well.
+    pub additional_addresses: Arc<[SocketAddr]>,
     /// Its host name, or empty. `auto_host_rewrite` and health checks use it.
     pub hostname: Arc<str>,
     /// From 1. Default 1.

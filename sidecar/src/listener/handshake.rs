@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::ProcessDrains;
+use super::connection_log::{self, Began, Known};
 use super::filter_chain::Criteria;
 use super::filters::{self, Found, Passed};
 use super::network_filters::{Admitted, Peer};
 use super::revocation::Revocation;
 use super::{Chain, Listener, Terminal};
+use crate::access_log::ResponseFlags;
 use crate::drain::{Listening, Signal};
 use crate::http::connection_manager::{self, Connection, DownstreamMeter, Drains};
 use crate::local::Local;
@@ -65,7 +67,15 @@ pub(crate) async fn run(
     let Ok(local_address) = tcp.local_addr() else { return };
     let mut socket = Socket::new(tcp, Bytes::new());
     let mut found = Found::new(Ends::of(peer, local_address));
-    let Some(listener) = filtered(&local, listener, &mut socket, &mut found).await else { return };
+    let began = Began::now();
+    let first = Arc::clone(&listener);
+    let Some(listener) = filtered(&local, listener, &mut socket, &mut found).await else {
+        let Found { ends, server_name, .. } = &found;
+        let flags = ResponseFlags::NONE;
+        let server_name = server_name.as_deref();
+        let known = Known { ends: *ends, server_name, chain: "", tls: None, flags };
+        return connection_log::write(&local, &first, began, &known);
+    };
     let Found { ends, transport_protocol, server_name, application_protocols } = found;
     let criteria = Criteria {
         destination: ends.local,
@@ -78,7 +88,9 @@ pub(crate) async fn run(
     let Some(chain) = listener.chain_for(&criteria).cloned() else {
         listener.stats.local().no_filter_chain_match.inc();
         tracing::debug!(%peer, listener = %listener.config.name, ?server_name, "no filter chain takes the connection");
-        return;
+        let (server_name, flags) = (server_name.as_deref(), ResponseFlags::NO_ROUTE_FOUND);
+        let known = Known { ends, server_name, chain: "", tls: None, flags };
+        return connection_log::write(&local, &listener, began, &known);
     };
     let _life = Life::begin(&listener, local.index);
     let drain = chain_drains.of(&chain);
@@ -89,11 +101,22 @@ pub(crate) async fn run(
         Terminal::Http(manager) => {
             let meter = DownstreamMeter::new(&manager.stats);
             let metered = socket.metered(Arc::clone(&meter) as Arc<dyn Meter>);
+            let log = |server_name: Option<&str>, tls: Option<&TlsFacts>| {
+                let (chain, flags) = (&*chain.name, ResponseFlags::NONE);
+                let known = Known { ends, server_name, chain, tls, flags };
+                connection_log::write(&accepted.local, &listener, began, &known);
+            };
             let entered = enter(&listener, &accepted, server_name, metered).await;
-            let Ok(Entered { transport, tls, admitted: _admitted, .. }) = entered else { return };
+            let Entered { transport, tls, server_name, admitted: _admitted } = match entered {
+                Ok(entered) => entered,
+                Err(Some((_, tls, server_name))) => {
+                    return log(server_name.as_deref(), tls.as_ref());
+                }
+                Err(None) => return log(None, None),
+            };
             let revocation = Revocation::of(&chain, tls.as_ref());
             let connection = Connection::new(connection_manager::Accepted {
-                local: accepted.local,
+                local: Rc::clone(&accepted.local),
                 manager: Arc::clone(manager),
                 ends,
                 tls,
@@ -101,7 +124,9 @@ pub(crate) async fn run(
                 meter,
             });
             let drains = Drains::new(&drain, process_drain);
-            revocation.ends(connection_manager::serve(connection, transport, drains)).await;
+            let serving = connection_manager::serve(Rc::clone(&connection), transport, drains);
+            revocation.ends(serving).await;
+            log(server_name.as_deref(), connection.tls.as_ref());
         }
         Terminal::Tcp(proxy) => {
             let metered = socket.metered(proxy.meter());
@@ -112,6 +137,7 @@ pub(crate) async fn run(
                 chain: Arc::clone(&chain.name),
                 drain: Listening::to(&drain),
                 tls,
+                listener_loggers: Arc::clone(&listener.loggers),
             };
             match enter(&listener, &accepted, server_name, metered).await {
                 Ok(Entered { transport, tls, server_name, admitted }) => {
@@ -124,7 +150,11 @@ pub(crate) async fn run(
                     let client = client(tls, server_name, None);
                     tcp_proxy::refused(&accepted.local, proxy, &client, details);
                 }
-                Err(None) => {}
+                Err(None) => {
+                    let (chain, flags) = (&*chain.name, ResponseFlags::NONE);
+                    let known = Known { ends, server_name: None, chain, tls: None, flags };
+                    connection_log::write(&accepted.local, &listener, began, &known);
+                }
             }
         }
     }

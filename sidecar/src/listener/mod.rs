@@ -4,6 +4,7 @@
 //! (from a TCP connection to the chain that takes it), with [`filters`] and [`filter_chain`]; [`revocation`], a way to end.
 
 pub(crate) mod accept;
+mod connection_log;
 pub(crate) mod filter_chain;
 pub(crate) mod filters;
 pub(crate) mod handshake;
@@ -22,6 +23,7 @@ use crate::access_log::{Loggers, Outputs, Writer};
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::Rejected;
+use crate::config::access_log::AccessLog;
 use crate::config::bootstrap::LocalInfo;
 use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::config::http_connection_manager::RouteSource;
@@ -54,6 +56,8 @@ pub(crate) struct Listener {
     pub(crate) tls_stats: Arc<Sharded<TlsCells>>,
     /// What looks at a connection before a chain is chosen.
     pub(crate) filters: Box<[filters::Filter]>,
+    /// Its own logs, of connections.
+    pub(crate) loggers: Arc<Loggers>,
     matcher: Matcher,
 }
 
@@ -163,6 +167,9 @@ impl Listener {
             .default_filter_chain
             .as_ref()
             .and_then(|config| chain("default_filter_chain".to_owned(), config));
+        let loggers = open_logs("access_log", &config.access_logs, with)
+            .map_err(|refused| rejected.push(refused))
+            .unwrap_or_default();
         if !rejected.is_empty() {
             return Err(rejected);
         }
@@ -179,6 +186,7 @@ impl Listener {
                 })
                 .collect(),
             tls_stats: with.registry.scope(Scope::Listener(Arc::clone(&address))),
+            loggers: Arc::new(loggers),
             filters: config
                 .filters
                 .iter()
@@ -247,20 +255,10 @@ impl Chain {
                 Some(context.map_err(|r| below(&format!("{path}.transport_socket"), r))?)
             }
         };
-        let logs = |logs: &[config::access_log::AccessLog], with: &mut Build<'_>| {
-            let mut outputs = Outputs {
-                writer: with.log_writer,
-                streams: &mut *with.log_streams,
-                registry: with.registry,
-            };
-            Loggers::new(logs, &mut outputs).map_err(|(index, error)| Rejected {
-                path: format!("{path}.filters[0].typed_config.access_log[{index}]"),
-                reason: format!("the log cannot be opened: {error}"),
-            })
-        };
+        let logs = format!("{path}.filters[0].typed_config.access_log");
         let terminal = match &chain.terminal {
             TerminalFilter::Http(http) => {
-                let loggers = logs(&http.access_logs, with)?;
+                let loggers = open_logs(&logs, &http.access_logs, with)?;
                 let prefix: Arc<str> = (*http.stat_prefix).into();
                 let tracer = tracer(http, listener, with);
                 let per_listener = Scope::ListenerHttp(Arc::clone(address), Arc::clone(&prefix));
@@ -283,7 +281,7 @@ impl Chain {
                 }))
             }
             TerminalFilter::Tcp(tcp) => {
-                let loggers = logs(&tcp.access_logs, with)?;
+                let loggers = open_logs(&logs, &tcp.access_logs, with)?;
                 let stats = with.registry.scope(Scope::Tcp((*tcp.stat_prefix).into()));
                 Terminal::Tcp(Arc::new(TcpProxy::build(tcp, stats, loggers, with.cluster)))
             }
@@ -298,6 +296,19 @@ impl Chain {
             drain: CancellationToken::new(),
         })
     }
+}
+
+/// Opens the logs that stand at this path.
+fn open_logs(path: &str, logs: &[AccessLog], with: &mut Build<'_>) -> Result<Loggers, Rejected> {
+    let mut outputs = Outputs {
+        writer: with.log_writer,
+        streams: &mut *with.log_streams,
+        registry: with.registry,
+    };
+    Loggers::new(logs, &mut outputs).map_err(|(index, error)| Rejected {
+        path: format!("{path}[{index}]"),
+        reason: format!("the log cannot be opened: {error}"),
+    })
 }
 
 /// Tracing of a connection manager, if it is configured.

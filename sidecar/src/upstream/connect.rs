@@ -1,6 +1,7 @@
 //! How a connection to an endpoint is made: TCP, then TLS, within the cluster's connect timeout.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::Failure;
+use super::{Failure, happy_eyeballs};
 use crate::cluster::{Cluster, Endpoint, RoutingPriority};
 use crate::config::bind_config;
 use crate::tls;
@@ -107,7 +108,16 @@ async fn connect_without_limit(
 }
 
 async fn tcp(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<TcpStream> {
-    bind_config::socket(cluster.bind.as_deref(), endpoint.address)?.connect(endpoint.address).await
+    let connect = async |address: SocketAddr| {
+        bind_config::socket(cluster.bind.as_deref(), address)?.connect(address).await
+    };
+    let more = &endpoint.additional_addresses;
+    if more.is_empty() {
+        return connect(endpoint.address).await;
+    }
+    let config = cluster.config.happy_eyeballs.as_ref();
+    let ordered = happy_eyeballs::order(endpoint.address, more, config);
+    happy_eyeballs::first(ordered, connect).await
 }
 
 /// The error as the system names it, without the number behind it.

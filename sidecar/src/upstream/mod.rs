@@ -9,6 +9,7 @@ mod facts;
 pub(crate) mod failure;
 pub(crate) mod h1;
 pub(crate) mod h2;
+mod happy_eyeballs;
 pub(crate) mod pool;
 
 pub(crate) use facts::ConnectionFacts;

@@ -151,6 +151,7 @@ fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCom
 
 fn kind(log_type: LogType) -> proto::AccessLogType {
     match log_type {
+        LogType::NotSet => proto::AccessLogType::NotSet,
         LogType::DownstreamEnd => proto::AccessLogType::DownstreamEnd,
         LogType::TcpConnectionEnd => proto::AccessLogType::TcpConnectionEnd,
     }

@@ -56,14 +56,16 @@ impl Transports {
 }
 
 /// What makes an endpoint the same one.
-type Identity = (SocketAddr, Arc<str>, *const ClientContext);
+type Identity = (SocketAddr, Arc<[SocketAddr]>, Arc<str>, *const ClientContext);
 
 fn identity(
     address: SocketAddr,
+    additional: &Arc<[SocketAddr]>,
     hostname: &Arc<str>,
     transport: Option<&Arc<ClientContext>>,
 ) -> Identity {
-    (address, Arc::clone(hostname), transport.map_or(std::ptr::null(), Arc::as_ptr))
+    let transport = transport.map_or(std::ptr::null(), Arc::as_ptr);
+    (address, Arc::clone(additional), Arc::clone(hostname), transport)
 }
 
 /// The members of the next host set.
@@ -124,7 +126,12 @@ pub(super) fn members(
         .endpoints()
         .map(|endpoint| {
             let transport = endpoint.transport.as_ref();
-            let identity = identity(endpoint.address, &endpoint.hostname, transport);
+            let identity = identity(
+                endpoint.address,
+                &endpoint.additional_addresses,
+                &endpoint.hostname,
+                transport,
+            );
             (identity, Arc::clone(endpoint))
         })
         .collect();
@@ -144,10 +151,12 @@ pub(super) fn members(
         for endpoint in &group.endpoints {
             let EndpointAddress::Ip(address) = endpoint.address else { continue };
             let transport = transports.of(&endpoint.metadata);
-            let identity = identity(address, &endpoint.hostname, transport.as_ref());
+            let additional = &endpoint.additional_addresses;
+            let identity = identity(address, additional, &endpoint.hostname, transport.as_ref());
             let same = known.entry(identity).or_insert_with(|| {
                 made = true;
-                Arc::new(make(address, Arc::clone(&endpoint.hostname), transport))
+                let made = make(address, Arc::clone(&endpoint.hostname), transport);
+                Arc::new(made.at(additional))
             });
             if seen.insert(same.id) {
                 same.update(endpoint.weight, endpoint.health, &endpoint.metadata);

@@ -15,7 +15,8 @@ use outrigger_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 
 use crate::config::Problems;
 use crate::config::cluster::{
-    Cluster, Discovery, HealthRules, TcpKeepalive, TransportSocketMatch, UpstreamProtocol,
+    Cluster, Discovery, HappyEyeballs, HealthRules, TcpKeepalive, TransportSocketMatch,
+    UpstreamProtocol,
 };
 use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
 use crate::config::health_check::Check;
@@ -23,8 +24,8 @@ use crate::config::load_balancer::LoadBalancer;
 use crate::config::tls::UpstreamTls;
 
 use super::common::{
-    boolean, enumeration, fingerprint, json_object, number, optional, positive_duration, required,
-    text, unknown_type, unpack, unsupported,
+    boolean, enumeration, fingerprint, json_object, number, number_in, optional, positive_duration,
+    required, text, unknown_type, unpack, unsupported,
 };
 use super::common_lb::{self, Common};
 use super::endpoint::{self, Hosts};
@@ -219,10 +220,11 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
             "needs a cluster that speaks HTTP/2: set http2_protocol_options",
         );
     }
-    let tcp_keepalive = upstream_connection_options.and_then(|proto| {
+    let connections = upstream_connection_options.map(|proto| {
         problems
             .field("upstream_connection_options", |problems| connection_options(problems, proto))
     });
+    let (tcp_keepalive, happy_eyeballs) = connections.unwrap_or_default();
     let bind = upstream_bind_config.and_then(|proto| {
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
@@ -262,6 +264,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
             close_on_change,
         },
         tcp_keepalive,
+        happy_eyeballs,
         bind: bind.map(Arc::new),
         auto_sni: http.auto_sni,
         metadata: Arc::new(metadata.map(metadata::of).unwrap_or_default()),
@@ -429,20 +432,48 @@ fn transport_socket_match(
 fn connection_options(
     problems: &mut Problems,
     proto: proto::UpstreamConnectionOptions,
-) -> Option<TcpKeepalive> {
+) -> (Option<TcpKeepalive>, Option<HappyEyeballs>) {
     let proto::UpstreamConnectionOptions {
         tcp_keepalive,
         set_local_interface_name_on_upstream_connections,
         happy_eyeballs_config,
     } = proto;
-    unsupported!(problems;
-        set_local_interface_name_on_upstream_connections, happy_eyeballs_config);
-    let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } =
-        tcp_keepalive?;
-    let seconds = |value| number(value).map(|value| Duration::from_secs(u64::from(value)));
-    Some(TcpKeepalive {
-        probes: number(keepalive_probes),
-        time: seconds(keepalive_time),
-        interval: seconds(keepalive_interval),
-    })
+    unsupported!(problems; set_local_interface_name_on_upstream_connections);
+    let eyeballs = happy_eyeballs_config.and_then(|proto| {
+        problems.field("happy_eyeballs_config", |problems| happy_eyeballs(problems, proto))
+    });
+    let keepalive = tcp_keepalive.map(|proto| {
+        let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = proto;
+        let seconds = |value| number(value).map(|value| Duration::from_secs(u64::from(value)));
+        TcpKeepalive {
+            probes: number(keepalive_probes),
+            time: seconds(keepalive_time),
+            interval: seconds(keepalive_interval),
+        }
+    });
+    (keepalive, eyeballs)
+}
+
+fn happy_eyeballs(
+    problems: &mut Problems,
+    proto: proto::upstream_connection_options::HappyEyeballsConfig,
+) -> Option<HappyEyeballs> {
+    use proto::upstream_connection_options::FirstAddressFamilyVersion as Version;
+    let proto::upstream_connection_options::HappyEyeballsConfig {
+        first_address_family_version,
+        first_address_family_count,
+    } = proto;
+    let count = "first_address_family_count";
+    let count = number_in(problems, count, first_address_family_count, 1..=u32::MAX);
+    let version = "first_address_family_version";
+    let first_is_ipv6 = match enumeration(problems, version, first_address_family_version)? {
+        Version::Default => None,
+        Version::V4 => Some(false),
+        Version::V6 => Some(true),
+        Version::Pipe | Version::Internal => {
+            problems.unsupported(version, true);
+            None
+        }
+    };
+    Some(HappyEyeballs { first_is_ipv6, first_count: count.unwrap_or(1) })
 }

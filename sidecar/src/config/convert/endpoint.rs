@@ -17,7 +17,9 @@ use crate::config::endpoint::{
     LocalityEndpoints,
 };
 
-use super::common::{enumeration, host_and_port, number_in, required, text, unsupported};
+use super::common::{
+    enumeration, host_and_port, ip_and_port, number_in, required, text, unsupported,
+};
 use super::{health_check, metadata, percent};
 
 /// The lowest priority that Envoy accepts.
@@ -211,25 +213,42 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
             return None;
         }
     };
-    let (address, hostname, check) = problems.field("endpoint", |problems| {
-        let proto::Endpoint {
-            address,
-            health_check_config,
-            hostname,
-            additional_addresses,
-            observability_name: _, // only names the endpoint in statistics
-        } = endpoint;
-        unsupported!(problems; additional_addresses);
-        let check = health_check_config.and_then(|proto| {
-            problems.field("health_check_config", |problems| health_check::target(problems, proto))
-        });
-        let address = required(problems, "address", address)?;
-        let address =
-            problems.field("address", |problems| endpoint_address(problems, address, hosts))?;
-        Some((address, hostname, check))
-    })?;
+    let (address, hostname, check, additional_addresses) =
+        problems.field("endpoint", |problems| {
+            let proto::Endpoint {
+                address,
+                health_check_config,
+                hostname,
+                additional_addresses,
+                observability_name: _, // only names the endpoint in statistics
+            } = endpoint;
+            problems.unsupported(
+                "additional_addresses",
+                !additional_addresses.is_empty() && hosts == Hosts::Names,
+            );
+            let additional = additional_addresses
+                .into_iter()
+                .enumerate()
+                .filter_map(|(index, proto)| {
+                    problems.element("additional_addresses", index, |problems| {
+                        let proto::endpoint::AdditionalAddress { address } = proto;
+                        let address = required(problems, "address", address)?;
+                        problems.field("address", |problems| ip_and_port(problems, address))
+                    })
+                })
+                .collect();
+            let check = health_check_config.and_then(|proto| {
+                problems
+                    .field("health_check_config", |problems| health_check::target(problems, proto))
+            });
+            let address = required(problems, "address", address)?;
+            let address =
+                problems.field("address", |problems| endpoint_address(problems, address, hosts))?;
+            Some((address, hostname, check, additional))
+        })?;
     Some(Endpoint {
         address,
+        additional_addresses,
         hostname: hostname.into(),
         weight,
         health,

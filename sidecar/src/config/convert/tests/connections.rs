@@ -414,3 +414,48 @@ fn the_life_of_a_tcp_connection_is_bounded_where_that_is_set() {
         "out of range",
     );
 }
+
+#[test]
+fn an_endpoint_may_have_several_addresses() {
+    let address =
+        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let more = json!([{"address": address(1)}, {"address": address(2)}]);
+    let order = json!({"first_address_family_version": "V6", "first_address_family_count": 2});
+    let bootstrap = accepted(&[
+        ("ENDPOINT.endpoint.additional_addresses", more),
+        ("CLUSTER.upstream_connection_options", json!({"happy_eyeballs_config": order})),
+    ]);
+    let cluster = &bootstrap.clusters[0];
+    let Discovery::Static(assignment) = &cluster.discovery else { panic!("static") };
+    let ports: Vec<u16> = assignment.localities[0].endpoints[0]
+        .additional_addresses
+        .iter()
+        .map(std::net::SocketAddr::port)
+        .collect();
+    assert_eq!(ports, [1, 2]);
+    let order = cluster.happy_eyeballs.expect("an order");
+    assert_eq!((order.first_is_ipv6, order.first_count), (Some(true), 2));
+    for (path, value, field, reason) in [
+        ("ENDPOINT.endpoint.additional_addresses", json!([{}]), "[0].address", "required"),
+        (
+            "ENDPOINT.endpoint.additional_addresses",
+            json!([{"address": {"pipe": {"path": "/a"}}}]),
+            "[0].address.pipe",
+            "not supported",
+        ),
+        (
+            "CLUSTER.upstream_connection_options.happy_eyeballs_config",
+            json!({"first_address_family_version": "PIPE"}),
+            ".first_address_family_version",
+            "not supported",
+        ),
+        (
+            "CLUSTER.upstream_connection_options.happy_eyeballs_config",
+            json!({"first_address_family_count": 0}),
+            ".first_address_family_count",
+            "too small",
+        ),
+    ] {
+        refused_at(&[(path, value)], &format!("{path}{field}"), reason);
+    }
+}
