@@ -6,6 +6,7 @@
 
 mod accepted;
 mod case;
+mod check;
 mod observation;
 mod world;
 

@@ -65,7 +65,11 @@ impl Observation {
             got.headers.iter().filter(|(name, _)| name != "host").cloned().collect();
         self.fields(step, &format!("{prefix}.header"), &headers, values);
         self.fields(step, &format!("{prefix}.trailer"), &got.trailers, values);
-        if !got.body.is_empty() {
+        if let Some(facts) = super::check::facts(&got.path, &got.body) {
+            for (field, value) in facts {
+                self.fact(step, &format!("{prefix}.{field}"), normal(&value, values));
+            }
+        } else if !got.body.is_empty() {
             self.fact(step, &format!("{prefix}.body"), body(&got.body, values));
         }
         if let Some(tls) = &got.tls {

@@ -8,6 +8,7 @@ mod admin;
 mod aggregates;
 mod client_address;
 mod domains;
+mod ext_authz;
 mod filters;
 mod forwarding;
 mod grpc_access_log;
@@ -68,7 +69,7 @@ macro_rules! groups {
     };
 }
 
-groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening happy_eyeballs listener_log }
+groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt ext_authz filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening happy_eyeballs listener_log }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_access_log() {

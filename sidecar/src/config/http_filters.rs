@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::ext_authz::{AuthPerRoute, ExtAuthz};
 use super::extension::DiscoveredFilter;
 use super::header::HeaderMutations;
 use super::jwt_authn::{JwtAuthn, JwtPerRoute};
@@ -51,6 +52,8 @@ pub enum FilterKind {
     SetMetadata(Arc<SetMetadata>),
     /// `envoy.filters.http.set_filter_state`
     SetFilterState(Arc<SetFilterState>),
+    /// `envoy.filters.http.ext_authz`
+    ExtAuthz(Arc<ExtAuthz>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
     /// What another says (`config_discovery`).
@@ -97,6 +100,8 @@ pub enum RouteFilter {
     Buffer(Option<u32>),
     /// `set_filter_state.v3.Config`
     SetFilterState(Arc<SetFilterState>),
+    /// `ExtAuthzPerRoute`
+    ExtAuthz(AuthPerRoute),
     /// `jwt_authn.v3.PerRouteConfig`
     JwtAuthn(JwtPerRoute),
 }

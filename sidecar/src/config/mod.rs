@@ -21,6 +21,7 @@ pub mod client_address;
 pub mod cluster;
 pub mod config_source;
 pub mod endpoint;
+pub mod ext_authz;
 pub mod extension;
 pub mod grpc_service;
 pub mod hash_policy;

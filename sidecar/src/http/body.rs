@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::headers;
 use super::mirror::Copies;
-use super::replay::Replay;
+use super::replay::{Kept, Replay};
 use super::upstream_body::UpstreamBody;
 
 /// Why a body ends early. Whoever sends it on must not end it as if it were whole.
@@ -151,6 +151,8 @@ pub(crate) enum ClientBody {
     Empty,
     /// As it comes.
     Incoming(Incoming),
+    /// As it comes, behind what was read of it already.
+    Kept(Rc<Kept>),
     /// All of it.
     Whole(Box<Whole>),
 }

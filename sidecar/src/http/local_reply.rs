@@ -11,6 +11,7 @@
 //! | `upstream_reset` | the endpoint broke off before it answered, or did not speak HTTP |
 //! | `upstream_timeout` | the endpoint did not answer in time |
 //! | `upstream_overflow` | a circuit breaker is open |
+//! | `authorization_denied` | an external service denies the request, or does not say |
 //! | `jwt_denied` | the request has no token that is needed, or a wrong one |
 //! | `health_check_failed` | the proxy was asked for its health, and is not well |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
@@ -51,6 +52,7 @@ pub(crate) enum Reason {
     UpstreamOverflow,
     RbacDenied,
     JwtDenied,
+    AuthorizationDenied,
     HealthCheckFailed,
     FaultInjected,
     RateLimited,
@@ -78,6 +80,7 @@ impl Reason {
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RbacDenied => "rbac_denied",
             Self::JwtDenied => "jwt_denied",
+            Self::AuthorizationDenied => "authorization_denied",
             Self::HealthCheckFailed => "health_check_failed",
             Self::FaultInjected => "fault_injected",
             Self::RateLimited => "rate_limited",

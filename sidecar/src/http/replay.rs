@@ -5,6 +5,7 @@
 //! go, and there is no other attempt.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -14,6 +15,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::body::{BodyError, Progress, Whole, poll_incoming};
+use super::failures::broken_request;
+use super::filters::Passage;
+use super::filters::buffer::Arrival;
+use super::router::Refusal;
+
+/// What was read of a body.
+pub(crate) struct Filled {
+    pub(crate) data: Bytes,
+    /// That is all of it.
+    pub(crate) ended: bool,
+}
 
 /// A client's body with what was kept of it.
 pub(crate) struct Kept {
@@ -50,6 +62,46 @@ impl Kept {
             ended: false,
         };
         Rc::new(Self { state: RefCell::new(state), progress, length })
+    }
+
+    /// Reads the body up to so many bytes, or to its end, within the limits of requests that arrive slowly. What was read
+    /// is kept, and is sent with the rest.
+    pub(crate) async fn fill(&self, most: u64, passage: &Passage<'_>) -> Result<Filled, Refusal> {
+        let arrival = Arrival::of(passage);
+        loop {
+            {
+                let state = self.state.borrow();
+                if state.ended || state.bytes >= most {
+                    return Ok(Filled { data: state.pieces.concat().into(), ended: state.ended });
+                }
+            }
+            let next = poll_fn(|cx| {
+                let mut state = self.state.borrow_mut();
+                poll_incoming(&mut state.incoming, &self.progress, cx)
+            });
+            let next = arrival.within(next, passage).await?;
+            let mut state = self.state.borrow_mut();
+            match next {
+                None => state.ended = true,
+                Some(Err(_)) => return Err(broken_request()),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => {
+                        state.bytes += piece.len() as u64;
+                        state.pieces.push(piece);
+                        state.ended = state.incoming.is_end_stream();
+                    }
+                    Err(frame) => {
+                        state.trailers = frame.into_trailers().ok();
+                        state.ended = true;
+                    }
+                },
+            }
+        }
+    }
+
+    /// The trailers of a body that was read to its end.
+    pub(crate) fn take_trailers(&self) -> Option<HeaderMap> {
+        self.state.borrow_mut().trailers.take()
     }
 
     /// Whether another attempt can be made.

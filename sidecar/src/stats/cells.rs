@@ -140,6 +140,7 @@ cells! {
             responses_retry: ResponseCodes,
             upstream_rq_time_external: Histogram,
             upstream_rq_time_internal: Histogram,
+            ext_authz: AuthCounters,
         }
     }
 
@@ -326,6 +327,21 @@ cells! {
     /// `http.STAT_PREFIX.rbac[.SHADOW_PREFIX]`: decisions of RBAC filters that are not enforced.
     pub(crate) struct RbacShadowCells {
         counters: { shadow_allowed, shadow_denied }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX.ext_authz[.STAT_PREFIX]`
+    pub(crate) struct ExtAuthzCells {
+        counters: {
+            ok,
+            denied,
+            error,
+            disabled,
+            failure_mode_allowed,
+            invalid,
+            ignored_dynamic_metadata,
+        }
         gauges: {}
         histograms: {}
     }
@@ -642,6 +658,16 @@ cells! {
     }
 }
 
+/// Decisions of `envoy.filters.http.ext_authz` on requests to a cluster. They show once there are any.
+#[derive(Debug, Default)]
+pub(crate) struct AuthCounters {
+    pub(crate) ok: Counter,
+    pub(crate) denied: Counter,
+    pub(crate) error: Counter,
+    pub(crate) failure_mode_allowed: Counter,
+    pub(crate) invalid: Counter,
+}
+
 fn cluster_responses(shards: &[&ClusterCells], sink: &mut Sink<'_>) {
     let mut all = [0; 500];
     for (prefix, responses) in [
@@ -657,6 +683,20 @@ fn cluster_responses(shards: &[&ClusterCells], sink: &mut Sink<'_>) {
     let mut retried = [0; 500];
     shards.iter().for_each(|cells| cells.responses_retry.add_to(&mut retried));
     responses_by_code("retry.", "upstream_rq", &retried, sink);
+
+    for (name, counter) in [
+        ("ext_authz.ok", (|counters| &counters.ok) as fn(&AuthCounters) -> &Counter),
+        ("ext_authz.denied", |counters| &counters.denied),
+        ("ext_authz.error", |counters| &counters.error),
+        ("ext_authz.failure_mode_allowed", |counters| &counters.failure_mode_allowed),
+        ("ext_authz.invalid", |counters| &counters.invalid),
+    ] {
+        let sum = shards.iter().map(|cells| counter(&cells.ext_authz).value());
+        let sum = sum.fold(0u64, u64::wrapping_add);
+        if sum > 0 {
+            sink(Name::plain(name), Reading::Counter { value: sum, used: true });
+        }
+    }
 
     let mut all = super::histogram::Snapshot::default();
     for (name, histogram) in [

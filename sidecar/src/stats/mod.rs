@@ -23,7 +23,7 @@ mod tests;
 pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ConnectionLimitCells, ControlPlaneCells,
-    CorsCells, DnsCells, EndpointCells, ExtensionCells, FaultCells, FilesystemCells,
+    CorsCells, DnsCells, EndpointCells, ExtAuthzCells, ExtensionCells, FaultCells, FilesystemCells,
     HealthCheckCells, HealthFilterCells, HttpCells, HttpInspectorCells, HttpListenerCells,
     JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells, NetworkRateLimitCells,
     OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells,

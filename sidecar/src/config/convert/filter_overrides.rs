@@ -7,6 +7,7 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::config::route::v3::FilterConfig;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::BufferPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthzPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::PerRouteConfig;
@@ -19,7 +20,9 @@ use crate::config::Problems;
 use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
-use super::http_filters::{buffer, cors, fault, header_mutation, jwt_authn, local_ratelimit};
+use super::http_filters::{
+    buffer, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
+};
 use super::{metadata, rbac};
 
 /// Overrides by the name of the filter instance.
@@ -76,6 +79,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<BufferPerRoute>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Buffer(buffer::per_route(problems, proto)?))
+    } else if any::holds::<ExtAuthzPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::ExtAuthz(ext_authz::per_route(problems, proto)?))
     } else if any::holds::<PerRouteConfig>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::JwtAuthn(jwt_authn::per_route(problems, proto)?))
@@ -91,6 +97,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "LocalRateLimit",
                 "HeaderMutationPerRoute",
                 "BufferPerRoute",
+                "ExtAuthzPerRoute",
                 "jwt_authn.v3.PerRouteConfig",
                 "set_filter_state.v3.Config",
                 "FilterConfig",

@@ -6,6 +6,7 @@ use http::HeaderName;
 use outrigger_proto::any;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
 use outrigger_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
@@ -116,6 +117,7 @@ const FILTERS: &[&str] = &[
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
     "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
     "envoy.extensions.filters.http.health_check.v3.HealthCheck",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.set_metadata.v3.Config",
@@ -133,7 +135,7 @@ pub(super) fn is_supported(message: &str) -> bool {
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
-        buffer, fault, header_mutation, health_check, jwt_authn, local_ratelimit,
+        buffer, ext_authz, fault, header_mutation, health_check, jwt_authn, local_ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -164,6 +166,9 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
+    } else if any::holds::<ExtAuthz>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::ExtAuthz(Arc::new(ext_authz::filter(problems, proto)?)))
     } else if any::holds::<JwtAuthentication>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::JwtAuthn(Arc::new(jwt_authn::filter(problems, proto))))

@@ -7,6 +7,7 @@
 pub(crate) mod buffer;
 mod cors;
 pub(crate) mod discovered;
+mod ext_authz;
 pub(crate) mod fault;
 pub(crate) mod header_mutation;
 mod health_check;
@@ -35,7 +36,7 @@ use crate::config::http_filters::{
 use crate::config::metadata::{SetFilterState, SetMetadata};
 use crate::config::rbac::Rbac;
 use crate::config::route::Route;
-use crate::local::Local;
+use crate::local::{ClusterRef, Local};
 use crate::stats::{
     CorsCells, FaultCells, RbacCells, RbacShadowCells, Registry, Scope, SetMetadataCells, Sharded,
 };
@@ -50,6 +51,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) overrides: [Option<&'a FilterOverrides>; 4],
     /// Name of the cluster that the route forwards to.
     pub(crate) cluster: Option<&'a str>,
+    /// The cluster itself.
+    pub(crate) target: Option<ClusterRef>,
     /// The route that takes the request.
     pub(crate) route: Option<&'a Route>,
     pub(crate) steps: &'a mut Steps,
@@ -84,6 +87,7 @@ enum Kind {
     SetFilterState(Arc<SetFilterState>),
     JwtAuthn(Box<jwt_authn::Filter>),
     Discovered(Arc<discovered::Slot>),
+    ExtAuthz(Box<ext_authz::Filter>),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -134,6 +138,9 @@ impl Filter {
             }
             FilterKind::SetMetadata(set) => {
                 Kind::SetMetadata(Arc::clone(set), registry.scope(scope()))
+            }
+            FilterKind::ExtAuthz(config) => {
+                Kind::ExtAuthz(Box::new(ext_authz::Filter::new(config, registry, prefix)))
             }
             FilterKind::JwtAuthn(config) => {
                 let filter = jwt_authn::Filter::new(config, registry, prefix, control);
@@ -222,7 +229,7 @@ impl Filter {
                 };
                 set_state::filter_state(config, passage);
             }
-            Kind::JwtAuthn(_) => return Ok(Pass::Ask),
+            Kind::JwtAuthn(_) | Kind::ExtAuthz(_) => return Ok(Pass::Ask),
             // Which filter it is, was found out before.
             Kind::Discovered(_) => {}
         }
@@ -230,17 +237,23 @@ impl Filter {
     }
 
     /// Does what may take a while.
-    async fn ask(&self, passage: &mut Passage<'_>) -> Result<(), Refusal> {
-        let Ok(configured) = self.configured(&passage.overrides) else { return Ok(()) };
+    async fn ask(
+        &self,
+        passage: &mut Passage<'_>,
+        body: ClientBody,
+    ) -> Result<ClientBody, Refusal> {
+        let Ok(configured) = self.configured(&passage.overrides) else { return Ok(body) };
         match &self.kind {
             Kind::JwtAuthn(filter) => {
                 let per_route = match configured {
                     Some(RouteFilter::JwtAuthn(per_route)) => Some(per_route),
                     _ => None,
                 };
-                filter.run(per_route, passage).await
+                filter.run(per_route, passage).await?;
+                Ok(body)
             }
-            _ => Ok(()),
+            Kind::ExtAuthz(filter) => filter.run(&self.name, passage, body).await,
+            _ => Ok(body),
         }
     }
 
@@ -290,9 +303,12 @@ pub(crate) async fn pass<'f>(
         let refusal = match filter.run(passage) {
             Ok(Pass::On) if passage.rematch => return Ok((body, rest)),
             Ok(Pass::On) => continue,
-            Ok(Pass::Ask) => match Box::pin(filter.ask(passage)).await {
-                Ok(()) if passage.rematch => return Ok((body, rest)),
-                Ok(()) => continue,
+            Ok(Pass::Ask) => match Box::pin(filter.ask(passage, body)).await {
+                Ok(same) if passage.rematch => return Ok((same, rest)),
+                Ok(same) => {
+                    body = same;
+                    continue;
+                }
                 Err(refusal) => refusal,
             },
             Ok(Pass::Wait(time, then)) => {
@@ -325,6 +341,7 @@ enum Step {
     Cors(cors::Answer),
     Mutate(header_mutation::Pending),
     Add(local_ratelimit::Refused),
+    Authorized(ext_authz::ToResponse),
     HealthChecked(health_check::Checked),
     FailAtOnce,
 }
@@ -336,6 +353,7 @@ impl Steps {
             match step {
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
+                Step::Authorized(changes) => changes.apply(headers),
                 Step::Add(refused) => refused.apply(headers, exchange),
                 Step::HealthChecked(checked) => checked.apply(headers, exchange),
                 Step::FailAtOnce => health_check::fail_at_once(headers),

@@ -17,7 +17,7 @@ use crate::http::headers::Accepted;
 use crate::http::mutations::Levels;
 use crate::http::route_table::{Route, RouteTable, VirtualHost};
 use crate::http::stream_state::StreamState;
-use crate::local::View;
+use crate::local::{ClusterRef, View};
 
 /// Where a request goes, by its routes.
 pub(super) struct Matched<'t> {
@@ -80,6 +80,11 @@ impl<'t> Matched<'t> {
     pub(super) fn metadata_match(&self, action: &'t Forward) -> Option<&'t MetadataCriteria> {
         let of_cluster = self.weighted().and_then(|cluster| cluster.metadata_match.as_deref());
         of_cluster.or(action.metadata_match.as_deref())
+    }
+
+    /// The cluster that the request is to go to, if it is there.
+    pub(super) fn cluster(&self, view: &View) -> Option<ClusterRef> {
+        self.target.and_then(|(id, _)| ClusterRef::new(view, id))
     }
 
     /// Name of the cluster that the request is to go to.

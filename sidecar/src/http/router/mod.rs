@@ -40,7 +40,7 @@ use super::rewrite;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
 use crate::config::route::{RequireTls, RouteAction};
-use crate::local::{ClusterRef, View};
+use crate::local::View;
 
 use accept::accept;
 pub(crate) use accept::{set_path, view_of};
@@ -216,6 +216,7 @@ async fn route(
             accepted: &accepted,
             overrides: matched.as_ref().map(Matched::overrides).unwrap_or_default(),
             cluster: matched.as_ref().and_then(|matched| matched.cluster_name()),
+            target: matched.as_ref().and_then(|matched| matched.cluster(&view)),
             route: matched.as_ref().map(|matched| &*matched.route.config),
             steps,
             rematch: false,
@@ -276,7 +277,7 @@ async fn route(
 /// A log knows of the cluster also where nothing is forwarded.
 fn note_cluster(exchange: &mut Exchange, view: &View, matched: &Matched<'_>) {
     if let Some(facts) = &mut exchange.facts {
-        facts.cluster = matched.target.and_then(|(id, _)| ClusterRef::new(view, id));
+        facts.cluster = matched.cluster(view);
     }
 }
 

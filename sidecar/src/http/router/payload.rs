@@ -21,6 +21,7 @@ impl Payload {
         let load = match (&exchange.progress, body) {
             (None, _) | (Some(_), ClientBody::Empty) => Load::Empty,
             (Some(_), ClientBody::Whole(whole)) => Load::Whole(whole),
+            (Some(_), ClientBody::Kept(kept)) => Load::Kept(kept),
             (Some(progress), ClientBody::Incoming(body)) if retries => {
                 Load::Kept(Kept::new(body, Rc::clone(progress), limit))
             }

@@ -2,6 +2,7 @@
 
 pub(super) mod buffer;
 pub(super) mod cors;
+pub(super) mod ext_authz;
 pub(super) mod fault;
 pub(super) mod header_mutation;
 pub(super) mod health_check;

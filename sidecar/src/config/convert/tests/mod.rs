@@ -5,6 +5,7 @@ mod accepted;
 mod asking;
 mod connections;
 mod discovered;
+mod ext_authz;
 mod grpc_access_log;
 mod harmless;
 mod harness;
