@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use regex::bytes::Regex;
 
-use super::http_filters::Fraction;
 use super::matcher::StringMatcher;
 use super::metadata::MetadataMatcher;
+use super::runtime::RuntimeFraction;
 
 /// A validated `ExtAuthz`.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct ExtAuthz {
     /// Metadata of the route that the service gets.
     pub route_metadata_namespaces: Box<[Box<str>]>,
     /// Requests that are checked. Default all.
-    pub enabled: Option<Fraction>,
+    pub enabled: Option<RuntimeFraction>,
     /// Requests that are checked, by their metadata.
     pub enabled_metadata: Option<MetadataMatcher>,
     /// What is not checked is refused.

@@ -132,7 +132,7 @@ impl Filter {
 
     fn is_enabled(&self, passage: &Passage<'_>) -> bool {
         let metadata = metadata_of(passage.exchange.state.as_deref());
-        self.config.enabled.is_none_or(happens)
+        self.config.enabled.as_ref().is_none_or(|share| happens(share.current()))
             && self.config.enabled_metadata.as_ref().is_none_or(|it| it.matches(metadata))
     }
 
