@@ -89,18 +89,29 @@ pub(crate) fn begin(
             copies.into_iter().for_each(|copy| copy.send(RequestBody::Whole(whole.clone())));
         }
         (Some(progress), ClientBody::Incoming(_)) => {
-            progress.copy_to(Box::new(Copies {
-                copies,
-                cluster: mirroring.cluster.clone(),
-                data: Vec::new(),
-                bytes: 0,
-                most: mirroring.most,
-            }));
+            progress.copy_to(Box::new(Copies::new(copies, mirroring)));
         }
+        (Some(progress), ClientBody::Kept(kept)) => match kept.whole() {
+            Some(whole) => {
+                copies.into_iter().for_each(|copy| copy.send(RequestBody::Whole(whole.clone())));
+            }
+            None => {
+                // What a filter has read of it already does not come by again.
+                let mut waiting = Copies::new(copies, mirroring);
+                if kept.pieces().iter().all(|piece| waiting.keep(piece)) {
+                    progress.copy_to(Box::new(waiting));
+                }
+            }
+        },
     }
 }
 
 impl Copies {
+    fn new(copies: Vec<Copy>, mirroring: &Mirroring<'_>) -> Self {
+        let cluster = mirroring.cluster.clone();
+        Self { copies, cluster, data: Vec::new(), bytes: 0, most: mirroring.most }
+    }
+
     /// Keeps a piece of the body. `false`: it is too long, and there will be no copies.
     pub(crate) fn keep(&mut self, data: &Bytes) -> bool {
         self.bytes += data.len() as u64;

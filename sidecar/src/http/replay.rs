@@ -99,6 +99,11 @@ impl Kept {
         }
     }
 
+    /// What was read so far.
+    pub(crate) fn pieces(&self) -> Vec<Bytes> {
+        self.state.borrow().pieces.clone()
+    }
+
     /// The trailers of a body that was read to its end.
     pub(crate) fn take_trailers(&self) -> Option<HeaderMap> {
         self.state.borrow_mut().trailers.take()

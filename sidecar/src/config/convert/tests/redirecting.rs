@@ -57,7 +57,10 @@ fn mirrors_at_three_levels() {
     assert!(matches!(&host.cluster, MirrorCluster::Header(name) if name == "x-copy"));
     assert!(host.append_suffix && host.share.is_none());
     let own = &forward(&bootstrap).mirrors[0];
-    assert_eq!((own.share.as_ref().map(|share| share.current()), own.append_suffix), (Some((5, 100)), false));
+    assert_eq!(
+        (own.share.as_ref().map(|share| share.current()), own.append_suffix),
+        (Some((5, 100)), false)
+    );
     assert_eq!(own.host.as_ref().unwrap(), "copy.test");
     assert_eq!(own.mutations.len(), 1);
 }

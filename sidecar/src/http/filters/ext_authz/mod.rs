@@ -243,6 +243,7 @@ async fn buffered(
     }
     let most = u64::from(limits.max_bytes);
     let kept = match body {
+        ClientBody::Empty => return Ok((body, None)),
         ClientBody::Whole(whole) => {
             let length = whole.data.len().min(limits.max_bytes as usize);
             let partial = length < whole.data.len();
