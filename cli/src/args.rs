@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::apply::{ApplyArgs, DiffArgs};
+use crate::commands::authz::AuthzCommand;
+use crate::commands::check::CheckArgs;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::delete::DeleteArgs;
 use crate::commands::endpoints::EndpointsArgs;
@@ -59,6 +61,11 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the instances of services, who is ejected and why
     Endpoints(EndpointsArgs),
+    /// Check the mesh, or with --pre this machine; exit code 3 if something is not as it should be
+    Check(CheckArgs),
+    /// Say what policies make of a request
+    #[command(subcommand)]
+    Authz(AuthzCommand),
     /// Let sidecars join
     #[command(subcommand)]
     Token(TokenCommand),

@@ -23,11 +23,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::args::{Cli, Command};
+use self::commands::authz::AuthzCommand;
 use self::commands::identity::{CaCommand, IdentityCommand};
 use self::commands::token::TokenCommand;
 use self::commands::{
-    apply, completion, delete, endpoints, export, get, history, identity, rollback, status, token,
-    validate,
+    apply, authz, check, completion, delete, endpoints, export, get, history, identity, rollback,
+    status, token, validate,
 };
 use self::exit::Outcome;
 
@@ -55,6 +56,8 @@ fn main() -> ExitCode {
         Command::Export(args) => block_on(export::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Endpoints(args) => block_on(endpoints::run(args)),
+        Command::Check(args) => block_on(check::run(args)),
+        Command::Authz(AuthzCommand::Check(args)) => block_on(authz::run(args)),
         Command::Token(TokenCommand::Create(args)) => block_on(token::create(args)),
         Command::Identity(IdentityCommand::List(args)) => block_on(identity::list(args)),
         Command::Identity(IdentityCommand::Revoke(args)) => block_on(identity::revoke(args)),

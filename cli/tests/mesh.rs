@@ -65,3 +65,41 @@ spec:
     assert!(text.contains("warning: (standard input):13:"), "{text}");
     assert!(text.contains("never reached: spec.rules[0] takes its requests first"), "{text}");
 }
+
+#[test]
+fn a_check_tells_each_thing_and_how_to_mend_it_and_ends_with_3_if_one_is_wrong() {
+    let mesh = Mesh::start();
+    let text = mesh.expect(0, &["check", "-o", "json"], "");
+    let checks: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(checks["checks"].as_array().unwrap().len() >= 20, "{text}");
+    assert_eq!(checks["ok"], true);
+    mesh.expect(0, &["apply", "-f", "-"], API);
+    let text = mesh.expect(0, &["check"], "");
+    assert!(
+        text.contains("services-have-instances") && text.contains("outrigger token create"),
+        "{text}"
+    );
+    let two = "{kind: Endpoint, name: one, spec: {service: api, address: 127.0.0.1, port: 9}}\n---\n{kind: Endpoint, name: two, spec: {service: api, address: 127.0.0.1, port: 9}}\n";
+    mesh.expect(0, &["apply", "-f", "-"], two);
+    let text = mesh.expect(3, &["check"], "");
+    assert!(text.contains("127.0.0.1:9 is one and two"), "{text}");
+    let text = mesh.expect(3, &["check", "--api", "http://127.0.0.1:1"], "");
+    assert!(text.contains("api-reachable: outrigger control-plane"), "{text}");
+}
+
+#[test]
+fn authz_says_which_policy_decides_live_and_from_files() {
+    let mesh = Mesh::start();
+    let policy = "---\n{kind: Mesh, name: default, spec: {defaultAction: deny}}\n---\n{kind: Policy, name: read, spec: {to: [{service: api}], action: allow, from: [{service: web}], methods: [GET]}}\n";
+    let all = format!("{API}{policy}");
+    mesh.expect(0, &["apply", "-f", "-"], &all);
+    let get = ["authz", "check", "web", "api", "GET", "/v1"];
+    assert_eq!(mesh.expect(0, &get, ""), "allowed: Policy `read` allows it\n");
+    let post = ["authz", "check", "web", "api", "POST", "/v1"];
+    assert!(mesh.expect(3, &post, "").starts_with("DENIED: no policy allows it"));
+    let offline =
+        ["authz", "check", "job", "api", "GET", "/v1", "-f", "-", "--api", "http://127.0.0.1:1"];
+    assert!(mesh.expect(3, &offline, &all).starts_with("DENIED"));
+    mesh.expect(1, &["authz", "check", "web", "nobody", "GET", "/"], "");
+    mesh.expect(2, &["authz", "check", "web", "api", "GET"], "");
+}

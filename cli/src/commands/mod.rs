@@ -5,6 +5,8 @@
 //! - [`watch`]: the same answer again and again.
 
 pub(crate) mod apply;
+pub(crate) mod authz;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod delete;
 pub(crate) mod endpoints;

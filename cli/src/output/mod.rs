@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 pub(crate) use self::table::{Cell, Table};
-pub(crate) use self::time::{age, left};
+pub(crate) use self::time::{age, left, seconds_since};
 use crate::exit::{Failure, Outcome};
 
 /// Options of every command that prints something.

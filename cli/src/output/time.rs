@@ -13,6 +13,12 @@ pub(crate) fn left(rfc3339: &str) -> String {
     between(rfc3339, |at, now| at - now)
 }
 
+/// Seconds since an RFC 3339 time; `None` when it is no such time.
+pub(crate) fn seconds_since(rfc3339: &str) -> Option<f64> {
+    let at = OffsetDateTime::parse(rfc3339, &Rfc3339).ok()?;
+    Some((OffsetDateTime::now_utc() - at).as_seconds_f64())
+}
+
 fn between(
     rfc3339: &str,
     span: impl Fn(OffsetDateTime, OffsetDateTime) -> time::Duration,

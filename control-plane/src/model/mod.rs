@@ -7,7 +7,8 @@
 //! - [`config`]: [`Config`], every object at one revision. Immutable, cheap to clone; what `translate` works from.
 //! - [`read`]: documents to objects, with every problem at once; [`problem`], one of them.
 //! - [`plan`]: documents and a configuration, to the configuration that would result, if it is consistent;
-//!   [`references`], what refers to what; [`lint`], what works but perhaps not as meant; [`changes`], the fields in which
+//!   [`references`], what refers to what; [`lint`], what works but perhaps not as meant; [`verdict`],
+//!   what policies make of a request; [`changes`], the fields in which
 //!   two documents differ.
 //! - [`duration`]: `500ms`, `30s`, `5m`, `24h`.
 
@@ -26,6 +27,7 @@ pub mod read;
 mod references;
 pub mod route;
 pub mod service;
+pub mod verdict;
 
 pub use config::Config;
 pub use endpoint::Endpoint;
