@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Result;
 use outrigger_integration::differential::{Observation, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// A tcp_proxy filter with this target, in flow YAML.
 pub(crate) fn tcp_proxy(target: &str) -> String {
@@ -61,13 +63,31 @@ pub(crate) async fn stats(world: &World, prefixes: &[&str]) -> Result<BTreeMap<S
     Ok(text.lines().filter_map(number).collect())
 }
 
-/// Records what `before` has grown by.
+/// For so long connections may take to be over, before counters are read.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Waits until the proxy has no connection left, and so has counted them all. A case may keep some open.
+async fn settled(world: &World) -> Result<()> {
+    let deadline = Instant::now() + SETTLED;
+    loop {
+        let open = stats(world, &["listener."]).await?;
+        let open = open.iter().filter(|(name, _)| !name.starts_with("listener.admin."));
+        let open = open.filter(|(name, _)| name.ends_with("downstream_cx_active"));
+        if open.map(|(_, value)| value).sum::<u64>() == 0 || Instant::now() > deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Records what `before` has grown by, once the connections of the case are over.
 pub(crate) async fn record_growth(
     world: &World,
     seen: &mut Observation,
     prefixes: &[&str],
     before: &BTreeMap<String, u64>,
 ) -> Result<()> {
+    settled(world).await?;
     for (name, value) in stats(world, prefixes).await? {
         let grown = value.wrapping_sub(before.get(&name).copied().unwrap_or(0));
         if grown > 0 {
