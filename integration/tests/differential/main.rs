@@ -64,39 +64,58 @@ macro_rules! groups {
         )*
 
         fn all() -> Vec<Group> {
-            vec![admin::group(), tracing::group(), grpc_access_log::group(), $($name::group()),*]
+            vec![$($name::group()),*]
         }
     };
 }
 
-groups! { health_checks health_check_filter outlier_detection matching domains rewriting redirects headers weights hashing retries hedging timeouts internal client_address internal_redirects mirrors templates http1_trailers limits rbac metadata jwt ext_authz filters protocols forwarding tls_downstream tls_upstream tcp local_replies access_log access_log_fields subsets names proxy_protocol http_inspector original_dst network_filters listening happy_eyeballs listener_log }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn grpc_access_log() {
-    if let Err(error) = differential::run(grpc_access_log::group()).await {
-        panic!("{error:#}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn admin() {
-    if let Err(error) = differential::run(admin::group()).await {
-        panic!("{error:#}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tracing() {
-    if let Err(error) = differential::run(tracing::group()).await {
-        panic!("{error:#}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn aggregates() {
-    if let Err(error) = differential::run(aggregates::group()).await {
-        panic!("{error:#}");
-    }
+groups! {
+    access_log
+    access_log_fields
+    admin
+    aggregates
+    client_address
+    domains
+    ext_authz
+    filters
+    forwarding
+    grpc_access_log
+    happy_eyeballs
+    hashing
+    headers
+    health_check_filter
+    health_checks
+    hedging
+    http1_trailers
+    http_inspector
+    internal
+    internal_redirects
+    jwt
+    limits
+    listener_log
+    listening
+    local_replies
+    matching
+    metadata
+    mirrors
+    names
+    network_filters
+    original_dst
+    outlier_detection
+    protocols
+    proxy_protocol
+    rbac
+    redirects
+    retries
+    rewriting
+    subsets
+    tcp
+    templates
+    timeouts
+    tls_downstream
+    tls_upstream
+    tracing
+    weights
 }
 
 #[test]
