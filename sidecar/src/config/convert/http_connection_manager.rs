@@ -98,7 +98,7 @@ pub(super) fn convert(
         typed_header_validation_config,
         append_x_forwarded_port,
         append_local_overload,
-        add_proxy_protocol_connection_state: _, // there is no PROXY protocol here
+        add_proxy_protocol_connection_state: _, // of PROXY protocol to upstreams, which is refused
         forward_proto_config,
         route_specifier,
         strip_port_mode,

@@ -31,9 +31,9 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::HttpFault)
         response_rate_limit_percent_runtime: _, // of response_rate_limit, which is refused
         abort_grpc_status_runtime,
         disable_downstream_cluster_stats: _, // statistics by downstream cluster are not kept
-        filter_metadata: _,                  // nothing here reads metadata
+        filter_metadata,
     } = proto;
-    unsupported!(problems; response_rate_limit);
+    unsupported!(problems; response_rate_limit, filter_metadata);
     Fault {
         delay: delay
             .and_then(|proto| problems.field("delay", |problems| delay_of(problems, proto))),

@@ -338,6 +338,7 @@ fn fields_of_filters() {
     };
     let limit = json!({"fixed_limit": {"limit_kbps": 1}});
     filter("fault.v3.HTTPFault", json!({}), "response_rate_limit", limit);
+    filter("fault.v3.HTTPFault", json!({}), "filter_metadata", json!({"a": 1}));
     for (field, value) in [
         ("query_parameter_mutations", json!([{"remove": "a"}])),
         ("response_trailers_mutations", json!([{"remove": "a"}])),
