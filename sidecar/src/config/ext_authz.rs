@@ -8,7 +8,7 @@ use regex::bytes::Regex;
 
 use super::matcher::StringMatcher;
 use super::metadata::MetadataMatcher;
-use super::runtime::RuntimeFraction;
+use super::runtime::{RuntimeFlag, RuntimeFraction};
 
 /// A validated `ExtAuthz`.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct ExtAuthz {
     /// Requests that are checked, by their metadata.
     pub enabled_metadata: Option<MetadataMatcher>,
     /// What is not checked is refused.
-    pub deny_at_disable: bool,
+    pub deny_at_disable: RuntimeFlag,
     /// The service gets the client's certificate.
     pub include_peer_certificate: bool,
     /// The service gets the server name of the TLS session.

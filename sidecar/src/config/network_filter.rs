@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rbac::Rules;
+use super::runtime::RuntimeFlag;
 use super::token_bucket::TokenBucket;
 
 /// A filter of a chain, before its last.
@@ -42,11 +43,11 @@ pub struct NetworkRateLimit {
     /// Each connection takes a token.
     pub bucket: Arc<TokenBucket>,
     /// Off, it lets everything pass.
-    pub enabled: bool,
+    pub enabled: RuntimeFlag,
 }
 
 /// A validated `envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ConnectionLimit {
     /// `connection_limit.STAT_PREFIX.…` in statistics.
     pub stat_prefix: Arc<str>,
@@ -55,5 +56,5 @@ pub struct ConnectionLimit {
     /// How long a connection that is too much is left open.
     pub delay: Duration,
     /// Off, it lets everything pass.
-    pub enabled: bool,
+    pub enabled: RuntimeFlag,
 }

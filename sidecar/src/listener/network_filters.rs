@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::network_rbac;
 use crate::config::network_filter::{self as config, NetworkFilter};
+use crate::config::runtime::RuntimeFlag;
 use crate::config::token_bucket::TokenBucket;
 use crate::stats::{
     ConnectionLimitCells, NetworkRateLimitCells, RbacCells, RbacShadowCells, Registry, Scope,
@@ -24,7 +25,11 @@ use crate::transport::Ends;
 pub(crate) struct NetworkFilters(Box<[Filter]>);
 
 enum Filter {
-    RateLimit { bucket: Arc<TokenBucket>, stats: Arc<Sharded<NetworkRateLimitCells>> },
+    RateLimit {
+        bucket: Arc<TokenBucket>,
+        enabled: RuntimeFlag,
+        stats: Arc<Sharded<NetworkRateLimitCells>>,
+    },
     ConnectionLimit(Arc<Limit>),
     SniCluster,
     Rbac(Box<Rbac>),
@@ -97,29 +102,28 @@ pub(crate) struct Peer<'a> {
 impl NetworkFilters {
     pub(crate) fn build(filters: &[NetworkFilter], registry: &Arc<Registry>) -> Self {
         let filter = |filter: &NetworkFilter| match filter {
-            NetworkFilter::LocalRateLimit(config) => config.enabled.then(|| Filter::RateLimit {
+            NetworkFilter::LocalRateLimit(config) => Filter::RateLimit {
                 bucket: Arc::clone(&config.bucket),
+                enabled: config.enabled.clone(),
                 stats: registry.scope(Scope::NetworkRateLimit(Arc::clone(&config.stat_prefix))),
-            }),
-            NetworkFilter::ConnectionLimit(config) => config.enabled.then(|| {
-                Filter::ConnectionLimit(Arc::new(Limit {
-                    stats: registry.scope(Scope::ConnectionLimit(Arc::clone(&config.stat_prefix))),
-                    config: config.clone(),
-                    active: AtomicU64::new(0),
-                }))
-            }),
-            NetworkFilter::SniCluster => Some(Filter::SniCluster),
+            },
+            NetworkFilter::ConnectionLimit(config) => Filter::ConnectionLimit(Arc::new(Limit {
+                stats: registry.scope(Scope::ConnectionLimit(Arc::clone(&config.stat_prefix))),
+                config: config.clone(),
+                active: AtomicU64::new(0),
+            })),
+            NetworkFilter::SniCluster => Filter::SniCluster,
             NetworkFilter::Rbac(config) => {
                 let prefix = Arc::clone(&config.stat_prefix);
                 let shadow = Arc::clone(&config.shadow_prefix);
-                Some(Filter::Rbac(Box::new(Rbac {
+                Filter::Rbac(Box::new(Rbac {
                     stats: registry.scope(Scope::NetworkRbac(Arc::clone(&prefix), "".into())),
                     shadow_stats: registry.scope(Scope::NetworkRbac(prefix, shadow)),
                     config: config.clone(),
-                })))
+                }))
             }
         };
-        Self(filters.iter().filter_map(filter).collect())
+        Self(filters.iter().map(filter).collect())
     }
 
     /// Decides when a connection is there.
@@ -130,8 +134,8 @@ impl NetworkFilters {
         let mut admitted = Admitted::default();
         for filter in &self.0 {
             match filter {
-                Filter::RateLimit { bucket, stats } => {
-                    if !bucket.take() {
+                Filter::RateLimit { bucket, enabled, stats } => {
+                    if enabled.current() && !bucket.take() {
                         stats.local().rate_limited.inc();
                         let counted = admitted.counted;
                         return Err(Denied {
@@ -142,6 +146,9 @@ impl NetworkFilters {
                     }
                 }
                 Filter::ConnectionLimit(limit) => {
+                    if !limit.config.enabled.current() {
+                        continue;
+                    }
                     let counted = Counted::take(limit);
                     let is_let_in = counted.has_place;
                     admitted.counted.push(counted);
@@ -188,5 +195,36 @@ impl NetworkFilters {
             return Err(Denied { delay: rbac.config.delay_deny, details, _counted: Vec::new() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::runtime::{LayerSource, Layers, RuntimeLayer, Values, of_text};
+
+    #[test]
+    fn the_runtime_turns_a_limit_on_and_off() {
+        let limit = config::ConnectionLimit {
+            stat_prefix: "a".into(),
+            max_connections: 1,
+            delay: Duration::ZERO,
+            enabled: RuntimeFlag::new(false, "t.network.limit"),
+        };
+        let filters =
+            NetworkFilters::build(&[NetworkFilter::ConnectionLimit(limit)], &Registry::new(1));
+        let second_comes_in = || {
+            let first = filters.admit(None);
+            let second = filters.admit(None).is_ok();
+            assert!(first.is_ok());
+            second
+        };
+        assert!(second_comes_in());
+        let layer = RuntimeLayer { name: "a".into(), source: LayerSource::Admin };
+        let mut layers = Layers::new(&[layer]);
+        layers.set(0, Values::from([("t.network.limit".into(), of_text("true"))]));
+        assert!(!second_comes_in());
+        layers.set(0, Values::new());
+        assert!(second_comes_in());
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Runtime {
     sources: Vec<LayerSource>,
     /// Layers on disk whose folders are there.
     folders: BTreeSet<usize>,
+    /// Keys that were warned of.
+    unread: BTreeSet<Box<str>>,
     cells: Arc<Sharded<RuntimeCells>>,
 }
 
@@ -31,6 +33,7 @@ impl Runtime {
             layers: Layers::new(layers),
             sources: layers.iter().map(|layer| layer.source.clone()).collect(),
             folders: BTreeSet::new(),
+            unread: BTreeSet::new(),
             cells,
         };
         runtime.cells.local().num_layers.set(layers.len() as u64);
@@ -119,7 +122,22 @@ impl Runtime {
         (self.layers.names().map(Arc::clone).collect(), self.layers.entries())
     }
 
-    fn loaded(&self) {
+    /// Says once of each key of Envoy's own that it changes nothing here.
+    fn warn_of_unread_keys(&mut self) {
+        let (_, entries) = self.entries();
+        let unread = entries.into_iter().map(|entry| entry.key).filter(|key| is_envoys_own(key));
+        let new: Vec<Box<str>> = unread.filter(|key| !self.unread.contains(key)).collect();
+        let room = MAX_OVERRIDES.saturating_sub(self.unread.len());
+        if new.is_empty() || room == 0 {
+            return;
+        }
+        let keys = new.join(", ");
+        tracing::warn!(keys, "the runtime has keys of Envoy's own that nothing here reads");
+        self.unread.extend(new.into_iter().take(room));
+    }
+
+    fn loaded(&mut self) {
+        self.warn_of_unread_keys();
         let cells = self.cells.local();
         cells.load_success.inc();
         // As Envoy counts it: from the second folder on, one overrides another.
@@ -127,6 +145,22 @@ impl Runtime {
         if overrides { &cells.override_dir_exists } else { &cells.override_dir_not_exists }.inc();
         cells.num_keys.set(self.layers.entries().len() as u64);
     }
+}
+
+/// Whether Envoy reads a key though no configuration names it, and we do not. Keys that stand for defaults of a filter
+/// (`fault.http.…`) are read here too.
+fn is_envoys_own(key: &str) -> bool {
+    const PREFIXES: [&str; 8] = [
+        "circuit_breakers.",
+        "envoy.",
+        "health_check.",
+        "outlier_detection.",
+        "overload.",
+        "re2.",
+        "tracing.",
+        "upstream.",
+    ];
+    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -148,5 +182,21 @@ mod tests {
         assert!(runtime.modify(&[pair("t.big", &"x".repeat(MAX_OVERRIDE))]).is_err());
         let mut fixed = Runtime::new(&[], &registry);
         assert_eq!(fixed.modify(&[pair("a", "1")]).unwrap_err(), "No admin layer specified");
+    }
+
+    #[test]
+    fn a_key_of_envoys_own_is_warned_of_once_and_others_are_not() {
+        let registry = Registry::new(1);
+        let layers = [RuntimeLayer { name: "admin".into(), source: LayerSource::Admin }];
+        let mut runtime = Runtime::new(&layers, &registry);
+        let set = |runtime: &mut Runtime, key: &str| {
+            runtime.modify(&[(key.to_owned(), "1".to_owned())]).unwrap();
+            runtime.unread.iter().map(|key| key.to_string()).collect::<Vec<_>>()
+        };
+        assert!(set(&mut runtime, "routing.share").is_empty());
+        assert!(set(&mut runtime, "fault.http.max_active_faults").is_empty());
+        let unread = ["overload.global_downstream_max_connections"];
+        assert_eq!(set(&mut runtime, unread[0]), unread);
+        assert_eq!(set(&mut runtime, "routing.other"), unread);
     }
 }

@@ -17,10 +17,11 @@ use crate::config::network_filter::{
     ConnectionLimit, NetworkFilter, NetworkRateLimit, NetworkRbac,
 };
 use crate::config::rbac::{Permission, Principal, Rules};
+use crate::config::runtime::RuntimeFlag;
 
-use super::common::{boolean, duration, enumeration, required, text, unpack, unsupported};
+use super::common::{duration, enumeration, required, text, unpack, unsupported};
 use super::http_filters::local_ratelimit::bucket;
-use super::rbac;
+use super::{percent, rbac};
 
 /// What `unknown_type` names.
 pub(super) const NAMES: [&str; 4] = ["RBAC", "LocalRateLimit", "ConnectionLimit", "SniCluster"];
@@ -145,13 +146,10 @@ fn rate_limit(
         proto;
     unsupported!(problems; share_key);
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    let enabled = enabled(problems, runtime_enabled);
     let bucket = required(problems, "token_bucket", token_bucket)
         .and_then(|proto| problems.field("token_bucket", |problems| bucket(problems, proto)));
-    Some(NetworkRateLimit {
-        stat_prefix: stat_prefix.into(),
-        bucket: Arc::new(bucket?),
-        enabled: enabled(runtime_enabled),
-    })
+    Some(NetworkRateLimit { stat_prefix: stat_prefix.into(), bucket: Arc::new(bucket?), enabled })
 }
 
 fn limit(
@@ -161,6 +159,7 @@ fn limit(
     let connection_limit::ConnectionLimit { stat_prefix, max_connections, delay, runtime_enabled } =
         proto;
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
+    let enabled = enabled(problems, runtime_enabled);
     let max_connections = required(problems, "max_connections", max_connections);
     if let Some(UInt64Value { value: 0 }) = max_connections {
         problems.reject_field("max_connections", "must be at least 1");
@@ -169,13 +168,12 @@ fn limit(
         stat_prefix: stat_prefix.into(),
         max_connections: max_connections?.value,
         delay: duration(problems, "delay", delay).unwrap_or(Duration::ZERO),
-        enabled: enabled(runtime_enabled),
+        enabled,
     })
 }
 
-/// runtime_key: there is no runtime that could override the value.
-fn enabled(proto: Option<RuntimeFeatureFlag>) -> bool {
-    proto.is_none_or(|RuntimeFeatureFlag { default_value, runtime_key: _ }| {
-        boolean(default_value, true)
-    })
+/// The field `runtime_enabled`: on, unless it is set.
+fn enabled(problems: &mut Problems, proto: Option<RuntimeFeatureFlag>) -> RuntimeFlag {
+    let flag = proto.and_then(|proto| percent::flag(problems, "runtime_enabled", proto));
+    flag.unwrap_or_else(|| true.into())
 }

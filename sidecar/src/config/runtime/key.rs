@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Fraction, Value, Values};
@@ -14,16 +14,20 @@ struct Cell {
     fraction: AtomicU64,
     /// Bits of an `f64`.
     number: AtomicU64,
+    /// 0, 1, or [`NO_FLAG`].
+    flag: AtomicU8,
 }
 
 /// No fraction has a denominator of zero.
 const NO_FRACTION: u64 = 0;
 /// One of the many that are no number, and not one that arithmetic makes.
 const NO_NUMBER: u64 = u64::MAX;
+const NO_FLAG: u8 = 2;
 
 impl Cell {
     fn new(value: Option<&Value>) -> Self {
-        let cell = Self { fraction: AtomicU64::new(0), number: AtomicU64::new(0) };
+        let cell =
+            Self { fraction: AtomicU64::new(0), number: AtomicU64::new(0), flag: AtomicU8::new(0) };
         cell.set(value);
         cell
     }
@@ -34,6 +38,8 @@ impl Cell {
         self.fraction.store(bits.unwrap_or(NO_FRACTION), Relaxed);
         let number = value.and_then(|value| value.number);
         self.number.store(number.map_or(NO_NUMBER, f64::to_bits), Relaxed);
+        let flag = value.and_then(|value| value.boolean);
+        self.flag.store(flag.map_or(NO_FLAG, u8::from), Relaxed);
     }
 }
 
@@ -51,15 +57,22 @@ fn runtime() -> MutexGuard<'static, Runtime> {
     RUNTIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Puts values into force, in the place of all that were before.
-pub(super) fn put_into_force(values: Values) {
+/// Puts values into force, in the place of those that the same layers put there before.
+pub(super) fn put_into_force(before: &Values, now: &Values) {
     let mut runtime = runtime();
-    runtime.cells.retain(|key, cell| {
+    let Runtime { values, cells } = &mut *runtime;
+    for key in before.keys().filter(|key| !now.contains_key(*key)) {
+        values.remove(key);
+    }
+    let changed = now.iter().filter(|(key, value)| before.get(*key) != Some(value));
+    values.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
+    cells.retain(|key, cell| {
         let Some(cell) = cell.upgrade() else { return false };
-        cell.set(values.get(key));
+        if before.contains_key(key) || now.contains_key(key) {
+            cell.set(now.get(key));
+        }
         true
     });
-    runtime.values = values;
 }
 
 /// A key, and what is in force of it.
@@ -174,5 +187,34 @@ impl RuntimeNumber {
 impl From<f64> for RuntimeNumber {
     fn from(default: f64) -> Self {
         Self::constant(default)
+    }
+}
+
+/// A switch that the runtime may turn (`RuntimeFeatureFlag`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeFlag {
+    default: bool,
+    key: Option<Key>,
+}
+
+impl RuntimeFlag {
+    /// With its default, and the key that overrides it unless that is empty.
+    pub fn new(default: bool, key: &str) -> Self {
+        Self { default, key: (!key.is_empty()).then(|| Key::new(key)) }
+    }
+
+    /// What is in force.
+    #[inline]
+    pub fn current(&self) -> bool {
+        match self.key.as_ref().map_or(NO_FLAG, |key| key.cell.flag.load(Relaxed)) {
+            NO_FLAG => self.default,
+            flag => flag != 0,
+        }
+    }
+}
+
+impl From<bool> for RuntimeFlag {
+    fn from(default: bool) -> Self {
+        Self { default, key: None }
     }
 }

@@ -42,6 +42,7 @@ pub enum LayerSource {
 #[derive(Debug, Default)]
 pub struct Layers {
     layers: Vec<(Arc<str>, Values)>,
+    in_force: Values,
 }
 
 /// One key with its value in each layer.
@@ -65,7 +66,7 @@ impl Layers {
             }
         };
         let layers = layers.iter().map(|layer| (Arc::clone(&layer.name), values(layer))).collect();
-        let layers = Self { layers };
+        let mut layers = Self { layers, in_force: Values::new() };
         layers.put_into_force();
         layers
     }
@@ -108,21 +109,22 @@ impl Layers {
         all.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    fn put_into_force(&self) {
-        key::put_into_force(self.merged());
+    fn put_into_force(&mut self) {
+        let now = self.merged();
+        key::put_into_force(&self.in_force, &now);
+        self.in_force = now;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{RuntimeFraction, RuntimeNumber, of_text};
+    use super::super::{RuntimeFlag, RuntimeFraction, RuntimeNumber, of_text};
     use super::*;
 
     fn values(of: &[(&str, &str)]) -> Values {
         of.iter().map(|(key, text)| (Box::from(*key), of_text(text))).collect()
     }
 
-    /// One test: the runtime is one for the process.
     #[test]
     fn the_last_layer_with_a_key_wins_and_whoever_reads_it_sees_the_change() {
         let layer = |name: &str, source| RuntimeLayer { name: name.into(), source };
@@ -135,14 +137,20 @@ mod tests {
         let number = RuntimeNumber::new(7.0, "t.number");
         let absent = RuntimeFraction::new((1, 1000), "t.absent");
         let text = RuntimeNumber::new(5.0, "t.text");
+        let flag = RuntimeFlag::new(true, "t.flag");
         let unnamed = RuntimeFraction::new((2, 100), "");
         assert_eq!((share.current(), number.whole()), ((10, 100), 3));
         assert_eq!((absent.current(), text.current()), ((1, 1000), 5.0));
         layers.set(
             1,
-            values(&[("t.share", "{numerator: 5, denominator: MILLION}"), ("t.number", "2.5")]),
+            values(&[
+                ("t.share", "{numerator: 5, denominator: MILLION}"),
+                ("t.number", "2.5"),
+                ("t.flag", "False"),
+            ]),
         );
         assert_eq!(share.current(), (5, 1_000_000));
+        assert!(!flag.current());
         assert_eq!((number.current(), number.whole()), (2.5, 7), "no whole number is none");
         let entries = layers.entries();
         let entry = entries.iter().find(|entry| &*entry.key == "t.number").unwrap();
@@ -153,6 +161,7 @@ mod tests {
         layers.set(1, Values::new());
         layers.set(0, Values::new());
         assert_eq!((share.current(), number.whole()), ((1, 1000), 7));
+        assert!(flag.current());
         assert_eq!(unnamed.current(), (2, 100));
     }
 }

@@ -17,6 +17,8 @@ pub type Values = BTreeMap<Box<str>, Value>;
 pub struct Value {
     /// As text, for people.
     pub raw: Box<str>,
+    /// As a truth value: `true` or `false`, quoted or not.
+    pub boolean: Option<bool>,
     /// As a number.
     pub number: Option<f64>,
     /// As a share: one that is written so, or a whole number of percent.
@@ -92,8 +94,13 @@ fn of_json(value: Json) -> Value {
         Json::Object(_) => (None, of_object(&value)),
         _ => (None, None),
     };
+    let boolean = match &value {
+        Json::Bool(boolean) => Some(*boolean),
+        Json::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
+        _ => None,
+    };
     let percent = number.filter(|it| *it >= 0.0 && it.fract() == 0.0).map(|it| (it as u32, 100));
-    Value { raw: raw.into(), number, fraction: fraction.or(percent) }
+    Value { raw: raw.into(), boolean, number, fraction: fraction.or(percent) }
 }
 
 fn of_object(value: &Json) -> Option<Fraction> {

@@ -88,17 +88,9 @@ pub(in super::super) fn filter(
     let enabled_metadata = filter_enabled_metadata.and_then(|proto| {
         problems.field("filter_enabled_metadata", |problems| metadata::matcher(problems, proto))
     });
-    let deny_at_disable = deny_at_disable.is_some_and(|proto| {
-        // runtime_key: there is no runtime that could override the value.
-        let core::RuntimeFeatureFlag { default_value, runtime_key } = proto;
-        problems.field("deny_at_disable", |problems| {
-            text(problems, "runtime_key", runtime_key);
-            if default_value.is_none() {
-                problems.reject_field("default_value", "required");
-            }
-        });
-        boolean(default_value, false)
-    });
+    let deny_at_disable = deny_at_disable
+        .and_then(|proto| percent::flag(problems, "deny_at_disable", proto))
+        .unwrap_or_else(|| false.into());
     let enabled =
         filter_enabled.and_then(|proto| percent::runtime(problems, "filter_enabled", proto));
     let status_on_error = status_on_error

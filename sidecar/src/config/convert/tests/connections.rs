@@ -392,6 +392,12 @@ fn what_is_wrong_with_network_filters_is_refused_by_name() {
             "max_connections",
             "at least 1",
         ),
+        (
+            "connection_limit.v3.ConnectionLimit",
+            json!({"stat_prefix": "a", "max_connections": "1", "runtime_enabled": {"runtime_key": "a"}}),
+            "runtime_enabled.default_value",
+            "required",
+        ),
     ] {
         refused_at(&before(network(name, config)), &format!("{PLACE}.{path}"), reason);
     }

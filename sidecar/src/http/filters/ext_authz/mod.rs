@@ -68,7 +68,7 @@ impl Filter {
         let Some(settings) = self.settings(name, passage) else { return Ok(body) };
         if !self.is_enabled(passage) {
             self.stats.local().disabled.inc();
-            if self.config.deny_at_disable {
+            if self.config.deny_at_disable.current() {
                 return Err(self.error());
             }
             return Ok(body);
