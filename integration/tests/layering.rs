@@ -88,7 +88,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its own connection to the control plane is TLS.
     ("xds", &["config", "stats", "tls"]),
     ("mesh", &["cli", "config", "tls", "xds"]),
-    ("admin", &["config", "stats", "cluster", "tls", "logging", "cli"]),
+    ("admin", &["config", "stats", "cluster", "tls", "logging", "cli", "transport"]),
     ("worker", &["*"]),
     ("server", &["*"]),
 ];
@@ -96,13 +96,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Who may name the types generated from Envoy's protos.
 ///
 /// `access_log/grpc` writes the entries of logs, which are protos and nothing else.
+/// `admin/client_status.rs` answers a service of theirs.
 /// `mesh` writes the bootstrap and the secret of a member in memory; `server/dump.rs` shows the bootstrap as it was read.
+/// `server/load_reports.rs` calls a service of theirs.
 const KNOW_PROTOS: &[&str] = &[
     "config",
     "xds",
     "mesh",
     "server/dump.rs",
+    "server/load_reports.rs",
     "access_log/grpc",
+    "admin/client_status.rs",
     "http/filters/ext_authz/grpc.rs",
 ];
 

@@ -135,6 +135,18 @@ impl Schema {
             .map_err(|error| mapping(message_name, &error.to_string()))
     }
 
+    /// Encodes a message that was printed by [`Schema::print`], and perhaps changed.
+    ///
+    /// # Errors
+    /// If the value is not this message.
+    pub fn encode(
+        &self,
+        message_name: &str,
+        value: serde_json::Value,
+    ) -> Result<Vec<u8>, JsonError> {
+        Ok(self.read_dynamic(self.descriptor(message_name)?, value, true)?.encode_to_vec())
+    }
+
     /// The fields of an encoded message that it does not have in this build, and those of everything in it.
     ///
     /// # Errors

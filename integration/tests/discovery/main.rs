@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use outrigger_integration::peers::peers;
 use outrigger_integration::proxy::Kind;
 
+mod client_status;
 mod extensions;
 mod runtime;
 mod typed_struct;

@@ -292,38 +292,43 @@ impl Printer {
     }
 }
 
-/// Takes out what Envoy's protos mark as sensitive: private keys, passwords, session ticket keys, generic secrets.
-fn redact(value: &mut Json) {
+/// Takes out what Envoy's protos mark as sensitive: private keys, passwords, session ticket keys, generic secrets. Returns
+/// whether there was anything.
+pub(super) fn redact(value: &mut Json) -> bool {
     match value {
-        Json::Object(fields) => {
-            for (key, field) in fields.iter_mut() {
-                match key.as_str() {
-                    "private_key" | "password" | "pkcs12" | "keys" | "secret" | "secrets"
-                    | "inline_private_key" | "hmac_secret" | "token_secret" => blank(field),
-                    _ => redact(field),
-                }
-            }
-        }
-        Json::Array(items) => items.iter_mut().for_each(redact),
-        _ => {}
+        Json::Object(fields) => fields.iter_mut().fold(false, |any, (key, field)| {
+            let taken = match key.as_str() {
+                "private_key" | "password" | "pkcs12" | "keys" | "secret" | "secrets"
+                | "inline_private_key" | "hmac_secret" | "token_secret" => blank(field),
+                _ => redact(field),
+            };
+            any | taken
+        }),
+        Json::Array(items) => items.iter_mut().fold(false, |any, item| any | redact(item)),
+        _ => false,
     }
 }
 
-/// Replaces every text in a value.
-fn blank(value: &mut Json) {
+/// Replaces every text in a value. Returns whether there was one.
+fn blank(value: &mut Json) -> bool {
     match value {
-        Json::Object(fields) => {
-            for (key, field) in fields.iter_mut() {
-                if key == "inline_bytes" && field.is_string() {
+        Json::Object(fields) => fields.iter_mut().fold(false, |any, (key, field)| {
+            let is_bytes = key == "inline_bytes" && field.is_string();
+            let taken = match is_bytes {
+                true => {
                     *field = json!(REDACTED_BYTES);
-                } else {
-                    blank(field);
+                    true
                 }
-            }
+                false => blank(field),
+            };
+            any | taken
+        }),
+        Json::Array(items) => items.iter_mut().fold(false, |any, item| any | blank(item)),
+        Json::String(text) => {
+            *text = REDACTED.to_owned();
+            true
         }
-        Json::Array(items) => items.iter_mut().for_each(blank),
-        Json::String(text) => *text = REDACTED.to_owned(),
-        _ => {}
+        _ => false,
     }
 }
 

@@ -3,9 +3,11 @@
 //! - [`server`]: accepts connections, refuses what a browser could be tricked into, routes;
 //! - [`query`]: what is asked of the control thread, which owns the answers;
 //! - [`status`]: the state of the process, and the gauges of `server.`;
-//! - one file for each group of paths: [`stats`], [`clusters`], [`listeners`], [`config_dump`], [`certs`], [`info`].
+//! - one file for each group of paths: [`stats`], [`clusters`], [`listeners`], [`config_dump`], [`certs`], [`info`];
+//! - [`client_status`]: what is known of each discovered resource, over gRPC.
 
 mod certs;
+mod client_status;
 mod clusters;
 mod config_dump;
 mod info;
@@ -21,8 +23,8 @@ mod tests;
 
 pub(crate) use info::Info;
 pub(crate) use query::{
-    ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Query, ResourceState,
-    RuntimeStatus, Unready,
+    ClusterStatus, Command, DumpEntry, DumpError, Dumped, ListenerStatus, Missing, Query,
+    ResourceState, RuntimeStatus, Unready,
 };
 pub(crate) use server::{Admin, serve};
 pub(crate) use status::{State, Status};

@@ -90,6 +90,19 @@ pub(crate) struct Dumped {
     pub(crate) bootstrap: Option<(Bytes, SystemTime)>,
     /// Every resource.
     pub(crate) resources: Vec<DumpEntry>,
+    /// What servers are asked for by name and nothing is known of.
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// A resource that something refers to, and that is not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// As in [`DumpEntry::type_url`].
+    pub(crate) type_url: String,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// The server said that there is none; else it said nothing so far.
+    pub(crate) does_not_exist: bool,
 }
 
 /// One resource.

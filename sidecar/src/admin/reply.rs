@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::Value as Json;
+use tonic::body::Body;
 
 /// Status, kind of content and content.
 pub(super) struct Reply {
@@ -53,8 +54,8 @@ impl Reply {
         Self { status: StatusCode::OK, content_type: "application/json", body }
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(self.body));
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::new(Full::new(self.body)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));

@@ -8,33 +8,41 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::ValueEnum;
 use http::header::{HOST, ORIGIN};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use regex::Regex;
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tonic::body::Body;
 
 use super::info::{self, Info};
 use super::query::{Command, Query};
 use super::reply::{Parameters, Reply};
 use super::status::Status;
-use super::{certs, clusters, config_dump, listeners, runtime, stats};
+use super::{certs, client_status, clusters, config_dump, listeners, runtime, stats};
 use crate::cli::LogLevel;
 use crate::logging;
 use crate::stats::{HttpCells, ListenerCells, Registry, Scope, Sharded};
+use crate::transport::{Ahead, Socket};
 
 /// Connections at once; more wait in the accept queue.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest time for a request's headers to arrive, and so for an idle connection to stay.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests at once on a connection of HTTP/2.
+const MAX_STREAMS: u32 = 16;
+/// A connection of HTTP/2 on which a ping is not answered so soon is dead.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the admin interface knows.
 pub(crate) struct Admin {
     registry: Arc<Registry>,
     status: Arc<Status>,
-    info: Info,
+    pub(super) info: Info,
     queries: mpsc::UnboundedSender<Query>,
     http: Arc<Sharded<HttpCells>>,
     listener: Arc<Sharded<ListenerCells>>,
@@ -83,13 +91,7 @@ pub(crate) async fn serve(socket: std::net::TcpListener, admin: Arc<Admin>) -> i
             let cells = admin.listener.local();
             cells.downstream_cx_total.inc();
             cells.downstream_cx_active.inc();
-            let service = service_fn(|request| respond(&admin, request));
-            // What goes wrong on a connection is the client's business.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            serve_connection(&admin, stream).await;
             let cells = admin.listener.local();
             cells.downstream_cx_active.dec();
             cells.downstream_cx_destroy.inc();
@@ -98,22 +100,62 @@ pub(crate) async fn serve(socket: std::net::TcpListener, admin: Arc<Admin>) -> i
     }
 }
 
+/// Serves a connection, by HTTP/2 if that is how it begins.
+async fn serve_connection(admin: &Arc<Admin>, stream: TcpStream) {
+    let mut socket = Socket::new(stream, Bytes::new());
+    let begins = socket.read_ahead(PREFACE.len(), |bytes| match bytes.len() {
+        0 => None,
+        length if length >= PREFACE.len() => Some(bytes.starts_with(PREFACE)),
+        _ => (!PREFACE.starts_with(bytes)).then_some(false),
+    });
+    let Ok(Ok(Ahead::Found(is_http2))) = tokio::time::timeout(HEADER_TIMEOUT, begins).await else {
+        return;
+    };
+    // What goes wrong on a connection is the client's business.
+    if is_http2 {
+        let admin = Arc::clone(admin);
+        let service = service_fn(move |request| {
+            let admin = Arc::clone(&admin);
+            async move { respond(&admin, request).await }
+        });
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(HEADER_TIMEOUT)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(socket), service)
+            .await;
+    } else {
+        let _ = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(socket), service_fn(|request| respond(admin, request)))
+            .await;
+    }
+}
+
 async fn respond(
-    admin: &Admin,
+    admin: &Arc<Admin>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+) -> Result<Response<Body>, std::convert::Infallible> {
     let cells = admin.http.local();
     cells.downstream_rq_total.inc();
-    cells.downstream_rq_http1_total.inc();
-    let head = request.into_parts().0;
-    let reply = match refuse(&head) {
-        Some(refusal) => refusal,
+    let is_http2 = request.version() == Version::HTTP_2;
+    match is_http2 {
+        true => cells.downstream_rq_http2_total.inc(),
+        false => cells.downstream_rq_http1_total.inc(),
+    }
+    let (head, body) = request.into_parts();
+    let response = match refuse(&head) {
+        Some(refusal) => refusal.into_response(),
+        None if is_http2 && client_status::is_asked_for(head.uri.path()) => {
+            client_status::answer(admin, Request::from_parts(head, body)).await
+        }
         None => {
             let parameters = Parameters::of(head.uri.query());
-            answer(admin, &head.method, head.uri.path(), parameters).await
+            answer(admin, &head.method, head.uri.path(), parameters).await.into_response()
         }
     };
-    let response = reply.into_response();
     admin.http.local().responses.record(response.status().as_u16());
     Ok(response)
 }
@@ -121,7 +163,9 @@ async fn respond(
 /// Refuses what a web page could make a browser send: a name that is rebound to a loopback address, and a form that is
 /// posted from elsewhere.
 fn refuse(head: &http::request::Parts) -> Option<Reply> {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 says it in `:authority`.
+    let host = host.or(head.uri.authority().map(|it| it.as_str())).unwrap_or_default();
     if !is_local_name(host) {
         return Some(Reply::with(
             StatusCode::FORBIDDEN,

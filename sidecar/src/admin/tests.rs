@@ -393,6 +393,7 @@ async fn a_config_dump_has_envoys_messages_with_versions_times_and_errors() {
         version: "v2".to_owned(),
     });
     let dumped = Dumped {
+        missing: Vec::new(),
         bootstrap: Some((Bytes::from_static(b"\x0a\x04\x0a\x02n1"), UNIX_EPOCH)),
         resources: vec![
             entry(CLUSTER, "a", ResourceState::Static, b"\x0a\x01a"),
@@ -489,6 +490,7 @@ async fn a_dump_shows_no_private_key_and_survives_what_it_cannot_print() {
     // Cluster { name: "c", transport_socket { name: "t", typed_config { type_url: "x/no.Such", value: "KEY" } } }
     let unknown: &[u8] = b"\x0a\x01c\xc2\x01\x15\x0a\x01t\x1a\x10\x0a\x09x/no.Such\x12\x03KEY";
     let dumped = Dumped {
+        missing: Vec::new(),
         bootstrap: None,
         resources: vec![
             entry(

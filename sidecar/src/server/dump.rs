@@ -10,8 +10,8 @@ use prost::Message;
 
 use super::data_plane::DataPlane;
 use crate::admin::{
-    ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, ResourceState, RuntimeStatus,
-    Unready,
+    ClusterStatus, DumpEntry, DumpError, Dumped, ListenerStatus, Missing, ResourceState,
+    RuntimeStatus, Unready,
 };
 use crate::config;
 use crate::config::bootstrap::Bootstrap;
@@ -86,7 +86,13 @@ impl Static {
                 }
             }
         }
-        Dumped { bootstrap: Some((self.bootstrap.clone(), self.read)), resources }
+        let missing = discovery.missing().map(|(kind, name, does_not_exist)| Missing {
+            type_url: kind.type_url().to_owned(),
+            name: Arc::clone(name),
+            does_not_exist,
+        });
+        let missing = missing.collect();
+        Dumped { bootstrap: Some((self.bootstrap.clone(), self.read)), resources, missing }
     }
 
     fn resources(&self) -> Vec<DumpEntry> {

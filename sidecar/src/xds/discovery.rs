@@ -260,6 +260,12 @@ impl Discovery {
         (awaited.map(|(kind, _)| kind).collect(), self.warming.unready())
     }
 
+    /// What is asked for by name and has no entry in [`Discovery::resources`]; and whether the server has said that there is
+    /// none.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (Kind, &Arc<str>, bool)> {
+        self.warming.wanted().filter(|(kind, name, _)| !self.resources.is_known(*kind, name))
+    }
+
     /// How far the start is.
     pub(crate) fn phase(&self) -> Phase {
         self.phase

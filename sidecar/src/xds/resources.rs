@@ -75,6 +75,11 @@ impl Resources {
         self.table(kind).entries.get(name).is_some_and(|entry| entry.accepted().is_some())
     }
 
+    /// Whether some version of a resource came.
+    pub(crate) fn is_known(&self, kind: Kind, name: &str) -> bool {
+        self.table(kind).entries.contains_key(name)
+    }
+
     /// The same resource came again, perhaps under a new version.
     pub(crate) fn confirm(&mut self, kind: Kind, name: &str, version: &str) {
         if let Some(entry) = self.table_mut(kind).entries.get_mut(name)

@@ -48,6 +48,16 @@ impl Warming {
         interests
     }
 
+    /// Every name that is needed, and whether its source has said what there is to say of it.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = (Kind, &Arc<str>, bool)> {
+        self.uses.iter().flat_map(move |((kind, origin), uses)| {
+            uses.counts.keys().map(move |name| {
+                let need = Need { kind: *kind, name: Arc::clone(name), origin: origin.clone() };
+                (*kind, name, self.is_here(&need))
+            })
+        })
+    }
+
     /// Another source than that of `need` from which this name is taken already, by another cluster or listener than
     /// `user`. Names are known by type: one that comes from two sources would be one of two things.
     pub(crate) fn rival(&self, need: &Need, user: (Kind, &str)) -> Option<&Origin> {
