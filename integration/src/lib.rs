@@ -14,6 +14,7 @@
 //! - [`upstream`] is an HTTP server that records what reached it and answers as a test scripts it;
 //! - [`otlp`] reads what such a server got as a collector of traces;
 //! - [`als`] keeps access logs that are sent to it over gRPC;
+//! - [`lrs`] asks for load reports and keeps them;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
@@ -29,6 +30,7 @@ pub mod bootstrap;
 pub mod client;
 pub mod control_plane;
 pub mod differential;
+pub mod lrs;
 pub mod otlp;
 pub mod peers;
 pub mod pki;

@@ -11,6 +11,7 @@
 //! - [`control`]: the control thread's loop; [`error`]: why it cannot begin;
 //! - [`data_plane`]: puts configuration into effect, with [`sockets`], [`routes`], [`extensions`] and [`runtime`];
 //! - [`export`]: sends what workers report;
+//! - [`load_reports`]: tells a server how much load there was;
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
 
@@ -20,6 +21,7 @@ mod dump;
 mod error;
 mod export;
 mod extensions;
+mod load_reports;
 mod routes;
 mod runtime;
 mod sockets;

@@ -39,6 +39,8 @@ pub enum UpstreamKind {
     Tcp,
     /// A server for access logs over gRPC.
     AccessLog,
+    /// A server for load reports.
+    LoadReports,
     /// An address at which nobody listens.
     Closed,
 }

@@ -15,6 +15,7 @@ use crate::address;
 use crate::als::LogServer;
 use crate::bootstrap::Values;
 use crate::client::Request;
+use crate::lrs::LoadServer;
 use crate::pki::{Authority, Leaf};
 use crate::proxy::{Kind, Proxy};
 use crate::tcp::TcpUpstream;
@@ -43,6 +44,7 @@ pub struct World {
     upstreams: HashMap<&'static str, Upstream>,
     tcp: HashMap<&'static str, TcpUpstream>,
     logs: HashMap<&'static str, LogServer>,
+    loads: HashMap<&'static str, LoadServer>,
 }
 
 impl World {
@@ -70,6 +72,7 @@ impl World {
         let mut upstreams = HashMap::new();
         let mut tcp = HashMap::new();
         let mut logs = HashMap::new();
+        let mut loads = HashMap::new();
         for (name, upstream) in &group.upstreams {
             let address = match upstream {
                 UpstreamKind::Closed => address::free()?,
@@ -77,6 +80,12 @@ impl World {
                     let server = LogServer::start().await?;
                     let address = server.address();
                     logs.insert(*name, server);
+                    address
+                }
+                UpstreamKind::LoadReports => {
+                    let server = LoadServer::start().await?;
+                    let address = server.address();
+                    loads.insert(*name, server);
                     address
                 }
                 UpstreamKind::Tcp => {
@@ -112,6 +121,7 @@ impl World {
             upstreams,
             tcp,
             logs,
+            loads,
         })
     }
 
@@ -145,6 +155,14 @@ impl World {
     /// The group has none.
     pub fn log_server(&self, name: &str) -> Result<&LogServer> {
         self.logs.get(name).with_context(|| format!("no server of access logs {name}"))
+    }
+
+    /// The server of load reports of this name.
+    ///
+    /// # Errors
+    /// The group has none.
+    pub fn load_server(&self, name: &str) -> Result<&LoadServer> {
+        self.loads.get(name).with_context(|| format!("no server of load reports {name}"))
     }
 
     /// A client configuration that trusts [`World::authority`] and shows the certificate of this name, if any.
@@ -263,6 +281,7 @@ fn server_tls(
         | UpstreamKind::Localhost
         | UpstreamKind::Tcp
         | UpstreamKind::Closed
+        | UpstreamKind::LoadReports
         | UpstreamKind::AccessLog => return Ok(None),
         UpstreamKind::Tls(name) => (name, false),
         UpstreamKind::MutualTls(name) => (name, true),

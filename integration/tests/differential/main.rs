@@ -26,6 +26,7 @@ mod jwt;
 mod limits;
 mod listener_log;
 mod listening;
+mod load_reports;
 mod local_replies;
 mod matching;
 mod metadata;
@@ -40,6 +41,7 @@ mod rbac;
 mod redirects;
 mod retries;
 mod rewriting;
+mod stat_names;
 mod subsets;
 mod tcp;
 mod templates;
@@ -94,6 +96,7 @@ groups! {
     limits
     listener_log
     listening
+    load_reports
     local_replies
     matching
     metadata
@@ -108,6 +111,7 @@ groups! {
     redirects
     retries
     rewriting
+    stat_names
     subsets
     tcp
     templates

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -64,6 +64,7 @@ pub(crate) struct Cluster {
     /// Whose endpoints it has, if it is an aggregate: it has none of its own.
     pub(crate) members: Option<Arc<[ClusterId]>>,
     pub(super) drop_overload: Arc<AtomicU32>,
+    pub(super) drop_category: Arc<ArcSwapOption<Box<str>>>,
     /// Where its endpoints are made, if it is of type ORIGINAL_DST: it has nothing to choose from.
     pub(crate) original_dst: Option<Arc<OriginalDst>>,
     /// Where its connections come from; `None`: the kernel chooses.
@@ -93,6 +94,11 @@ impl Cluster {
     #[inline]
     pub(crate) fn drop_overload(&self) -> u32 {
         self.drop_overload.load(Relaxed)
+    }
+
+    /// What the requests that are dropped so are called in load reports; empty without a name.
+    pub(crate) fn drop_category(&self) -> String {
+        self.drop_category.load().as_deref().map(ToString::to_string).unwrap_or_default()
     }
 
     /// The endpoint of a cluster of type ORIGINAL_DST: where a header says, if the cluster goes by one, else where the

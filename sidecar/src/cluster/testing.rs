@@ -102,7 +102,8 @@ pub(crate) fn outlier_detection() -> OutlierDetection {
 
 /// A load assignment of groups.
 pub(crate) fn assignment(name: &str, localities: Vec<LocalityEndpoints>) -> LoadAssignment {
-    LoadAssignment { cluster_name: name.into(), localities, policy: AssignmentPolicy::default() }
+    let policy = AssignmentPolicy::default();
+    LoadAssignment { cluster_name: name.into(), localities, policy, drop_category: None }
 }
 
 /// A group of endpoints in one unnamed locality.

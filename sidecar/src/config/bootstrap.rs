@@ -41,6 +41,8 @@ pub struct Bootstrap {
     pub lds: Option<ConfigSource>,
     /// Clusters are discovered.
     pub cds: Option<ConfigSource>,
+    /// Who is told how much load there was (`cluster_manager.load_stats_config`).
+    pub load_stats: Option<DiscoveryService>,
     /// Where connections to endpoints come from, of clusters that do not say.
     pub bind: Option<Arc<BindConfig>>,
     /// Which statistics are kept, and what is said of them.

@@ -17,6 +17,8 @@ pub struct LoadAssignment {
     pub localities: Vec<LocalityEndpoints>,
     /// How the health of its endpoints becomes load.
     pub policy: AssignmentPolicy,
+    /// What `drop_overloads` call what they drop, in load reports; the first of several categories.
+    pub drop_category: Option<Arc<str>>,
 }
 
 impl LoadAssignment {
@@ -26,6 +28,7 @@ impl LoadAssignment {
             cluster_name: Arc::clone(cluster_name),
             localities: Vec::new(),
             policy: AssignmentPolicy::default(),
+            drop_category: None,
         }
     }
 }

@@ -58,6 +58,8 @@ impl Attempt {
             None => (routed.clone(), None),
         };
         if !cluster.breaker(priority).try_request() {
+            // As in Envoy an error of the endpoint that was chosen.
+            pool.endpoint.stats.local().rq_error.inc();
             return None;
         }
         cluster.stats.local().upstream_rq_active.inc();

@@ -61,6 +61,9 @@ pub(crate) fn charged(cluster: &ClusterRef, internal: bool, reply: Refusal) -> R
     if reply.of_cluster {
         count_response(cluster, internal, reply.status);
     }
+    if matches!(reply.reason, Some(Reason::UpstreamOverflow)) {
+        cluster.stats.local().rq_dropped.inc();
+    }
     reply
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::data_plane::DataPlane;
 use super::dump::Static;
 use super::error::Error;
+use super::load_reports::LoadReporter;
 use super::streams::Streams;
 use super::validate::options;
 use crate::admin::{Query, State, Status};
@@ -21,8 +22,8 @@ use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
 use crate::config::stats::{StatTagValue, StatsConfig};
 use crate::mesh;
-use crate::stats::Registry;
 use crate::stats::settings::{Settings, Tag};
+use crate::stats::{Registry, Scope};
 use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
 
 mod admin;
@@ -198,9 +199,29 @@ impl Control {
         if let Some(Refusal { kind, name, rejected }) = refused.into_iter().next() {
             return Err(Error::Static { what: kind, name, rejected });
         }
+        self.report_loads();
         self.follow_streams();
         self.advance();
         Ok(())
+    }
+
+    /// Begins to report loads, where that is configured.
+    fn report_loads(&mut self) {
+        let Some(service) = self.bootstrap.load_stats.clone() else { return };
+        match self.streams.control_plane(&service.cluster, &mut self.data.contexts) {
+            Ok(control_plane) => {
+                let reporter = LoadReporter {
+                    service,
+                    control_plane,
+                    node: self.bootstrap.node.clone(),
+                    snapshot: Arc::clone(&self.data.shared.snapshot),
+                    cells: self.registry.scope(Scope::Root("load_reporter")),
+                };
+                tokio::spawn(reporter.run());
+            }
+            // A bootstrap that names no such cluster is refused before.
+            Err(rejected) => tracing::error!(%rejected, "loads are not reported"),
+        }
     }
 
     /// Goes on with the start as far as it can.

@@ -141,6 +141,9 @@ cells! {
             upstream_rq_time_external: Histogram,
             upstream_rq_time_internal: Histogram,
             ext_authz: AuthCounters,
+            // For load reports: Envoy does not show them either.
+            rq_dropped: Counter,
+            rq_drop_overload: Counter,
         }
     }
 
@@ -623,6 +626,13 @@ cells! {
         }
         gauges: { update_time, version }
         histograms: { update_duration }
+    }
+
+    /// `load_reporter`. As in Envoy its requests are what the server sends, its responses are the reports.
+    pub(crate) struct LoadReporterCells {
+        counters: { requests, responses, errors, retries }
+        gauges: {}
+        histograms: {}
     }
 
     /// `control_plane`

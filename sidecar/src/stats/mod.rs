@@ -30,7 +30,7 @@ pub(crate) use cells::{
     RbacShadowCells, RuntimeCells, RuntimeUpdateCells, ServerCells, SetMetadataCells,
     SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
-pub(crate) use cells::{GrpcLogCells, TracerCells, TracingCells};
+pub(crate) use cells::{GrpcLogCells, LoadReporterCells, TracerCells, TracingCells};
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;
 pub(crate) use sharded::{Sharded, set_shard};

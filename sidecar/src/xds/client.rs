@@ -151,7 +151,7 @@ impl Client {
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut call = tonic::Request::new(requests);
-        *call.metadata_mut() = self.metadata();
+        *call.metadata_mut() = metadata(&self.service);
         let path = PathAndQuery::from_static(method(self.kind, self.service.variant));
         let codec: ProstCodec<Q, A> = ProstCodec::default();
         Ok(client.streaming(call, path, codec).await?.into_inner())
@@ -183,19 +183,20 @@ impl Client {
         let mut node = Some(self.node.clone());
         move || if only_first { node.take() } else { node.clone() }
     }
+}
 
-    fn metadata(&self) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        for (key, value) in &self.service.initial_metadata {
-            // Checked when the bootstrap was read; one that is no header even so cannot be sent.
-            if let (Ok(key), Ok(value)) =
-                (key.parse::<MetadataKey<_>>(), value.parse::<MetadataValue<_>>())
-            {
-                metadata.append(key, value);
-            }
+/// The metadata of the calls of a service.
+pub(crate) fn metadata(service: &DiscoveryService) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    for (key, value) in &service.initial_metadata {
+        // Checked when the bootstrap was read; one that is no header even so cannot be sent.
+        if let (Ok(key), Ok(value)) =
+            (key.parse::<MetadataKey<_>>(), value.parse::<MetadataValue<_>>())
+        {
+            metadata.append(key, value);
         }
-        metadata
     }
+    metadata
 }
 
 /// The path of the method that serves a type (`None`: all of them).

@@ -32,7 +32,7 @@ mod watch;
 mod testing;
 
 pub(crate) use channel::{ConnectError, ControlPlane};
-pub(crate) use client::{Backoff, Client, Event};
+pub(crate) use client::{Backoff, Client, Event, StreamError, metadata};
 pub(crate) use discovery::{Discovery, Phase};
 pub(crate) use disk::Disk;
 pub(crate) use file::FileSource;

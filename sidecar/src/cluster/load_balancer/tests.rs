@@ -38,6 +38,7 @@ pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>
         updates: Arc::new(Sharded::new(1)),
         hosts: Arc::new(ArcSwap::from_pointee(hosts)),
         members: None,
+        drop_category: Arc::default(),
         drop_overload: Arc::default(),
         detector: None,
         health: None,

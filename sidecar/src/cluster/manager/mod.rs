@@ -245,6 +245,8 @@ impl Entry {
             self.count_subsets(&hosts);
         }
         self.cluster.drop_overload.store(policy.drop_overload, Relaxed);
+        let category = self.assignment.as_ref().and_then(|it| it.drop_category.as_deref());
+        self.cluster.drop_category.store(category.map(|category| Arc::new(category.into())));
         self.cluster.hosts.store(Arc::new(hosts));
     }
 

@@ -120,6 +120,9 @@ impl Manager {
         let drop_overload = previous
             .as_ref()
             .map_or_else(Arc::default, |previous| Arc::clone(&previous.cluster.drop_overload));
+        let drop_category = previous
+            .as_ref()
+            .map_or_else(Arc::default, |previous| Arc::clone(&previous.cluster.drop_category));
         let breaker_gauges = match &previous {
             Some(previous) if !renamed => Arc::clone(&previous.breaker_gauges),
             _ => Arc::new(BreakerGauges(Arc::clone(&breakers))),
@@ -150,6 +153,7 @@ impl Manager {
             hosts,
             members,
             drop_overload,
+            drop_category,
             breakers,
             detector,
             health: config.health_check.as_ref().map(|_| self.health.0.clone()),

@@ -102,7 +102,8 @@ pub(super) fn convert(
         xds_config_tracker_extension, listener_manager, application_log_config,
         enable_worker_cpu_affinity);
     let manager = cluster_manager.unwrap_or_default();
-    let bind = problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
+    let ClusterManager { bind, load_stats } =
+        problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
     let stats = problems.field("stats_config", |problems| {
         stats_config::convert(problems, stats_config.unwrap_or_default())
     });
@@ -128,6 +129,7 @@ pub(super) fn convert(
         lds: lds.as_ref(),
         cds: cds.as_ref(),
         runtime: &runtime,
+        load_stats: load_stats.as_ref(),
     };
     let is_discovering = ads.is_some()
         || [&lds, &cds].into_iter().flatten().any(|it| matches!(it.origin, Origin::Service(_)));
@@ -142,6 +144,7 @@ pub(super) fn convert(
         ads,
         lds,
         cds,
+        load_stats,
         bind,
         stats,
         runtime,
@@ -176,10 +179,12 @@ fn node_of(problems: &mut Problems, mut node: core::Node, needs_name: bool) -> c
     node
 }
 
-fn cluster_manager_of(
-    problems: &mut Problems,
-    proto: proto::ClusterManager,
-) -> Option<Arc<BindConfig>> {
+struct ClusterManager {
+    bind: Option<Arc<BindConfig>>,
+    load_stats: Option<DiscoveryService>,
+}
+
+fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> ClusterManager {
     let proto::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -187,11 +192,14 @@ fn cluster_manager_of(
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy's workers build a cluster; changes no outcome
     } = proto;
-    unsupported!(problems; local_cluster_name, outlier_detection, load_stats_config);
+    unsupported!(problems; local_cluster_name, outlier_detection);
+    let load_stats = load_stats_config.and_then(|proto| {
+        problems.field("load_stats_config", |problems| discovery::convert(problems, proto))
+    });
     let bind = upstream_bind_config.and_then(|proto| {
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
-    bind.map(Arc::new)
+    ClusterManager { bind: bind.map(Arc::new), load_stats }
 }
 
 fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> {

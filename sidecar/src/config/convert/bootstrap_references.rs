@@ -51,6 +51,7 @@ pub(super) struct Sources<'a> {
     pub(super) lds: Option<&'a ConfigSource>,
     pub(super) cds: Option<&'a ConfigSource>,
     pub(super) runtime: &'a [RuntimeLayer],
+    pub(super) load_stats: Option<&'a DiscoveryService>,
 }
 
 /// Reports every reference that leads nowhere.
@@ -78,6 +79,11 @@ pub(super) fn check(
             }
         }
     });
+    if let Some(load_stats) = sources.load_stats {
+        problems.field("cluster_manager", |problems| {
+            problems.field("load_stats_config", |problems| known.service(problems, load_stats));
+        });
+    }
     problems.field("layered_runtime", |problems| {
         for (index, layer) in sources.runtime.iter().enumerate() {
             let LayerSource::Rtds { source, .. } = &layer.source else { continue };

@@ -85,7 +85,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         ignore_health_on_host_removal,
         filters,
         load_balancing_policy,
-        lrs_server,
+        lrs_server: _, // of gRPC's clients; Envoy reports by load_stats_config alone
         lrs_report_endpoint_metrics,
         track_timeout_budgets: _, // only adds statistics
         upstream_config,
@@ -99,7 +99,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     unsupported!(problems;
         transport_socket_matcher, per_connection_buffer_high_watermark_timeout,
         dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-        filters, lrs_server, lrs_report_endpoint_metrics,
+        filters, lrs_report_endpoint_metrics,
         upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
     if !boolean(wait_for_warm_on_init, true) {
@@ -307,6 +307,7 @@ fn discovery(
                     cluster_name: name.into(),
                     localities: Vec::new(),
                     policy: AssignmentPolicy::default(),
+                    drop_category: None,
                 }),
             };
             Some(Discovery::Static(assignment))

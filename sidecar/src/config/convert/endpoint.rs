@@ -51,6 +51,7 @@ pub(super) fn convert(
         endpoint_stale_after,
         weighted_priority_health,
     } = policy.unwrap_or_default();
+    let drop_category = drop_overloads.first().map(|first| Arc::from(first.category.as_str()));
     let (overprovisioning_factor, drop_overload) = problems.field("policy", |problems| {
         unsupported!(problems; endpoint_stale_after);
         let factor =
@@ -77,6 +78,7 @@ pub(super) fn convert(
             weighted_priority_health,
             drop_overload,
         },
+        drop_category,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::http::asked::{Asked, AskedRetries};
 use crate::http::body::ClientBody;
 use crate::http::connection_manager::Connection;
 use crate::http::exchange::Exchange;
-use crate::http::failures::{drop_overload, timed_out};
+use crate::http::failures::{count_response, drop_overload, timed_out};
 use crate::http::hash_policy::{RequestHash, Sender};
 use crate::http::headers::Accepted;
 use crate::http::limits::{Limits, within};
@@ -70,6 +70,10 @@ pub(super) async fn forward(
 
     let dropped = cluster.drop_overload();
     if let Some(reply) = drop_overload(dropped, !manager.config.suppress_envoy_headers) {
+        let cells = cluster.stats.local();
+        cells.rq_dropped.inc();
+        cells.rq_drop_overload.inc();
+        count_response(&cluster, accepted.internal, reply.status);
         return Err(reply);
     }
 

@@ -49,6 +49,7 @@ fn settings_of_statistics() {
         ("ROUTE.stat_prefix", json!("a")),
         ("ROUTER.dynamic_stats", json!(false)),
         ("ROUTER.suppress_grpc_request_failure_code_stats", json!(true)),
+        ("CLUSTER.lrs_server", json!({"self": {}})),
         ("CLUSTER.track_timeout_budgets", json!(true)),
         ("CLUSTER.track_cluster_stats", json!({"timeout_budgets": true})),
         ("RBAC.rules_stat_prefix", json!("a")),
