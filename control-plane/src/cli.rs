@@ -3,11 +3,13 @@
 //! [`Args`] is embedded by the `outrigger` binary; [`main`] is all that the thin binary of this package calls.
 
 use crate::logging;
+use crate::model::read::check_name;
 use crate::server::{self, Settings};
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 /// The control plane: takes what is wanted of the mesh, and serves it to sidecars as xDS.
 #[derive(Debug, Clone, Parser)]
@@ -37,6 +39,16 @@ pub struct Args {
     /// Folder of resource files that are the configuration of the mesh; they are watched, and the API is read-only
     #[arg(long, value_name = "DIR")]
     pub config_dir: Option<PathBuf>,
+
+    /// Resources, as YAML documents, that are made at the start if there is no object with their kind and name. What is
+    /// there already stays as it is
+    #[arg(long, value_name = "YAML", conflicts_with = "config_dir")]
+    pub seed: Option<String>,
+
+    /// Keep a join token for a service in a file, `SERVICE=FILE`: written at the start, and again in time; repeatable.
+    /// Whoever can read the file can join as that service
+    #[arg(long = "issue-token", value_name = "SERVICE=FILE")]
+    pub issue_tokens: Vec<TokenFile>,
 
     /// File with the bearer tokens of the API: `tokens: [{name: ci, role: viewer|editor|admin, token: ...}]`, readable by
     /// its owner only
@@ -78,6 +90,29 @@ pub enum LogFormat {
     Json,
 }
 
+/// `SERVICE=FILE`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFile {
+    /// The service whose identity the token gives.
+    pub service: String,
+    /// Where it is written.
+    pub file: PathBuf,
+}
+
+impl FromStr for TokenFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((service, file)) if !file.is_empty() => {
+                check_name(service)?;
+                Ok(Self { service: service.to_owned(), file: file.into() })
+            }
+            _ => Err("expected SERVICE=FILE".to_owned()),
+        }
+    }
+}
+
 /// `HOST:PORT`; the host is resolved when it is needed.
 fn address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
@@ -104,7 +139,18 @@ fn store(text: &str) -> Result<String, String> {
 pub fn main(args: Args) -> ExitCode {
     logging::init(args.log_level, args.log_format);
     let Args { data_dir, api, xds, xds_insecure, advertise, config_dir, api_tokens, .. } = args;
-    server::run(Settings { data_dir, api, xds, xds_insecure, advertise, config_dir, api_tokens })
+    let Args { seed, issue_tokens, .. } = args;
+    server::run(Settings {
+        data_dir,
+        api,
+        xds,
+        xds_insecure,
+        advertise,
+        config_dir,
+        api_tokens,
+        seed,
+        issue_tokens,
+    })
 }
 
 /// Parses the arguments of this process and runs the control plane.
@@ -144,6 +190,8 @@ mod tests {
             ["--xds", "localhost:99999"],
             ["--store", "etcd://a:1"],
             ["--log-level", "loud"],
+            ["--issue-token", "api"],
+            ["--issue-token", "Api=/token"],
         ] {
             assert_eq!(parse(&wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

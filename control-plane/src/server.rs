@@ -5,7 +5,10 @@
 
 use crate::api::roles::{Roles, RolesError};
 use crate::api::{Api, Parts, directory, serve};
+use crate::cli::TokenFile;
 use crate::discovery::{self, LiveSide, Options};
+use crate::identity::token_files::TokenFiles;
+use crate::model::read::{self, Document};
 use crate::store::{EmbeddedStore, Store, StoreError};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -36,6 +39,10 @@ pub struct Settings {
     pub api_tokens: Option<PathBuf>,
     /// Folder of files that are the configuration, if that is not made through the API.
     pub config_dir: Option<PathBuf>,
+    /// Documents that are made at the start if they are not there.
+    pub seed: Option<String>,
+    /// Files with join tokens.
+    pub issue_tokens: Vec<TokenFile>,
 }
 
 /// Why a control plane cannot start.
@@ -65,6 +72,9 @@ pub enum StartError {
     /// The tokens of the API cannot be used.
     #[error(transparent)]
     Roles(#[from] RolesError),
+    /// The documents of `--seed` are not valid.
+    #[error("--seed: {0}")]
+    Seed(String),
     /// Identity or discovery does not start.
     #[error(transparent)]
     Live(#[from] discovery::StartError),
@@ -122,6 +132,8 @@ pub struct Server {
     listener: TcpListener,
     addresses: Addresses,
     config_dir: Option<PathBuf>,
+    seed: Vec<Document>,
+    token_files: TokenFiles,
     /// The servers of the live side.
     live: JoinSet<Result<(), String>>,
     ready: watch::Sender<bool>,
@@ -146,6 +158,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn bind(settings: Settings, stop: CancellationToken) -> Result<Self, StartError> {
+        let seed = seed(settings.seed.as_deref())?;
         let listener = bind(&settings.api, "the API").await?;
         let xds = bind(&settings.xds, "discovery").await?;
         let xds_insecure = match &settings.xds_insecure {
@@ -194,9 +207,10 @@ impl Server {
         let (ready, is_ready) = watch::channel(false);
         let config_dir = settings.config_dir;
         let read_only = config_dir.clone();
+        let token_files = TokenFiles::new(settings.issue_tokens, Arc::clone(&tokens));
         let parts = Parts { view, tokens, identities, roles, read_only };
         let api = Api::new(store, parts, is_ready);
-        Ok(Self { api, listener, addresses, config_dir, live, ready, stop })
+        Ok(Self { api, listener, addresses, config_dir, seed, token_files, live, ready, stop })
     }
 
     /// Where it listens.
@@ -221,6 +235,10 @@ impl Server {
                 Some(tokio::spawn(follow))
             }
         };
+        if !self.seed.is_empty() {
+            self.api.seed(std::mem::take(&mut self.seed)).await;
+        }
+        let token_files = tokio::spawn(self.token_files.keep(self.stop.clone()));
         self.ready.send_replace(true);
         let serving =
             tokio::spawn(serve(self.listener, Arc::clone(&self.api).router(), self.stop.clone()));
@@ -233,6 +251,7 @@ impl Server {
         self.ready.send_replace(false);
         self.stop.cancel();
         let _ = serving.await;
+        let _ = token_files.await;
         if let Some(follower) = follower {
             let _ = follower.await;
         }
@@ -247,6 +266,16 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The documents of a text.
+fn seed(text: Option<&str>) -> Result<Vec<Document>, StartError> {
+    let (documents, problems) = read::documents(text.unwrap_or_default());
+    if problems.is_empty() {
+        return Ok(documents);
+    }
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Err(StartError::Seed(problems.join("\n")))
 }
 
 async fn bind(address: &str, purpose: &'static str) -> Result<TcpListener, StartError> {
@@ -294,6 +323,8 @@ mod tests {
             advertise: None,
             config_dir: None,
             api_tokens: None,
+            seed: None,
+            issue_tokens: Vec::new(),
         }
     }
 
@@ -321,6 +352,15 @@ mod tests {
         assert!(!directory.path().join("data").exists(), "nothing was made by what failed");
         std::fs::write(directory.path().join("data"), "").unwrap();
         assert!(start_error(settings(directory.path())).await.contains("data"));
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_is_not_valid_is_refused_with_every_problem() {
+        let directory = tempfile::tempdir().unwrap();
+        let seed = Some("kind: Service\nname: api\n---\nkind: Servise\nname: b\n".to_owned());
+        let error = start_error(Settings { seed, ..settings(directory.path()) }).await;
+        assert!(error.starts_with("--seed: ") && error.contains("4:7"), "{error}");
+        assert!(!directory.path().join("data").exists());
     }
 
     #[tokio::test]

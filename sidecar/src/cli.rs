@@ -95,6 +95,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config_path", "config_yaml"])]
     pub join_file: Option<PathBuf>,
 
+    /// Seconds to wait for the file with the token to be there and for the control plane to answer, when joining: who
+    /// starts together with its control plane may be first. 0: none
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = "Mesh")]
+    pub join_wait_s: u64,
+
     /// Service this sidecar belongs to. Default: what the join token says
     #[arg(long, value_name = "NAME", help_heading = "Mesh")]
     pub service: Option<String>,

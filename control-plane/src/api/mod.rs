@@ -24,6 +24,7 @@ mod metrics;
 mod objects;
 mod openapi;
 pub mod roles;
+mod seed;
 mod serve;
 mod status;
 mod tokens;

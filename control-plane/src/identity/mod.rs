@@ -6,7 +6,7 @@
 //! - `issued`: what was issued to whom, and what of it is refused since.
 //! - `rotation`: a new root in steps; `admin`: what the API asks of all this.
 //! - `csr`: what of a certificate request counts.
-//! - `tokens`: join tokens, of which only a hash is kept.
+//! - `tokens`: join tokens, of which only a hash is kept; `token_files`, those that are kept in files.
 //! - `service`: Join and Renew.
 //! - `tls`: the TLS side of the discovery port, and who is at the other end.
 
@@ -18,6 +18,7 @@ mod rotation;
 mod service;
 mod spiffe;
 mod tls;
+pub(crate) mod token_files;
 mod tokens;
 
 pub use ca::{CaError, CertificateAuthority, Leaf, RotationStep};

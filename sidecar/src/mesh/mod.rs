@@ -14,12 +14,14 @@ mod registry;
 mod renewal;
 mod token;
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use self::identity::{Identity, IdentityStore};
 use self::token::Token;
@@ -35,6 +37,10 @@ pub(crate) use self::registry::Registry;
 pub(crate) const IDENTITY: &str = "identity";
 /// The static secret with the roots that the control plane itself is verified by.
 pub(crate) const TRUST: &str = "control-plane-trust";
+
+/// Between two attempts to join, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a sidecar cannot be a member.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +130,19 @@ fn hint(data_dir: &Option<PathBuf>) -> String {
     }
 }
 
+impl Error {
+    /// Whether the control plane may just not have got as far as we have.
+    fn may_be_over_soon(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::File { action, source, .. } => {
+                *action == token::READ && source.kind() == ErrorKind::NotFound
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<Vec<Rejected>> for Error {
     fn from(rejected: Vec<Rejected>) -> Self {
         let first = rejected.into_iter().next();
@@ -159,11 +178,28 @@ pub(crate) fn is_wanted(args: &Args) -> bool {
 }
 
 impl Member {
-    /// Loads the identity of an earlier start, or else joins.
+    /// Loads the identity of an earlier start, or else joins. What may be over soon is waited for as long as
+    /// `--join-wait-s` says.
     ///
     /// # Errors
     /// If there is neither an identity nor a token that is good for one.
     pub(crate) async fn prepare(args: Arc<Args>) -> Result<Self, Error> {
+        let started = Instant::now();
+        let patience = Duration::from_secs(args.join_wait_s);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match Self::prepare_once(Arc::clone(&args)).await {
+                Err(error) if error.may_be_over_soon() && started.elapsed() < patience => {
+                    tracing::info!(%error, "not joined yet; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn prepare_once(args: Arc<Args>) -> Result<Self, Error> {
         let store = IdentityStore::open(args.data_dir.clone())?;
         let identity = match store.load()? {
             Some(kept) => match Self::check_kept(&args, &store, &kept) {
@@ -298,6 +334,30 @@ mod tests {
         let error = Member::prepare(Arc::new(args)).await.err().unwrap().to_string();
         assert!(error.contains("outrigger token create"), "{error}");
         assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_not_there_yet_is_waited_for_as_long_as_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let wait = |seconds: &str| {
+            args(&["--join-file", file.to_str().unwrap(), "--join-wait-s", seconds])
+        };
+        let started = Instant::now();
+        let error = Member::prepare(Arc::new(wait("0"))).await.err().unwrap();
+        assert!(error.may_be_over_soon(), "{error}");
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        Member::prepare(Arc::new(wait("10"))).await.err().unwrap();
+        let waited = started.elapsed();
+        assert!(
+            waited >= Duration::from_secs(10) && waited <= Duration::from_secs(12),
+            "{waited:?}"
+        );
+        // What is there and is no token will not become one.
+        std::fs::write(&file, "no token").unwrap();
+        let error = Member::prepare(Arc::new(wait("10"))).await.err().unwrap();
+        assert!(matches!(error, Error::Token(_)), "{error}");
+        assert_eq!(started.elapsed(), waited);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::cli::Args;
 /// The variable that may hold a token.
 const VARIABLE: &str = "OUTRIGGER_JOIN";
 const PREFIX: &str = "orj1.";
+/// What is done with the file of `--join-file`, for messages.
+pub(super) const READ: &str = "read the join token in";
 
 /// Why a text is not a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +54,7 @@ impl Token {
             Some(text.clone())
         } else if let Some(path) = &args.join_file {
             let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-                action: "read the join token in",
+                action: READ,
                 path: path.clone(),
                 source,
             })?;
