@@ -12,10 +12,14 @@ use crate::commands::export::ExportArgs;
 use crate::commands::get::GetArgs;
 use crate::commands::history::HistoryArgs;
 use crate::commands::identity::{CaCommand, IdentityCommand};
+use crate::commands::inject::{InjectCommand, UninjectArgs};
 use crate::commands::rollback::RollbackArgs;
 use crate::commands::status::StatusArgs;
 use crate::commands::token::TokenCommand;
 use crate::commands::validate::ValidateArgs;
+use crate::container::healthcheck::HealthcheckArgs;
+use crate::container::install::InstallArgs;
+use crate::container::run::RunArgs;
 use crate::demo::DemoArgs;
 use crate::demo_app::DemoAppArgs;
 
@@ -41,6 +45,13 @@ pub(crate) enum Command {
     Sidecar(Box<outrigger_sidecar::cli::Args>),
     /// Run the control plane
     ControlPlane(Box<outrigger_control_plane::cli::Args>),
+    /// Run a command behind a sidecar: it starts when the sidecar is ready, and its exit code is passed on
+    Run(Box<RunArgs>),
+    /// Put sidecars beside the services of a file
+    #[command(subcommand)]
+    Inject(InjectCommand),
+    /// Give back the file as it was before `inject`
+    Uninject(UninjectArgs),
     /// Apply resources, all or none of them
     Apply(ApplyArgs),
     /// Say what an apply would change; exit code 3 if anything
@@ -77,6 +88,15 @@ pub(crate) enum Command {
     Ca(CaCommand),
     /// Print a shell's completion script
     Completion(CompletionArgs),
+    /// Own a container's network and do nothing else
+    #[command(hide = true)]
+    Pause,
+    /// Ask for readiness over HTTP, as health checks of containers do; exit code 3 if it is not given
+    #[command(hide = true)]
+    Healthcheck(HealthcheckArgs),
+    /// Copy this program into a folder
+    #[command(hide = true)]
+    Install(InstallArgs),
     /// The application of the demo's services
     #[command(hide = true)]
     DemoApp(DemoAppArgs),

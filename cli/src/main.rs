@@ -5,11 +5,13 @@
 //! - [`commands`]: one command a file; [`client`]: the mesh API as they see it; [`output`]: tables, JSON, YAML.
 //! - [`demo`]: a whole mesh on this machine, its acts and its live view; [`demo_app`]: the application of its services;
 //!   [`watchdog`]: no child outlives it.
+//! - [`container`]: what runs in containers beside applications: `pause`, `run -- COMMAND`, `healthcheck`, `install`.
 //! - [`load`]: an open-loop load generator; [`http_pool`]: the connections it sends on.
 
 mod args;
 mod client;
 mod commands;
+mod container;
 mod demo;
 mod demo_app;
 mod exit;
@@ -25,11 +27,13 @@ use clap::Parser;
 use self::args::{Cli, Command};
 use self::commands::authz::AuthzCommand;
 use self::commands::identity::{CaCommand, IdentityCommand};
+use self::commands::inject::InjectCommand;
 use self::commands::token::TokenCommand;
 use self::commands::{
-    apply, authz, check, completion, delete, endpoints, export, get, history, identity, rollback,
-    status, token, validate,
+    apply, authz, check, completion, delete, endpoints, export, get, history, identity, inject,
+    rollback, status, token, validate,
 };
+use self::container::{healthcheck, install, pause, run};
 use self::exit::Outcome;
 
 /// The sidecar is most of what this binary does, and it lives long: its memory must come back after a burst, which the
@@ -43,9 +47,15 @@ fn main() -> ExitCode {
         // The servers make their own runtimes, and have their own exit codes.
         Command::Sidecar(args) => return outrigger_sidecar::cli::main(*args),
         Command::ControlPlane(args) => return outrigger_control_plane::cli::main(*args),
+        Command::Run(args) => return run::main(&args),
         Command::Completion(args) => completion::run(&args),
+        Command::Inject(InjectCommand::Compose(args)) => inject::compose(&args),
+        Command::Uninject(args) => inject::uninject(&args),
+        Command::Install(args) => install::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Demo(args) => block_on(demo::run(args)),
+        Command::Pause => block_on(pause::run()),
+        Command::Healthcheck(args) => block_on(healthcheck::run(args)),
         Command::DemoApp(args) => block_on(async { Ok(demo_app::run(args).await?) }),
         Command::Apply(args) => block_on(apply::apply(args)),
         Command::Diff(args) => block_on(apply::diff(args)),

@@ -11,11 +11,15 @@
 //! - [`registry`]: live sidecars, their leases, and what they observe.
 //! - [`translate`]: a configuration and the live instances, to the xDS resources one workload needs. Pure functions.
 //! - [`discovery`]: the xDS servers, their subscriptions and versions, and the status that acknowledgements add up to.
+//!
+//! And beside that way:
+//! - [`inject`]: how sidecars come to stand beside the services of a compose file.
 
 pub mod api;
 pub mod cli;
 pub mod discovery;
 pub mod identity;
+pub mod inject;
 mod logging;
 pub mod model;
 pub mod registry;

@@ -14,6 +14,7 @@ pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod identity;
+pub(crate) mod inject;
 mod input;
 mod rejection;
 pub(crate) mod rollback;

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Outcome {
 }
 
 /// The same problems as a client of the API gets them.
-fn as_errors(problems: &[Problem]) -> Result<Vec<FieldError>, Failure> {
+pub(super) fn as_errors(problems: &[Problem]) -> Result<Vec<FieldError>, Failure> {
     serde_json::to_value(problems)
         .and_then(serde_json::from_value)
         .map_err(|error| Failure::Error(error.to_string()))

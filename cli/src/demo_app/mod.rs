@@ -27,9 +27,9 @@ pub(crate) struct DemoAppArgs {
     /// Service this application is an instance of
     #[arg(long)]
     service: String,
-    /// Name of this instance
+    /// Name of this instance. Default: the name of this host
     #[arg(long)]
-    instance: String,
+    instance: Option<String>,
     /// Version it answers with until switched
     #[arg(long, default_value = "v1")]
     version: String,
@@ -42,9 +42,9 @@ pub(crate) struct DemoAppArgs {
     /// With --protocol grpc: address of the HTTP server for the switches
     #[arg(long)]
     switches: Option<SocketAddr>,
-    /// Address of the next hop (a listener of the own sidecar)
+    /// Address of the next hop (a listener of the own sidecar), `HOST:PORT`
     #[arg(long)]
-    next: Option<SocketAddr>,
+    next: Option<String>,
     /// Authority to call the next hop by
     #[arg(long, default_value = "next")]
     next_host: String,
@@ -73,14 +73,18 @@ struct App {
 /// # Errors
 /// When an address cannot be listened on.
 pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
-    let next = match (args.next, args.next_protocol) {
+    let next = match &args.next {
+        Some(next) => Some(resolve(next).await?),
+        None => None,
+    };
+    let next = match (next, args.next_protocol) {
         (None, _) => None,
         (Some(address), Protocol::Http) => Some(NextHop::http(address, args.next_host)),
         (Some(address), Protocol::Grpc) => Some(NextHop::grpc(address, &args.next_host)?),
     };
     let app = Arc::new(App {
         service: args.service,
-        instance: args.instance,
+        instance: args.instance.unwrap_or_else(host_name),
         switches: Switches::new(args.version),
         next,
     });
@@ -97,4 +101,14 @@ pub(crate) async fn run(args: DemoAppArgs) -> anyhow::Result<()> {
 
 async fn bind(address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+/// The first address of a name. Names lead to the sidecar for as long as the application lives.
+async fn resolve(name: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = tokio::net::lookup_host(name).await.with_context(|| name.to_owned())?;
+    addresses.next().with_context(|| format!("{name} has no address"))
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

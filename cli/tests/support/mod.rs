@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,11 +28,31 @@ impl Drop for Mesh {
 
 impl Mesh {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// With more arguments, made for the folder of its data.
+    pub(crate) fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let data = tempfile::tempdir().unwrap();
+        let arguments = arguments(data.path());
+        Self::start_in(data, &arguments)
+    }
+
+    /// Ends it as a crash would, and starts it again on the same data.
+    pub(crate) fn restarted(mut self, arguments: &[&str]) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let data = std::mem::replace(&mut self.data, tempfile::tempdir().unwrap());
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        Self::start_in(data, &arguments)
+    }
+
+    fn start_in(data: tempfile::TempDir, arguments: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
             .args(["control-plane", "--api", "127.0.0.1:0", "--xds", "127.0.0.1:0"])
             .args(["--log-format", "json", "--data-dir"])
             .arg(data.path().join("data"))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -49,6 +69,11 @@ impl Mesh {
         // Whatever else it has to say must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, api, data }
+    }
+
+    /// The folder of its data, and of what tests put there.
+    pub(crate) fn folder(&self) -> &Path {
+        self.data.path()
     }
 
     /// Starts a sidecar of a service and waits until it serves; with it an application port, or ways to other services.

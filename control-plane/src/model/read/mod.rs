@@ -12,7 +12,7 @@ mod policy;
 mod route;
 mod service;
 mod token;
-mod tree;
+pub(crate) mod tree;
 mod values;
 
 #[cfg(test)]

@@ -130,6 +130,39 @@ fn parse_within(text: &str, most_nodes: usize) -> (Vec<Node>, Vec<Problem>) {
     (builder.documents, builder.problems)
 }
 
+/// An anchor, or an alias of one, and where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    /// Number of the anchor, the same at its definition and at its aliases.
+    pub(crate) id: usize,
+    /// Whether this is an alias.
+    pub(crate) alias: bool,
+    /// Where; of a definition, where the value begins.
+    pub(crate) at: Position,
+}
+
+/// The anchors and aliases of a text that [`parse`] reads without a problem: its trees do not show them any more.
+pub(crate) fn anchors(text: &str) -> Vec<Anchor> {
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    let mut parser = Parser::new_from_str_with_options(text, options);
+    let mut anchors = Vec::new();
+    while let Some(Ok((event, span))) = parser.next_event() {
+        let (id, alias) = match event {
+            Event::Alias(id) => (id, true),
+            Event::Scalar(_, _, id, _)
+            | Event::SequenceStart(_, id, _)
+            | Event::MappingStart(_, id, _) => (id, false),
+            _ => continue,
+        };
+        if id != 0 {
+            let at = Position { line: span.start.line(), column: span.start.col() + 1 };
+            anchors.push(Anchor { id, alias, at });
+        }
+    }
+    anchors
+}
+
 /// Goes on behind a document that is not YAML; whether there is more.
 fn resume<'t, T: BorrowedInput<'t>>(parser: &mut Parser<'t, T>) -> bool {
     parser.proceed_next_document().unwrap_or(false)
