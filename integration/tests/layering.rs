@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("copy", &[]),
     ("drain", &[]),
+    ("apart", &[]),
     ("access_log", &["config", "stats"]),
     ("trace", &["config", "stats"]),
     ("tls", &["config", "stats"]),
@@ -88,7 +89,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Its own connection to the control plane is TLS.
     ("xds", &["config", "stats", "tls"]),
     ("mesh", &["cli", "config", "tls", "xds"]),
-    ("admin", &["config", "stats", "cluster", "tls", "logging", "cli", "transport"]),
+    ("admin", &["config", "stats", "cluster", "tls", "logging", "cli", "transport", "apart"]),
     ("worker", &["*"]),
     ("server", &["*"]),
 ];

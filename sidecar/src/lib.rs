@@ -23,9 +23,11 @@
 //!
 //! - `config`: what Envoy's protos become: values that are right, or rejections that name their field;
 //! - `xds`: from a control plane to resources that are complete and may take effect;
-//! - `server`: the control thread, which starts, publishes and ends all this; `admin`: what it tells operators.
+//! - `server`: the control thread, which starts, publishes and ends all this; `admin`: what it tells operators; `apart`:
+//!   how both do what takes much memory for a moment.
 mod access_log;
 mod admin;
+mod apart;
 pub mod cli;
 mod cluster;
 pub mod config;

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use super::query::Unready;
 use super::reply::Reply;
 use super::status::{Memory, State, Status};
+use crate::apart::apart;
 use crate::cli::{Args, DrainStrategy, LogLevel, Mode};
 use outrigger_proto::json::Schema;
 
@@ -71,9 +72,12 @@ pub(super) fn version() -> String {
 }
 
 pub(super) fn server_info(info: &Info, status: &Status) -> Reply {
-    let node = Schema::load()
-        .and_then(|schema| schema.print("envoy.config.core.v3.Node", &info.node))
-        .unwrap_or_else(|error| json!({"error": error.to_string()}));
+    let print = || Schema::load()?.print("envoy.config.core.v3.Node", &info.node);
+    let node = match apart(print) {
+        Ok(Ok(node)) => node,
+        Ok(Err(error)) => json!({"error": error.to_string()}),
+        Err(error) => json!({"error": error.to_string()}),
+    };
     let uptime = format!("{}s", status.uptime().as_secs());
     let mut options = json!({"concurrency": status.concurrency()});
     if let (Some(options), Some(given)) =

@@ -16,6 +16,7 @@ use super::load_reports::LoadReporter;
 use super::streams::Streams;
 use super::validate::options;
 use crate::admin::{Query, State, Status};
+use crate::apart::apart;
 use crate::cli::Args;
 use crate::config;
 use crate::config::bootstrap::{self, Bootstrap, ConfigError};
@@ -56,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         let member = mesh::Member::prepare(Arc::clone(&args)).await?;
         (member.bootstrap()?, Some(member))
     } else {
-        (read_bootstrap(&args)?, None)
+        (apart(|| read_bootstrap(&args))??, None)
     };
     let mut control = Control::new(&args, bootstrap, member)?;
     control.start()?;
