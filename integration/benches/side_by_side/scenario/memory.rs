@@ -1,9 +1,11 @@
 //! Resident memory: idle, and with 1,000 connections each of which has had one request and is idle.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use outrigger_integration::client::{Connection, Protocol, Request, Tls};
 
 use super::Bench;
@@ -14,6 +16,9 @@ use crate::running::{Probe, Running};
 use crate::upstream::Upstream;
 
 const CONNECTIONS: usize = 1000;
+
+/// How many of them are opened at the same time: few, so that what a proxy needs for a moment stays small.
+const AT_ONCE: usize = 8;
 
 /// After the last request: what is returned to the system with a delay has been returned.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -47,25 +52,30 @@ pub(super) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
                     tokio::time::sleep(SETTLE).await;
                     idle.add(peer, running.resident()?);
                 }
-                let mut open = Vec::with_capacity(CONNECTIONS);
-                for _ in 0..CONNECTIONS {
-                    let mut connection = Connection::open(running.entry, protocol, tls).await?;
-                    let mut request = Request::get("/");
-                    if protocol == Protocol::Http2 {
-                        request = request.http2();
-                    }
-                    let response = connection.send(&request).await?;
-                    anyhow::ensure!(response.status == 200, "{peer}: {response:?}");
-                    open.push(connection);
-                }
+                let opening = stream::iter(0..CONNECTIONS)
+                    .map(|_| connect(running.entry, protocol, tls))
+                    .buffer_unordered(AT_ONCE);
+                let open: Vec<Connection> = opening.try_collect().await?;
                 tokio::time::sleep(SETTLE).await;
                 line.add(peer, running.resident()?);
                 let closed = open.iter().filter(|it| it.is_closed()).count();
-                anyhow::ensure!(closed == 0, "{peer} has closed {closed} idle connections");
+                ensure!(closed == 0, "{peer} has closed {closed} idle connections");
             }
         }
     }
     Ok(vec![idle, http1, http2, mtls])
+}
+
+/// A connection that has had its request.
+async fn connect(to: SocketAddr, protocol: Protocol, tls: Option<&Tls>) -> Result<Connection> {
+    let mut connection = Connection::open(to, protocol, tls).await?;
+    let request = match protocol {
+        Protocol::Http1 => Request::get("/"),
+        Protocol::Http2 => Request::get("/").http2(),
+    };
+    let response = connection.send(&request).await?;
+    ensure!(response.status == 200, "{to}: {response:?}");
+    Ok(connection)
 }
 
 /// A client with a certificate. Sessions are not resumed: each connection costs what a first one costs.
