@@ -109,7 +109,13 @@ impl Cpu {
         }
     }
 
-    /// In microseconds.
+    /// In milliseconds, by the ticks, which count threads that have ended as well: for what includes a start.
+    pub(crate) fn whole_milliseconds(self) -> f64 {
+        let second = rustix::param::clock_ticks_per_second() as f64;
+        (self.user_ticks + self.system_ticks) / second * 1e3
+    }
+
+    /// In microseconds, of the threads that run.
     pub(crate) fn microseconds(self) -> f64 {
         self.nanoseconds / 1e3
     }

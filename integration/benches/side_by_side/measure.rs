@@ -114,7 +114,6 @@ impl Line {
             }
         };
         let Some(value) = value else { return Verdict::Unknown };
-        // A difference larger than any scatter seen here needs no more rounds.
         if spread.is_some_and(|spread| spread > SCATTER) {
             return Verdict::Scattered;
         }

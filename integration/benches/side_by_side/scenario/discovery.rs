@@ -89,7 +89,7 @@ pub(super) async fn clusters(bench: &Bench<'_>) -> Result<Vec<Line>> {
         for peer in PEERS {
             let fed = Fed::start(bench, peer, CLUSTERS).await?;
             time.add(peer, fed.took.as_secs_f64() * 1e3);
-            cpu.add(peer, fed.cpu()?.microseconds() / 1e3);
+            cpu.add(peer, fed.cpu()?.whole_milliseconds());
             // What is acknowledged late, and given back late, is over.
             let (sent, _) = fed.server.counts()?;
             fed.server.acknowledged(sent).await?;
