@@ -61,9 +61,22 @@ impl Fed {
         Cpu::of(&[self.process.id()])
     }
 
-    /// Changes one endpoint of a cluster and waits for the acknowledgement, again and again; microseconds of CPU a change.
-    async fn changes(&self, bench: &Bench<'_>, cluster: usize) -> Result<f64> {
-        let before = self.cpu()?;
+    /// Microseconds of CPU a second while nothing changes, from some seconds after the last change on: what is acknowledged
+    /// late, and given back late, is over by then.
+    async fn idle(&self) -> Result<f64> {
+        let (sent, _) = self.server.counts()?;
+        self.server.acknowledged(sent).await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (before, begin) = (self.cpu()?, Instant::now());
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let elapsed = begin.elapsed().as_secs_f64();
+        Ok(self.cpu()?.since(before).microseconds() / elapsed)
+    }
+
+    /// Changes one endpoint of a cluster and waits for the acknowledgement, again and again; microseconds of CPU a change,
+    /// without what passes while nothing changes.
+    async fn changes(&self, bench: &Bench<'_>, cluster: usize, idle: f64) -> Result<f64> {
+        let (before, begin) = (self.cpu()?, Instant::now());
         for change in 1..=CHANGES {
             let (sent, _) = self.server.counts()?;
             let message =
@@ -71,7 +84,8 @@ impl Fed {
             self.server.push(&format!("cluster-{cluster}"), &message, 1 + change);
             self.server.acknowledged(sent + 1).await?;
         }
-        Ok(self.cpu()?.since(before).microseconds() / CHANGES as f64)
+        let used = self.cpu()?.since(before).microseconds();
+        Ok((used - idle * begin.elapsed().as_secs_f64()).max(1.0) / CHANGES as f64)
     }
 }
 
@@ -90,20 +104,15 @@ pub(super) async fn clusters(bench: &Bench<'_>) -> Result<Vec<Line>> {
             let fed = Fed::start(bench, peer, CLUSTERS).await?;
             time.add(peer, fed.took.as_secs_f64() * 1e3);
             cpu.add(peer, fed.cpu()?.whole_milliseconds());
-            // What is acknowledged late, and given back late, is over.
-            let (sent, _) = fed.server.counts()?;
-            fed.server.acknowledged(sent).await?;
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            let rests = fed.idle().await?;
+            idle.add(peer, rests / 1e3);
             memory.add(peer, resident(&[fed.process.id()])?);
-            let before = fed.cpu()?;
-            let seconds = 4.0;
-            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-            idle.add(peer, fed.cpu()?.since(before).microseconds() / 1e3 / seconds);
-            let among_many = fed.changes(bench, CLUSTERS / 2).await?;
+            let among_many = fed.changes(bench, CLUSTERS / 2, rests).await?;
             change.add(peer, among_many);
             drop(fed);
             let few = Fed::start(bench, peer, FEW).await?;
-            grows.add(peer, among_many / few.changes(bench, FEW / 2).await?);
+            let rests = few.idle().await?;
+            grows.add(peer, among_many / few.changes(bench, FEW / 2, rests).await?);
         }
     }
     Ok(vec![time, cpu, memory, idle, change, grows])
