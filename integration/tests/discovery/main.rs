@@ -1,5 +1,5 @@
-//! What is discovered beside clusters, endpoints, listeners, routes and secrets. Each story is told to Envoy and to us, by
-//! state of the world and by delta; the server shares no code with us.
+//! What is discovered beside clusters, endpoints, listeners, routes and secrets, and from whom. Each story is told to Envoy
+//! and to us, by state of the world and by delta; the server shares no code with us.
 
 use std::future::Future;
 
@@ -10,6 +10,7 @@ use outrigger_integration::proxy::Kind;
 mod client_status;
 mod extensions;
 mod runtime;
+mod servers;
 mod typed_struct;
 
 /// Declares a test for each client and variant of a story.

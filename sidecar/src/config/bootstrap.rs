@@ -79,8 +79,11 @@ impl Bootstrap {
 /// A discovery server and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiscoveryService {
-    /// Name of the cluster (`envoy_grpc.cluster_name`); it stands in the bootstrap and is not itself discovered.
+    /// Name of the cluster (`envoy_grpc.cluster_name`); it stands in the bootstrap and is not itself discovered. With
+    /// `channel` it is the name of that one, for people.
     pub cluster: Arc<str>,
+    /// The server itself (`google_grpc`), instead of a cluster of the bootstrap.
+    pub channel: Option<GrpcChannel>,
     /// `:authority` of the calls; `None`: the cluster's name.
     pub authority: Option<Box<str>>,
     /// The protocol variant.
@@ -91,6 +94,34 @@ pub struct DiscoveryService {
     pub initial_metadata: Vec<(Box<str>, Box<str>)>,
     /// Back-off of reconnects: base and maximum. Default 500 ms and 30 s.
     pub backoff: (Duration, Duration),
+    /// How many requests the server takes (`rate_limit_settings`); `None`: any number.
+    pub rate_limit: Option<RequestRate>,
+}
+
+/// Requests that a server takes: a bucket of tokens, of which each costs one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestRate {
+    /// So many at once. At least 1; default 100.
+    pub burst: u32,
+    /// The time in which one token comes. Default 100 ms, at most a year.
+    pub interval: Duration,
+}
+
+/// A gRPC server that needs no cluster of the bootstrap: its address and its TLS (`google_grpc`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GrpcChannel {
+    /// In the form of a cluster of one endpoint, encoded: two channels that say the same are one.
+    pub(super) encoded: Arc<[u8]>,
+}
+
+impl GrpcChannel {
+    /// The cluster of its own.
+    ///
+    /// # Errors
+    /// If a file that it names cannot be read any more.
+    pub fn cluster(&self) -> Result<Arc<Cluster>, Vec<Rejected>> {
+        super::convert::channel(&self.encoded).map(Arc::new)
+    }
 }
 
 /// The two variants of the protocol.

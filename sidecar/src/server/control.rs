@@ -146,7 +146,8 @@ impl Control {
         let disk = disk.transpose()?;
         let use_kept = disk.as_ref().map(|_| Instant::now() + KEPT_AFTER);
         let (events, received) = mpsc::channel(EVENTS);
-        let streams = Streams::new(&bootstrap, args.reject_unknown_dynamic_fields, events);
+        let cells = registry.scope(Scope::ControlPlane);
+        let streams = Streams::new(&bootstrap, args.reject_unknown_dynamic_fields, events, cells);
         let statics = Static::new(std::mem::take(&mut bootstrap.encoded), names);
         let mut control = Self {
             args: Arc::clone(args),
@@ -174,10 +175,8 @@ impl Control {
     /// Starts the membership, if this is a member: the aggregated stream then waits for it.
     fn join(&mut self, member: Option<mesh::Member>) -> Result<(), Error> {
         let (Some(member), Some(ads)) = (member, &self.bootstrap.ads) else { return Ok(()) };
-        let control_plane = self
-            .streams
-            .control_plane(&ads.cluster, &mut self.data.contexts)
-            .map_err(Error::Discovery)?;
+        let control_plane =
+            self.streams.control_plane(ads, &mut self.data.contexts).map_err(Error::Discovery)?;
         let running = member.start(control_plane);
         self.membership = Some(Membership { registry: running.registry, secrets: running.secrets });
         self.streams.wait_for(running.attached);
@@ -209,7 +208,7 @@ impl Control {
     /// Begins to report loads, where that is configured.
     fn report_loads(&mut self) {
         let Some(service) = self.bootstrap.load_stats.clone() else { return };
-        match self.streams.control_plane(&service.cluster, &mut self.data.contexts) {
+        match self.streams.control_plane(&service, &mut self.data.contexts) {
             Ok(control_plane) => {
                 let reporter = LoadReporter {
                     service,

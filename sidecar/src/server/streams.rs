@@ -10,6 +10,7 @@ use crate::config::Rejected;
 use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
+use crate::stats::{ControlPlaneCells, Sharded};
 use crate::tls;
 use crate::xds::{Client, ControlPlane, Event, FileSource, Node, Opened, StreamId};
 
@@ -24,6 +25,7 @@ pub(super) struct Streams {
     /// The aggregated stream is opened only while this is `true`; `None`: always.
     gate: Option<watch::Receiver<bool>>,
     deny_unknown_fields: bool,
+    cells: Arc<Sharded<ControlPlaneCells>>,
     tasks: BTreeMap<StreamId, AbortHandle>,
 }
 
@@ -33,6 +35,7 @@ impl Streams {
         bootstrap: &Bootstrap,
         deny_unknown_fields: bool,
         events: mpsc::Sender<(StreamId, Event)>,
+        cells: Arc<Sharded<ControlPlaneCells>>,
     ) -> Self {
         let clusters = bootstrap.clusters.iter();
         Self {
@@ -42,6 +45,7 @@ impl Streams {
             events,
             gate: None,
             deny_unknown_fields,
+            cells,
             tasks: BTreeMap::new(),
         }
     }
@@ -51,15 +55,20 @@ impl Streams {
         self.gate = Some(gate);
     }
 
-    /// The servers of a cluster of the bootstrap.
+    /// Where a service is: the servers of a cluster of the bootstrap, or the one that it names itself.
     ///
     /// # Errors
-    /// If there is none, or its TLS cannot be set up.
+    /// If there is no such cluster, or its TLS cannot be set up.
     pub(super) fn control_plane(
         &self,
-        cluster: &Arc<str>,
+        service: &DiscoveryService,
         contexts: &mut tls::Contexts,
     ) -> Result<ControlPlane, Rejected> {
+        if let Some(channel) = &service.channel {
+            let cluster = channel.cluster().map_err(|rejected| first(&rejected))?;
+            return ControlPlane::new(cluster, contexts);
+        }
+        let cluster = &service.cluster;
         match self.clusters.get(cluster) {
             Some(cluster) => ControlPlane::new(Arc::clone(cluster), contexts),
             None => {
@@ -85,7 +94,7 @@ impl Streams {
             }
         };
         let Some(service) = service else { return };
-        let control_plane = match self.control_plane(&service.cluster, contexts) {
+        let control_plane = match self.control_plane(&service, contexts) {
             Ok(control_plane) => control_plane,
             Err(rejected) => {
                 // Resources that name such a server are refused before.
@@ -94,7 +103,8 @@ impl Streams {
             }
         };
         let (node, events) = (self.node.clone(), self.events.clone());
-        let client = Client { id, kind, service, node, control_plane, gate, events };
+        let cells = Arc::clone(&self.cells);
+        let client = Client { id, kind, service, node, control_plane, gate, cells, events };
         self.tasks.insert(id, tokio::spawn(client.run()).abort_handle());
     }
 
@@ -104,4 +114,10 @@ impl Streams {
             task.abort();
         }
     }
+}
+
+/// What is told of several reasons.
+fn first(rejected: &[Rejected]) -> Rejected {
+    let none = Rejected { path: String::new(), reason: "cannot be converted".to_owned() };
+    rejected.first().cloned().unwrap_or(none)
 }

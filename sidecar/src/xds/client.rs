@@ -3,9 +3,11 @@
 //! It knows nothing of what the messages mean. It runs as a task of the control thread and talks to the rest of it by
 //! channels; the one for events is short, so that a server which sends faster than we can apply is held back by TCP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::uri::PathAndQuery;
 use outrigger_proto::envoy::config::core::v3::Node;
 use outrigger_proto::envoy::service::discovery::v3::{
@@ -21,8 +23,10 @@ use tonic_prost::ProstCodec;
 
 use super::channel::{ConnectError, ControlPlane};
 use super::subscription::{Request, Response};
+use super::throttle::Throttle;
 use super::{Kind, StreamId};
 use crate::config::bootstrap::{DiscoveryService, Variant};
+use crate::stats::{ControlPlaneCells, Sharded};
 
 /// Largest message that is accepted. Ten thousand clusters in one response are some ten megabytes.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -74,6 +78,8 @@ pub(crate) struct Client {
     pub(crate) control_plane: ControlPlane,
     /// A stream is opened only while this is `true`; `None`: always.
     pub(crate) gate: Option<watch::Receiver<bool>>,
+    /// What is counted of a server that takes only so many requests.
+    pub(crate) cells: Arc<Sharded<ControlPlaneCells>>,
     /// Where events go.
     pub(crate) events: mpsc::Sender<(StreamId, Event)>,
 }
@@ -82,13 +88,15 @@ impl Client {
     /// Keeps a stream open for as long as somebody takes the events.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(self.service.backoff);
+        let rate = self.service.rate_limit;
+        let throttle = rate.map(|rate| Throttle::new(rate, Arc::clone(&self.cells)));
         loop {
             if let Some(gate) = &mut self.gate
                 && gate.wait_for(|open| *open).await.is_err()
             {
                 return;
             }
-            let error = match Box::pin(self.stream(&mut backoff)).await {
+            let error = match Box::pin(self.stream(throttle.as_ref(), &mut backoff)).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
@@ -100,14 +108,21 @@ impl Client {
     }
 
     /// One stream from its connection to its end. `Ok` when nobody takes the events any more.
-    async fn stream(&mut self, backoff: &mut Backoff) -> Result<(), StreamError> {
+    async fn stream(
+        &mut self,
+        throttle: Option<&Arc<Throttle>>,
+        backoff: &mut Backoff,
+    ) -> Result<(), StreamError> {
         let channel = self.control_plane.connect(self.service.authority.as_deref()).await?;
         let (sender, requests) = mpsc::unbounded_channel();
         // Requests before the response headers: servers send those together with their first message.
         if !self.tell(Event::Connected(sender)).await {
             return Ok(());
         }
-        let requests = UnboundedReceiverStream::new(requests);
+        let requests: BoxStream<'static, Request> = match throttle {
+            Some(throttle) => Box::pin(Arc::clone(throttle).slow_down(requests)),
+            None => Box::pin(UnboundedReceiverStream::new(requests)),
+        };
         let mut nodes = self.nodes();
         match self.service.variant {
             Variant::StateOfTheWorld => {
@@ -120,7 +135,7 @@ impl Client {
                     })
                 });
                 let messages: Streaming<DiscoveryResponse> = self.open(channel, requests).await?;
-                self.forward(messages, Response::StateOfTheWorld, backoff).await
+                self.forward(messages, Response::StateOfTheWorld, throttle, backoff).await
             }
             Variant::Delta => {
                 let requests = requests.filter_map(move |request| {
@@ -133,7 +148,7 @@ impl Client {
                 });
                 let messages: Streaming<DeltaDiscoveryResponse> =
                     self.open(channel, requests).await?;
-                self.forward(messages, Response::Delta, backoff).await
+                self.forward(messages, Response::Delta, throttle, backoff).await
             }
         }
     }
@@ -166,12 +181,16 @@ impl Client {
         &self,
         mut messages: Streaming<M>,
         wrap: fn(M) -> Response,
+        throttle: Option<&Arc<Throttle>>,
         backoff: &mut Backoff,
     ) -> Result<(), StreamError> {
         while let Some(message) = messages.message().await? {
             backoff.reset();
             if !self.tell(Event::Response(Box::new(wrap(message)))).await {
                 return Ok(());
+            }
+            if let Some(throttle) = throttle {
+                throttle.room().await;
             }
         }
         Err(StreamError::Closed)

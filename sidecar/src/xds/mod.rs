@@ -8,7 +8,7 @@
 //! - [`publish`]: how it takes effect;
 //! - [`streams`]: which streams there are;
 //! - [`discovery`]: the driver that connects all of these;
-//! - [`client`] and [`channel`]: a stream and the connection under it; [`file`](mod@file) and [`watch`]: a file instead;
+//! - [`client`], [`throttle`] and [`channel`]: a stream, how fast requests go out on it, and the connection under it; [`file`](mod@file) and [`watch`]: a file instead;
 //! - [`lifetimes`]: resources with a time to live;
 //! - [`resources`]: what came, as it came; [`disk`]: what of it outlives the process; [`counting`]: statistics.
 
@@ -25,6 +25,7 @@ mod publish;
 mod resources;
 mod streams;
 mod subscription;
+mod throttle;
 mod warming;
 mod watch;
 

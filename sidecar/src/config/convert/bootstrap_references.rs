@@ -203,6 +203,9 @@ impl Known<'_> {
 
     /// The stream that discovers everything else cannot itself wait for something to be discovered.
     fn service(&self, problems: &mut Problems, service: &DiscoveryService) {
+        if service.channel.is_some() {
+            return;
+        }
         let name = &service.cluster;
         let reason = if self.discovered.contains(&**name) {
             format!("cluster {name:?} is itself discovered: use type STATIC or STRICT_DNS")

@@ -21,11 +21,10 @@ pub(super) fn convert(problems: &mut Problems, proto: core::ConfigSource) -> Opt
     let core::ConfigSource {
         authorities,
         initial_fetch_timeout,
-        resource_api_version,
+        resource_api_version: _, // as in Envoy: resources are V3, whatever it says
         config_source_specifier,
     } = proto;
     unsupported!(problems; authorities);
-    version(problems, "resource_api_version", resource_api_version);
     let initial_fetch_timeout = limit(
         problems,
         "initial_fetch_timeout",
@@ -87,9 +86,9 @@ fn existing(problems: &mut Problems, path: String) -> Option<PathBuf> {
     None
 }
 
-/// V3, or unset where Envoy takes that as V3 too.
-pub(super) fn version(problems: &mut Problems, name: &str, value: i32) {
-    if enumeration(problems, name, value) == Some(core::ApiVersion::V2) {
-        problems.reject_field(name, "V2 is no longer spoken: V3 is");
+/// `transport_api_version`: V3, or unset, which Envoy takes for V3 too.
+pub(super) fn transport_version(problems: &mut Problems, value: i32) {
+    if enumeration(problems, "transport_api_version", value) == Some(core::ApiVersion::V2) {
+        problems.reject_field("transport_api_version", "V2 is no longer spoken: V3 is");
     }
 }

@@ -1,18 +1,30 @@
 //! `ApiConfigSource`: a discovery server and how it is spoken to.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::api_config_source::ApiType;
+use outrigger_proto::envoy::config::core::v3::grpc_service::TargetSpecifier;
 
 use crate::config::Problems;
-use crate::config::bootstrap::{DiscoveryService, Variant};
+use crate::config::bootstrap::{DiscoveryService, RequestRate, Variant};
 
-use super::common::{enumeration, unsupported};
-use super::{config_source, grpc_service};
+use super::common::{enumeration, number, unsupported};
+use super::google_grpc::{Google, Target};
+use super::{config_source, google_grpc, grpc_service};
 
 /// Upper bounds of the first and of any pause before a new stream, where nothing is set.
 const DEFAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Requests that may go out at once, where `rate_limit_settings` does not say.
+const DEFAULT_BURST: u32 = 100;
+
+/// Requests a second that may go out, where `rate_limit_settings` does not say.
+const DEFAULT_FILL_RATE: f64 = 10.0;
+
+/// The longest time in which a token comes: Envoy raises lower rates to this one.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A discovery service over gRPC.
 pub(super) fn convert(
@@ -30,7 +42,9 @@ pub(super) fn convert(
         set_node_on_first_message_only,
         config_validators,
     } = proto;
-    unsupported!(problems; cluster_names, rate_limit_settings, config_validators);
+    unsupported!(problems; cluster_names, config_validators);
+    let rate_limit = rate_limit_settings
+        .and_then(|proto| problems.field("rate_limit_settings", |problems| rate(problems, proto)));
     let variant = match enumeration(problems, "api_type", api_type) {
         Some(ApiType::Grpc) => Some(Variant::StateOfTheWorld),
         Some(ApiType::DeltaGrpc) => Some(Variant::Delta),
@@ -46,7 +60,7 @@ pub(super) fn convert(
         }
         None => None,
     };
-    config_source::version(problems, "transport_api_version", transport_api_version);
+    config_source::transport_version(problems, transport_api_version);
     let mut services = grpc_services.into_iter().enumerate();
     let Some((_, service)) = services.next() else {
         problems.reject_field("grpc_services", "must have one entry");
@@ -57,26 +71,28 @@ pub(super) fn convert(
             problems.reject("a second server is not supported by this version of Outrigger");
         });
     }
-    let Target { cluster, authority, initial_metadata, backoff } =
+    let Server { target, initial_metadata, backoff } =
         problems.element("grpc_services", 0, |problems| server(problems, service))?;
+    let Target { cluster, channel, authority } = target;
     Some(DiscoveryService {
-        cluster: cluster.into(),
+        cluster,
+        channel,
         authority,
         variant: variant?,
         set_node_on_first_message_only,
         initial_metadata,
         backoff,
+        rate_limit,
     })
 }
 
-struct Target {
-    cluster: String,
-    authority: Option<Box<str>>,
+struct Server {
+    target: Target,
     initial_metadata: Vec<(Box<str>, Box<str>)>,
     backoff: (Duration, Duration),
 }
 
-fn server(problems: &mut Problems, proto: core::GrpcService) -> Option<Target> {
+fn server(problems: &mut Problems, proto: core::GrpcService) -> Option<Server> {
     let core::GrpcService {
         timeout: _, // of single calls; a discovery stream is meant to last
         initial_metadata,
@@ -88,7 +104,35 @@ fn server(problems: &mut Problems, proto: core::GrpcService) -> Option<Target> {
             problems.field("retry_policy", |problems| grpc_service::backoff(problems, proto))
         })
         .unwrap_or(DEFAULT_BACKOFF);
-    let initial_metadata = grpc_service::metadata(problems, initial_metadata);
-    let (cluster, authority) = grpc_service::target(problems, target_specifier)?;
-    Some(Target { cluster, authority, initial_metadata, backoff })
+    let mut initial_metadata = grpc_service::metadata(problems, initial_metadata);
+    let target = match target_specifier {
+        Some(TargetSpecifier::GoogleGrpc(proto)) => {
+            let Google { target, metadata } =
+                problems.field("google_grpc", |problems| google_grpc::convert(problems, proto))?;
+            initial_metadata.extend(metadata);
+            target
+        }
+        other => {
+            let (cluster, authority) = grpc_service::target(problems, other)?;
+            Target { cluster: cluster.into(), channel: None, authority }
+        }
+    };
+    Some(Server { target, initial_metadata, backoff })
+}
+
+/// `rate_limit_settings`: there is a limit as soon as the message is there.
+fn rate(problems: &mut Problems, proto: core::RateLimitSettings) -> Option<RequestRate> {
+    let core::RateLimitSettings { max_tokens, fill_rate } = proto;
+    let burst = number(max_tokens).unwrap_or(DEFAULT_BURST);
+    if burst == 0 {
+        problems.reject_field("max_tokens", "0: no request would ever be sent");
+    }
+    let rate = fill_rate.map_or(DEFAULT_FILL_RATE, |rate| rate.value);
+    // What is not a number is not more than 0 either.
+    if rate.partial_cmp(&0.0) != Some(Ordering::Greater) {
+        problems.reject_field("fill_rate", format!("{rate} is out of range: more than 0"));
+        return None;
+    }
+    let interval = (1.0 / rate).clamp(1e-9, YEAR.as_secs_f64());
+    Some(RequestRate { burst, interval: Duration::from_secs_f64(interval) })
 }

@@ -76,7 +76,7 @@ fn common(
         custom_tags,
     } = required(problems, "common_config", proto)?;
     problems.field("common_config", |problems| {
-        config_source::version(problems, "transport_api_version", transport_api_version);
+        config_source::transport_version(problems, transport_api_version);
         let log_name = text(problems, "log_name", log_name);
         let service = required(problems, "grpc_service", grpc_service)
             .and_then(|it| problems.field("grpc_service", |p| grpc_service::convert(p, it)));

@@ -54,7 +54,7 @@ pub(super) fn target(
         Some(TargetSpecifier::GoogleGrpc(_)) => {
             problems.reject_field(
                 "google_grpc",
-                "not supported by this version of Outrigger: use envoy_grpc with a cluster",
+                "not supported here, but for discovery: use envoy_grpc with a cluster",
             );
             return None;
         }

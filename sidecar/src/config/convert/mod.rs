@@ -34,6 +34,7 @@ mod filter_chain_match;
 mod filter_overrides;
 pub(in crate::config) mod format;
 mod format_arguments;
+mod google_grpc;
 mod grpc_access_log;
 mod grpc_service;
 mod hash_policy;
@@ -83,6 +84,7 @@ use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfig
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use outrigger_proto::envoy::service::runtime::v3::Runtime;
 use outrigger_proto::google::protobuf::UInt32Value;
+use prost::Message;
 
 pub(crate) use metadata::to_proto as metadata_to_proto;
 
@@ -131,6 +133,18 @@ pub fn route_configuration(
     common::text(&mut problems, "name", proto.name.clone());
     let value = route::convert(&mut problems, proto, false);
     problems.finish(Some(value))
+}
+
+/// Converts the cluster behind a channel, from its encoded message. As one of the bootstrap it may be a Unix socket.
+///
+/// # Errors
+/// With every field that is wrong or not supported.
+pub(super) fn channel(encoded: &[u8]) -> Result<super::cluster::Cluster, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let proto = ClusterProto::decode(encoded)
+        .map_err(|error| vec![Rejected { path: String::new(), reason: error.to_string() }])?;
+    let value = cluster::convert(&mut problems, proto);
+    problems.finish(value)
 }
 
 /// Converts a cluster that was discovered: it has no Unix domain sockets, which are for discovery itself.

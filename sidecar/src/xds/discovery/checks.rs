@@ -42,6 +42,7 @@ impl Discovery {
                 Origin::Ads if self.has_ads => None,
                 Origin::File(_) => None,
                 Origin::Ads => Some("there is no dynamic_resources.ads_config".to_owned()),
+                Origin::Service(service) if service.channel.is_some() => None,
                 Origin::Service(service) if self.servers.contains(&service.cluster) => None,
                 Origin::Service(service) => Some(format!(
                     "the bootstrap has no cluster {:?} of type STATIC or STRICT_DNS",

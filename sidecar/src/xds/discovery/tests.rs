@@ -93,11 +93,13 @@ impl World {
         bootstrap.cds = Some(wait);
         bootstrap.ads = Some(DiscoveryService {
             cluster: "xds".into(),
+            channel: None,
             authority: None,
             variant: Variant::StateOfTheWorld,
             set_node_on_first_message_only: true,
             initial_metadata: Vec::new(),
             backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            rate_limit: None,
         });
         bootstrap
     }
@@ -269,11 +271,13 @@ fn kept_resources_serve_before_there_is_a_stream_and_only_changes_are_asked_for(
             bootstrap.cds = Some(wait);
             bootstrap.ads = Some(DiscoveryService {
                 cluster: "xds".into(),
+                channel: None,
                 authority: None,
                 variant: Variant::Delta,
                 set_node_on_first_message_only: true,
                 initial_metadata: Vec::new(),
                 backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+                rate_limit: None,
             });
             bootstrap
         },

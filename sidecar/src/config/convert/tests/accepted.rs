@@ -347,8 +347,8 @@ fn discovery_arrives_with_its_server() {
         ),
         (
             &format!("{ads}.grpc_services[0]"),
-            json!({"google_grpc": {"target_uri": "a", "stat_prefix": "b"}}),
-            &format!("{ads}.grpc_services[0].google_grpc"),
+            json!({"google_grpc": {"target_uri": "", "stat_prefix": "b"}}),
+            &format!("{ads}.grpc_services[0].google_grpc.target_uri"),
         ),
         (ads, Value::Null, "dynamic_resources.lds_config"),
     ] {

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{accepted, refused_at};
+use std::time::Duration;
+
+use super::harness::{IDENTITY, accepted, changed, convert, refused_at};
+use crate::config::bootstrap::{Bootstrap, DiscoveryService, RequestRate};
+use crate::config::cluster::Discovery;
+use crate::config::config_source::Origin;
 use crate::config::http_filters::FilterKind;
 use crate::config::listener::TerminalFilter;
 use crate::config::runtime::LayerSource;
@@ -112,5 +117,145 @@ fn a_layer_that_says_nothing_or_what_another_says_is_refused() {
         ),
     ] {
         refused_at(&[(layers, two(second))], &at(path), reason);
+    }
+}
+
+/// A bootstrap whose clusters come from this source.
+fn from_service(service: Value) -> Result<Bootstrap, Vec<crate::config::Rejected>> {
+    let mut source = json!({"api_type": "DELTA_GRPC", "transport_api_version": "V3"});
+    for (field, value) in service.as_object().unwrap() {
+        source[field] = value.clone();
+    }
+    convert(changed(&[("dynamic_resources", json!({"cds_config": {"api_config_source": source}}))]))
+}
+
+fn service_of(bootstrap: &Bootstrap) -> &DiscoveryService {
+    match &bootstrap.cds.as_ref().expect("discovered").origin {
+        Origin::Service(service) => service,
+        other => panic!("{other:?}"),
+    }
+}
+
+const SOURCE: &str = "dynamic_resources.cds_config.api_config_source";
+
+#[test]
+fn requests_are_limited_as_soon_as_the_settings_are_there() {
+    let limited = |settings: Value| {
+        let mut service = json!({"grpc_services": [{"envoy_grpc": {"cluster_name": "dns"}}]});
+        if !settings.is_null() {
+            service["rate_limit_settings"] = settings;
+        }
+        from_service(service).map(|bootstrap| service_of(&bootstrap).rate_limit)
+    };
+    let rate = |burst, interval| Some(RequestRate { burst, interval });
+    assert_eq!(limited(json!(null)).unwrap(), None);
+    assert_eq!(limited(json!({})).unwrap(), rate(100, Duration::from_millis(100)));
+    let own = limited(json!({"max_tokens": 3, "fill_rate": 0.5})).unwrap();
+    assert_eq!(own, rate(3, Duration::from_secs(2)));
+    let slow = limited(json!({"fill_rate": 1e-30})).unwrap();
+    assert_eq!(slow, rate(100, Duration::from_secs(365 * 24 * 60 * 60)), "once a year at least");
+    for (field, value) in
+        [("max_tokens", json!(0)), ("fill_rate", json!(0)), ("fill_rate", json!("NaN"))]
+    {
+        let found = limited(json!({field: value})).expect_err(field);
+        assert_eq!(found[0].path, format!("{SOURCE}.rate_limit_settings.{field}"));
+    }
+}
+
+#[test]
+fn a_transport_is_of_version_3_unless_it_says_otherwise_and_resources_always_are() {
+    let of = |transport: &str, resource: &str| {
+        let servers = json!([{"envoy_grpc": {"cluster_name": "dns"}}]);
+        let source = json!({"resource_api_version": resource, "api_config_source": {
+            "api_type": "GRPC", "transport_api_version": transport, "grpc_services": servers,
+        }});
+        convert(changed(&[("dynamic_resources", json!({"cds_config": source}))]))
+    };
+    for (transport, resource) in [("V3", "V3"), ("AUTO", "AUTO"), ("V3", "V2")] {
+        of(transport, resource).expect(transport);
+    }
+    let found = of("V2", "V3").expect_err("V2");
+    assert_eq!(found[0].path, format!("{SOURCE}.transport_api_version"));
+}
+
+#[test]
+fn a_server_may_be_named_by_its_address() {
+    let google = |fields: Value| {
+        let mut google = json!({"target_uri": "xds.example:18000", "stat_prefix": "x"});
+        for (field, value) in fields.as_object().unwrap() {
+            google[field] = value.clone();
+        }
+        from_service(json!({"grpc_services": [{"google_grpc": google}]}))
+    };
+    let address = |uri: &str| {
+        let bootstrap = google(json!({"target_uri": uri})).expect(uri);
+        let service = service_of(&bootstrap);
+        let channel = service.channel.as_ref().expect("a channel");
+        let cluster = channel.cluster().unwrap();
+        assert!(cluster.transport.is_none(), "in the clear");
+        let assignment = match &cluster.discovery {
+            Discovery::Static(assignment) => assignment,
+            Discovery::Dns(dns) => &dns.assignment,
+            other => panic!("{other:?}"),
+        };
+        let endpoint = format!("{:?}", assignment.localities[0].endpoints[0].address);
+        (service.authority.clone().unwrap_or_default().to_string(), endpoint)
+    };
+    for (uri, authority, endpoint) in [
+        ("xds.example:18000", "xds.example:18000", "Name { host: \"xds.example\", port: 18000 }"),
+        ("dns:///xds.example", "xds.example:443", "Name { host: \"xds.example\", port: 443 }"),
+        ("127.0.0.1:1", "127.0.0.1:1", "Ip(127.0.0.1:1)"),
+        ("ipv4:127.0.0.1:2", "127.0.0.1:2", "Ip(127.0.0.1:2)"),
+        ("ipv6:[::1]:3", "[::1]:3", "Ip([::1]:3)"),
+        ("unix:///run/xds", "localhost", "Pipe(\"/run/xds\")"),
+    ] {
+        assert_eq!(address(uri), (authority.to_owned(), endpoint.to_owned()), "{uri}");
+    }
+
+    let roots = json!({"inline_string": IDENTITY.0});
+    let secured = json!({"ssl_credentials": {"root_certs": roots}});
+    let bootstrap = google(json!({
+        "channel_credentials": secured, "call_credentials": [{"access_token": "secret"}],
+    }))
+    .expect("with TLS");
+    let service = service_of(&bootstrap);
+    let cluster = service.channel.as_ref().expect("a channel").cluster().unwrap();
+    assert!(cluster.transport.is_some());
+    assert_eq!(service.initial_metadata, [("authorization".into(), "Bearer secret".into())]);
+
+    let base = format!("{SOURCE}.grpc_services[0].google_grpc");
+    for (fields, at) in [
+        (json!({"target_uri": ""}), "target_uri"),
+        (json!({"target_uri": "xds:///a"}), "target_uri"),
+        (json!({"target_uri": "a:b"}), "target_uri"),
+        (json!({"target_uri": "ipv4:127.0.0.1:1,127.0.0.1:2"}), "target_uri"),
+        (json!({"stat_prefix": ""}), "stat_prefix"),
+        (json!({"credentials_factory_name": "f"}), "credentials_factory_name"),
+        (json!({"channel_args": {}}), "channel_args"),
+        (json!({"config": {}}), "config"),
+        (
+            json!({"channel_credentials": {"google_default": {}}}),
+            "channel_credentials.google_default",
+        ),
+        (
+            json!({"channel_credentials": {"ssl_credentials": {}}}),
+            "channel_credentials.ssl_credentials.root_certs",
+        ),
+        (
+            json!({"channel_credentials": {"ssl_credentials": {"root_certs": roots, "private_key": roots}}}),
+            "channel_credentials.ssl_credentials.cert_chain",
+        ),
+        (
+            json!({"channel_credentials": {"ssl_credentials": {"root_certs": {"inline_string": "no PEM"}}}}),
+            "channel_credentials",
+        ),
+        (json!({"call_credentials": [{"access_token": "a"}]}), "call_credentials[0].access_token"),
+        (
+            json!({"call_credentials": [{"google_refresh_token": "a"}]}),
+            "call_credentials[0].google_refresh_token",
+        ),
+    ] {
+        let found = google(fields).expect_err(at);
+        assert!(found.iter().any(|it| it.path == format!("{base}.{at}")), "{at}: {found:?}");
     }
 }
