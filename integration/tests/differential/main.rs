@@ -51,8 +51,13 @@ mod tls_upstream;
 mod tracing;
 mod weights;
 mod wire;
+mod zones;
 
 use outrigger_integration::differential::{self, Accepted, Group};
+use zones::{
+    local_elsewhere as zones_local_elsewhere, local_panic as zones_local_panic,
+    local_zone as zones_local_zone,
+};
 
 macro_rules! groups {
     ($($name:ident)*) => {
@@ -120,6 +125,10 @@ groups! {
     tls_upstream
     tracing
     weights
+    zones
+    zones_local_elsewhere
+    zones_local_panic
+    zones_local_zone
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::config::endpoint::{
     LocalityEndpoints,
 };
 use crate::config::http_connection_manager::Http2Options;
-use crate::config::load_balancer::LoadBalancer;
+use crate::config::load_balancer::{LoadBalancer, ZoneAware};
 
 /// A STATIC cluster without an endpoint, with Envoy's defaults.
 pub(crate) fn config(name: &str) -> Cluster {
@@ -35,6 +35,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         healthy_panic_threshold: 50,
         slow_start: None,
         locality_weighted: false,
+        zone_aware: ZoneAware::default(),
         subsets: None,
         fail_traffic_on_panic: false,
         connect_timeout: Duration::from_secs(5),

@@ -16,6 +16,7 @@ use prost::Message;
 use super::bind_config::BindConfig;
 use super::cluster::Cluster;
 use super::config_source::ConfigSource;
+use super::endpoint::Locality;
 use super::listener::Listener;
 use super::problem::Rejected;
 use super::runtime::RuntimeLayer;
@@ -45,6 +46,8 @@ pub struct Bootstrap {
     pub load_stats: Option<DiscoveryService>,
     /// Where connections to endpoints come from, of clusters that do not say.
     pub bind: Option<Arc<BindConfig>>,
+    /// The cluster of the sidecars of our own kind, for zone aware routing. It stands in the file.
+    pub local_cluster: Option<Arc<str>>,
     /// Which statistics are kept, and what is said of them.
     pub stats: StatsConfig,
     /// The layers of the runtime, of which the last one with a key wins.
@@ -73,6 +76,15 @@ impl Bootstrap {
         let zone = locality.as_ref().map(|locality| locality.zone.clone()).unwrap_or_default();
         let node = self.node.encode_to_vec();
         LocalInfo { id: id.clone(), cluster: cluster.clone(), zone, node }
+    }
+
+    /// Where we are, if the node says.
+    pub fn locality(&self) -> Option<Locality> {
+        self.node.locality.as_ref().map(|locality| Locality {
+            region: locality.region.as_str().into(),
+            zone: locality.zone.as_str().into(),
+            sub_zone: locality.sub_zone.as_str().into(),
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::health_check::HealthCheck;
 use super::http_connection_manager::Http2Options;
-use super::load_balancer::{LoadBalancer, SlowStart};
+use super::load_balancer::{LoadBalancer, SlowStart, ZoneAware};
 use super::subset::Subsets;
 use super::tls::UpstreamTls;
 
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub slow_start: Option<SlowStart>,
     /// Traffic is divided among the localities of a priority by their weights.
     pub locality_weighted: bool,
+    /// How much of the traffic stays in our own locality.
+    pub zone_aware: ZoneAware,
     /// Endpoints are chosen among those whose metadata are as the route asks.
     pub subsets: Option<Box<Subsets>>,
     /// In a panic, fail instead of using every host.

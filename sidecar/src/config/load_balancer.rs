@@ -40,6 +40,54 @@ pub struct SlowStart {
     pub min_weight: f64,
 }
 
+/// Zone aware routing: how much of the traffic stays in our own locality. Counts where the bootstrap names the local cluster
+/// (`cluster_manager.local_cluster_name`) and the weights of localities do not decide; for policies that do not go by a
+/// hash. Envoy's `ZoneAwareLbConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ZoneAware {
+    /// Share of the requests that it is asked about, in percent. Default 100; runtime key `upstream.zone_routing.enabled`.
+    pub routing_enabled: RuntimeNumber,
+    /// With fewer healthy endpoints it is off. Default 6; runtime key `upstream.zone_routing.min_cluster_size`.
+    pub min_cluster_size: RuntimeNumber,
+    /// Everything stays in our locality if it has so many healthy endpoints, whatever the others have. `None`: only what is
+    /// the share of our locality.
+    pub force_local_zone: Option<u32>,
+    /// Instead of that, if more than 0: what the runtime says, `upstream.zone_routing.force_local_zone.min_size`.
+    pub force_local_zone_by_runtime: RuntimeNumber,
+    /// Shares are of the weights of healthy endpoints, and not of their number.
+    pub by_weight: bool,
+}
+
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self::new(100.0, 6.0)
+    }
+}
+
+impl ZoneAware {
+    /// With the keys that Envoy reads.
+    pub fn new(routing_enabled: f64, min_cluster_size: f64) -> Self {
+        let number = |default, key: &str| {
+            RuntimeNumber::new(default, &format!("upstream.zone_routing.{key}"))
+        };
+        Self {
+            routing_enabled: number(routing_enabled, "enabled"),
+            min_cluster_size: number(min_cluster_size, "min_cluster_size"),
+            force_local_zone: None,
+            force_local_zone_by_runtime: number(0.0, "force_local_zone.min_size"),
+            by_weight: false,
+        }
+    }
+
+    /// With so many healthy endpoints in our locality everything stays there.
+    pub fn forces_from(&self) -> Option<u64> {
+        match self.force_local_zone_by_runtime.whole() {
+            0 => self.force_local_zone.map(u64::from),
+            least => Some(least),
+        }
+    }
+}
+
 /// The settings of a ring.
 #[derive(Debug, Clone)]
 pub struct RingHash {
@@ -91,6 +139,14 @@ impl LoadBalancer {
             Self::RoundRobin | Self::LeastRequest { .. } | Self::Random | Self::ClusterProvided => {
                 None
             }
+        }
+    }
+
+    /// Whether some of the traffic may stay in our own locality.
+    pub fn is_zone_aware(&self) -> bool {
+        match self {
+            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => true,
+            Self::RingHash(_) | Self::Maglev(_) | Self::ClusterProvided => false,
         }
     }
 

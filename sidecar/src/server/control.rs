@@ -121,6 +121,9 @@ impl Control {
         let mut data =
             DataPlane::start(&registry, workers, bootstrap.local_info(), &bootstrap.runtime)?;
         data.manager.set_default_bind(bootstrap.bind.clone());
+        if let Some(name) = &bootstrap.local_cluster {
+            data.manager.set_local(Arc::clone(name), bootstrap.locality());
+        }
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
             data.contexts.set_secret(secret).map_err(|rejected| Error::Static {

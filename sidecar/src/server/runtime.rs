@@ -148,7 +148,7 @@ impl Runtime {
 }
 
 /// Whether Envoy reads a key though no configuration names it, and we do not. Keys that stand for defaults of a filter
-/// (`fault.http.…`) are read here too.
+/// (`fault.http.…`), and those of zone aware routing, are read here too.
 fn is_envoys_own(key: &str) -> bool {
     const PREFIXES: [&str; 8] = [
         "circuit_breakers.",
@@ -160,7 +160,7 @@ fn is_envoys_own(key: &str) -> bool {
         "tracing.",
         "upstream.",
     ];
-    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    !key.starts_with("upstream.zone_routing.") && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -195,6 +195,7 @@ mod tests {
         };
         assert!(set(&mut runtime, "routing.share").is_empty());
         assert!(set(&mut runtime, "fault.http.max_active_faults").is_empty());
+        assert!(set(&mut runtime, "upstream.zone_routing.enabled").is_empty());
         let unread = ["overload.global_downstream_max_connections"];
         assert_eq!(set(&mut runtime, unread[0]), unread);
         assert_eq!(set(&mut runtime, "routing.other"), unread);

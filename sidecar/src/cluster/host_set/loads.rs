@@ -57,7 +57,7 @@ impl Availability {
     }
 
     /// `threshold` is a percentage of endpoints.
-    fn panics(&self, threshold: u8) -> bool {
+    pub(super) fn panics(&self, threshold: u8) -> bool {
         let percent = match self.counted {
             0 => 0.0,
             total => 100.0 * self.available as f64 / total as f64,

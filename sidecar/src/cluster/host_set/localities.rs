@@ -29,10 +29,10 @@ pub(crate) struct WeightedLocality {
 }
 
 /// All endpoints of one locality.
-struct Group<'m> {
-    locality: &'m Locality,
+pub(super) struct Group<'m> {
+    pub(super) locality: &'m Locality,
     weight: u32,
-    all: Vec<Arc<Endpoint>>,
+    pub(super) all: Vec<Arc<Endpoint>>,
 }
 
 impl WeightedLocalities {
@@ -70,7 +70,7 @@ pub(super) fn shares(members: &Members, panic: bool) -> Option<Shares> {
 }
 
 /// By locality, in the order of their names. A locality that is listed twice counts once, with the weight of the last.
-fn groups(members: &Members) -> Vec<Group<'_>> {
+pub(super) fn groups(members: &Members) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for listed in &*members.localities {
         let hosts = members.all.iter().skip(listed.start).take(listed.count).cloned();
@@ -95,7 +95,7 @@ fn name(locality: &Locality) -> (&str, &str, &str) {
 }
 
 impl Group<'_> {
-    fn with(&self, health: Health) -> Vec<Arc<Endpoint>> {
+    pub(super) fn with(&self, health: Health) -> Vec<Arc<Endpoint>> {
         self.all.iter().filter(|endpoint| endpoint.health() == health).cloned().collect()
     }
 

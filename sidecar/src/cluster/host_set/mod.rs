@@ -8,6 +8,7 @@ mod localities;
 mod subsets;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,6 +24,7 @@ pub(crate) use loads::{Availability, Load, share_out};
 use localities::WeightedLocalities;
 pub(crate) use localities::WeightedLocality;
 pub(crate) use subsets::{Step, Subset, SubsetValues, Subsets};
+pub(crate) use zones::{Local, Zones};
 
 /// The endpoints of a cluster.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct Priority {
     pub(crate) panic: bool,
     /// Where traffic is divided by the weights of localities.
     pub(crate) weighted: Option<Box<WeightedLocalities>>,
+    /// Where some of the traffic is to stay in our own locality.
+    pub(crate) zones: Option<Box<Zones>>,
     /// For a load balancer that chooses by a hash: of the healthy ones, or of all in a panic.
     pub(crate) table: Option<HashTable>,
 }
@@ -119,12 +123,17 @@ impl HostSet {
     }
 
     /// Sorts endpoints by their health of this moment, shares out the traffic, and prepares what the load balancer of
-    /// `config` chooses from.
-    pub(super) fn new(members: Vec<Members>, config: &Cluster, policy: AssignmentPolicy) -> Self {
-        let mut whole =
-            Self::part(next_generation(), members, config, policy, config.locality_weighted);
+    /// `config` chooses from. `local` is where we are, if the bootstrap says.
+    pub(super) fn new(
+        members: Vec<Members>,
+        config: &Cluster,
+        policy: AssignmentPolicy,
+        local: Option<&Local<'_>>,
+    ) -> Self {
+        let weighted = config.locality_weighted;
+        let mut whole = Self::part(next_generation(), members, config, policy, weighted, local);
         if let Some(subsets) = &config.subsets {
-            whole.subsets = Some(Box::new(Subsets::new(&whole, subsets, config, policy)));
+            whole.subsets = Some(Box::new(Subsets::new(&whole, subsets, config, policy, local)));
         }
         whole
     }
@@ -136,6 +145,7 @@ impl HostSet {
         config: &Cluster,
         policy: AssignmentPolicy,
         locality_weighted: bool,
+        local: Option<&Local<'_>>,
     ) -> Self {
         let mut priorities: Box<[Priority]> = members.into_iter().map(Priority::new).collect();
         for priority in &mut priorities {
@@ -154,6 +164,12 @@ impl HostSet {
                     WeightedLocalities::new(&priority.members(), policy.overprovisioning_factor);
                 priority.weighted = Some(Box::new(localities));
             }
+        }
+        // Only the highest priority, as in Envoy: what we know of the local cluster says nothing of failing over.
+        if let (Some(local), Some(first)) = (local, priorities.first_mut())
+            && config.load_balancer.is_zone_aware()
+        {
+            first.zones = Zones::new(first, config, local).map(Box::new);
         }
         let slow_until =
             config.slow_start.as_ref().and_then(|slow| slow_until(&priorities, slow.window));
@@ -214,6 +230,7 @@ impl Priority {
             load: Load::default(),
             panic: false,
             weighted: None,
+            zones: None,
             table: None,
         }
     }

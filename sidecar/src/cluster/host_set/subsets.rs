@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
-use super::{HostSet, LocalityHosts, Members};
+use super::{HostSet, Local, LocalityHosts, Members};
 use crate::cluster::endpoint::Endpoint;
 use crate::config;
 use crate::config::cluster::Cluster;
@@ -68,6 +68,7 @@ impl Subsets {
         subsets: &config::subset::Subsets,
         config: &Cluster,
         policy: AssignmentPolicy,
+        local: Option<&Local<'_>>,
     ) -> Self {
         let metadata: Vec<_> = whole.endpoints().map(|endpoint| endpoint.metadata()).collect();
         let objects: Vec<Option<&Map<String, Value>>> =
@@ -105,6 +106,7 @@ impl Subsets {
                 config,
                 policy,
                 weighted,
+                local,
             )))
         };
         let falls_back_to = |fallback: Fallback, of_selector: SelectorFallback| {

@@ -14,7 +14,7 @@ fn host_set(priorities: &[(usize, usize, usize)], panic_threshold: u8) -> HostSe
         members(level * 1000, &endpoints)
     });
     let config = Cluster { healthy_panic_threshold: panic_threshold, ..config("c") };
-    HostSet::new(members.collect(), &config, AssignmentPolicy::default())
+    HostSet::new(members.collect(), &config, AssignmentPolicy::default(), None)
 }
 
 fn healthy_loads(priorities: &[(usize, usize, usize)]) -> Vec<u8> {
@@ -122,7 +122,7 @@ fn a_priority_is_as_healthy_as_its_weights_where_they_are_to_count() {
         let first = [(9, HealthStatus::Unhealthy), (1, HealthStatus::Healthy)];
         let members = vec![members(0, &first), members(10, &[(1, HealthStatus::Healthy)])];
         let policy = AssignmentPolicy { weighted_priority_health, ..AssignmentPolicy::default() };
-        let hosts = HostSet::new(members, &config("c"), policy);
+        let hosts = HostSet::new(members, &config("c"), policy, None);
         hosts.priorities.iter().map(|priority| priority.load.healthy).collect::<Vec<_>>()
     };
     assert_eq!(loads(false), [70, 30]);
@@ -135,7 +135,7 @@ fn the_overprovisioning_factor_may_be_another_one() {
         let half = [(1, HealthStatus::Unhealthy), (1, HealthStatus::Healthy)];
         let members = vec![members(0, &half), members(10, &[(1, HealthStatus::Healthy)])];
         let policy = AssignmentPolicy { overprovisioning_factor, ..AssignmentPolicy::default() };
-        let hosts = HostSet::new(members, &config("c"), policy);
+        let hosts = HostSet::new(members, &config("c"), policy, None);
         hosts.priorities.iter().map(|priority| priority.load.healthy).collect::<Vec<_>>()
     };
     assert_eq!(loads(100), [50, 50]);
@@ -147,7 +147,7 @@ fn a_draining_endpoint_is_left_out_where_the_share_of_healthy_ones_is_counted() 
     let hosts = |states: &[HealthStatus]| {
         let first: Vec<_> = states.iter().map(|state| (1, *state)).collect();
         let members = vec![members(0, &first), members(10, &[(1, HealthStatus::Unhealthy)])];
-        HostSet::new(members, &config("c"), AssignmentPolicy::default())
+        HostSet::new(members, &config("c"), AssignmentPolicy::default(), None)
     };
     let (up, down) = (HealthStatus::Healthy, HealthStatus::Unhealthy);
     let draining = HealthStatus::Draining;

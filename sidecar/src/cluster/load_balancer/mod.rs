@@ -1,6 +1,6 @@
 //! How an endpoint is chosen.
 //!
-//! Where the cluster is divided into subsets, first one of those, by what the route asks of metadata; then a priority, by its share of the traffic; then one of its localities, if their weights decide; then one of its
+//! Where the cluster is divided into subsets, first one of those, by what the route asks of metadata; then a priority, by its share of the traffic; then one of its localities, if their weights decide or some traffic is to stay in ours; then one of its
 //! endpoints, by the cluster's policy: in [`hashing`] by a table that came with the host set, in the others by turns,
 //! loads and chance. What a policy has to remember (a position, a schedule) is kept by each worker for itself, so that
 //! choosing takes no lock and shares no cache line.
@@ -125,10 +125,13 @@ fn choose<'h>(
     let priority = hosts.priorities.get(source.priority)?;
     let hosts_of_source = match by_locality(cluster.id, hosts, priority, &mut source) {
         Some(locality) => &locality.hosts,
-        None => match source.kind {
-            SourceKind::All => &priority.all,
-            SourceKind::Healthy => &priority.healthy,
-            SourceKind::Degraded => &priority.degraded,
+        None => match by_zone(cluster, priority, &mut source)? {
+            Some(zone) => zone,
+            None => match source.kind {
+                SourceKind::All => &priority.all,
+                SourceKind::Healthy => &priority.healthy,
+                SourceKind::Degraded => &priority.degraded,
+            },
         },
     };
     let list = &*hosts_of_source.list;
@@ -193,6 +196,28 @@ fn by_locality<'h>(
     };
     source.locality = Some(at);
     localities.get(at)
+}
+
+/// Chooses a locality where some of the traffic is to stay in ours: `Some(None)` where none is chosen, `None` where traffic
+/// fails.
+fn by_zone<'h>(
+    cluster: &Cluster,
+    priority: &'h Priority,
+    source: &mut Source,
+) -> Option<Option<&'h Hosts>> {
+    let Some(zones) = &priority.zones else { return Some(None) };
+    let enabled = cluster.config.zone_aware.routing_enabled.whole();
+    if source.kind == SourceKind::All || fastrand::u64(..100) >= enabled {
+        return Some(None);
+    }
+    let cells = cluster.stats.local();
+    if zones.local_panics() {
+        cells.lb_local_cluster_not_ok.inc();
+        return if cluster.config.fail_traffic_on_panic { None } else { Some(None) };
+    }
+    let (at, hosts) = zones.choose(source.kind == SourceKind::Degraded, cells)?;
+    source.locality = Some(at);
+    Some(Some(hosts))
 }
 
 /// Chooses by the table of the priority to which the hash belongs. It has healthy endpoints only, or all in a panic: as in

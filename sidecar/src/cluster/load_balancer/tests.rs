@@ -24,7 +24,7 @@ const P2C: LoadBalancer = LoadBalancer::LeastRequest {
 };
 
 pub(super) fn cluster(config: config::cluster::Cluster, priorities: Vec<Members>) -> Cluster {
-    let hosts = HostSet::new(priorities, &config, AssignmentPolicy::default());
+    let hosts = HostSet::new(priorities, &config, AssignmentPolicy::default(), None);
     let stats = Arc::new(Sharded::new(1));
     let breaker = || Breaker::new(&config.circuit_breakers[0], Arc::clone(&stats));
     Cluster {
@@ -101,8 +101,7 @@ fn round_robin_rotates_from_anywhere_and_goes_on_over_a_new_host_set() {
     cluster.hosts.store(Arc::new(HostSet::new(
         members,
         &cluster.config,
-        AssignmentPolicy::default(),
-    )));
+        AssignmentPolicy::default(), None)));
     assert_eq!(pick(), (first[5] + 1) % 4);
 }
 
@@ -385,7 +384,7 @@ async fn share_of_newcomer(load_balancer: LoadBalancer, slow: SlowStart, age: Du
     let first = Members { all: members.all[..1].into(), localities: [].into() };
     let cluster = cluster(config, vec![first]);
     tokio::time::advance(window).await;
-    let both = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default());
+    let both = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default(), None);
     cluster.hosts.store(Arc::new(both));
     tokio::time::advance(age).await;
     counts(&cluster, 1000, 2)[1]
@@ -431,7 +430,7 @@ async fn an_endpoint_that_comes_ill_starts_slowly_when_it_is_well() {
     let cluster = cluster(config, vec![members.clone()]);
     tokio::time::advance(SLOW_START.window * 3).await;
     newcomer.update(1, UP, &Arc::default());
-    let hosts = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default());
+    let hosts = HostSet::new(vec![members], &cluster.config, AssignmentPolicy::default(), None);
     cluster.hosts.store(Arc::new(hosts));
     let counts = counts(&cluster, 1100, 2);
     assert!(counts[1].abs_diff(100) <= 1, "{counts:?}");

@@ -60,6 +60,7 @@ impl Manager {
                 self.assign(id, Arc::clone(&assignment));
             }
         }
+        self.follow_local();
     }
 
     /// Forgets a load assignment that discovery no longer has. Clusters that use it keep their endpoints: as in Envoy, the

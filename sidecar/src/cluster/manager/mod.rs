@@ -7,6 +7,7 @@
 //! - [`rates`]: those that compare the endpoints of a cluster;
 //! - [`health`]: what health checks change;
 //! - [`original_dst`]: endpoints that workers make;
+//! - [`local`]: where we are, for zone aware routing;
 //! - [`membership`]: how many endpoints there are, for statistics;
 //! - here: clusters by name, and what happens to them by itself.
 
@@ -14,6 +15,7 @@ mod assign;
 mod discovery;
 mod ejections;
 mod health;
+mod local;
 mod membership;
 mod original_dst;
 mod rates;
@@ -45,6 +47,7 @@ use crate::stats::{ClusterManagerCells, OutlierCells, Registry, Scope, Sharded};
 use assign::Transports;
 use ejections::Ejections;
 use health::Health;
+use local::Locally;
 use membership::Membership;
 use original_dst::Tidying;
 
@@ -62,6 +65,7 @@ pub(crate) struct Manager {
     endpoint_ids: EndpointIds,
     /// Where connections come from, of clusters that do not say.
     bind: Option<Arc<BindConfig>>,
+    local: Option<Arc<Locally>>,
     table: ClusterTable,
     /// Places of the table that changed since it was made.
     changed: BTreeSet<ClusterId>,
@@ -85,6 +89,8 @@ pub(crate) struct Manager {
 struct Entry {
     cluster: Arc<Cluster>,
     transports: Transports,
+    /// Where we are, if the bootstrap says and this is another cluster.
+    local: Option<Arc<Locally>>,
     /// The assignment in force, with addresses.
     assignment: Option<Arc<LoadAssignment>>,
     dns: Option<dns::Targets>,
@@ -113,6 +119,7 @@ impl Manager {
             assignments: HashMap::new(),
             endpoint_ids: EndpointIds::default(),
             bind: None,
+            local: None,
             table: ClusterTable::default(),
             changed: BTreeSet::new(),
             gone: Vec::new(),
@@ -196,7 +203,7 @@ impl Manager {
         let untidy = self.untidy.first().copied();
         let timer = at(due.map(|(at, _)| at));
         let tidying = at(untidy.map(|(at, _)| at));
-        tokio::select! {
+        let became_initialized = tokio::select! {
             biased;
             Some(detected) = self.detected.1.recv() => {
                 self.detected(&detected);
@@ -220,7 +227,9 @@ impl Manager {
                 }
                 None
             }
-        }
+        };
+        self.follow_local();
+        became_initialized
     }
 
     fn entry(&self, id: ClusterId) -> Option<&Entry> {
@@ -240,7 +249,10 @@ impl Entry {
     fn swap_hosts(&self, members: Vec<Members>) {
         let policy = self.assignment.as_ref().map(|assignment| assignment.policy);
         let policy = policy.unwrap_or_default();
-        let hosts = HostSet::new(members, &self.cluster.config, policy);
+        let hosts = match &self.local {
+            None => HostSet::new(members, &self.cluster.config, policy, None),
+            Some(local) => local.host_set(members, &self.cluster, policy),
+        };
         if hosts.subsets.is_some() {
             self.count_subsets(&hosts);
         }

@@ -16,7 +16,8 @@ use crate::cluster::testing::{assignment, config, endpoint, group, outlier_detec
 use crate::config;
 use crate::config::cluster::{Discovery, OutlierDetection};
 use crate::config::config_source::{ConfigSource, Origin};
-use crate::config::endpoint::{HealthStatus, LocalityEndpoints};
+use crate::config::endpoint::{HealthStatus, Locality, LocalityEndpoints};
+use crate::config::load_balancer::ZoneAware;
 use crate::stats::Registry;
 use crate::tls;
 
@@ -211,4 +212,35 @@ async fn a_lower_limit_of_an_update_counts_what_is_under_way_already() {
     assert!(!after.breaker(Default::default()).try_request());
     before.breaker(Default::default()).release_request();
     assert!(after.breaker(Default::default()).try_request());
+}
+
+#[tokio::test]
+async fn clusters_follow_the_endpoints_of_the_local_cluster() {
+    let zone = |zone: &str, ports| {
+        let locality = Locality { zone: zone.into(), ..Locality::default() };
+        LocalityEndpoints { locality: Arc::new(locality), ..group(0, ports) }
+    };
+    let mut manager = manager();
+    manager.set_local("local".into(), Some(Locality { zone: "a".into(), ..Locality::default() }));
+    for name in ["c", "local"] {
+        let zone_aware = ZoneAware::new(100.0, 1.0);
+        set(&mut manager, config::cluster::Cluster { zone_aware, ..eds(name) });
+    }
+    assign(&mut manager, "c", vec![zone("a", ports(1..3)), zone("b", ports(3..5))]);
+    let hosts = |manager: &Manager| manager.get("c").unwrap().hosts.load_full();
+    let before = hosts(&manager);
+    assert!(before.priorities[0].zones.is_none(), "nothing is known of sidecars");
+    assign(&mut manager, "local", vec![zone("a", ports(11..12)), zone("b", ports(12..13))]);
+    let divided = hosts(&manager);
+    assert!(divided.priorities[0].zones.is_some());
+    assert!(before.endpoints().zip(divided.endpoints()).all(|(a, b)| Arc::ptr_eq(a, b)));
+    let own = manager.get("local").unwrap().hosts.load_full();
+    assert!(own.priorities[0].zones.is_none(), "the local cluster is not divided");
+    // The same again changes nothing for the others, and other sidecars do.
+    assign(&mut manager, "c", vec![zone("a", ports(1..3)), zone("b", ports(3..5))]);
+    let same = hosts(&manager);
+    manager.follow_local();
+    assert!(Arc::ptr_eq(&same, &hosts(&manager)));
+    assign(&mut manager, "local", vec![zone("a", ports(11..12))]);
+    assert!(hosts(&manager).priorities[0].zones.is_none(), "one zone only");
 }

@@ -62,6 +62,7 @@ impl Manager {
         self.changed.insert(id);
         self.set_checks(id);
         self.start_discovery(id);
+        self.follow_local();
         Ok(())
     }
 
@@ -113,10 +114,12 @@ impl Manager {
                 ])
             }
         };
-        let hosts = previous.as_ref().map_or_else(
-            || Arc::new(ArcSwap::from_pointee(HostSet::empty())),
-            |previous| Arc::clone(&previous.cluster.hosts),
-        );
+        let is_local = self.local.as_ref().is_some_and(|local| local.name == config.name);
+        let hosts = match (&previous, &self.local) {
+            (Some(previous), _) => Arc::clone(&previous.cluster.hosts),
+            (None, Some(local)) if is_local => Arc::clone(&local.hosts),
+            (None, _) => Arc::new(ArcSwap::from_pointee(HostSet::empty())),
+        };
         let drop_overload = previous
             .as_ref()
             .map_or_else(Arc::default, |previous| Arc::clone(&previous.cluster.drop_overload));
@@ -187,6 +190,7 @@ impl Manager {
         Entry {
             cluster: Arc::new(cluster),
             transports,
+            local: self.local.clone().filter(|_| !is_local),
             assignment,
             dns,
             ejections,

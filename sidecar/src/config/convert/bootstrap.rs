@@ -23,7 +23,7 @@ use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
-use super::common::{Present, ip_and_port, unsupported};
+use super::common::{Present, ip_and_port, optional, unsupported};
 use super::{
     bind_config, bootstrap_references, cluster, config_source, discovery, listener, runtime,
     secret, stats_config,
@@ -102,7 +102,7 @@ pub(super) fn convert(
         xds_config_tracker_extension, listener_manager, application_log_config,
         enable_worker_cpu_affinity);
     let manager = cluster_manager.unwrap_or_default();
-    let ClusterManager { bind, load_stats } =
+    let ClusterManager { bind, load_stats, local_cluster } =
         problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
     let stats = problems.field("stats_config", |problems| {
         stats_config::convert(problems, stats_config.unwrap_or_default())
@@ -135,6 +135,7 @@ pub(super) fn convert(
         || [&lds, &cds].into_iter().flatten().any(|it| matches!(it.origin, Origin::Service(_)));
     let node = node_of(problems, node.unwrap_or_default(), is_discovering);
     bootstrap_references::check(problems, &parts, &sources, &names);
+    bootstrap_references::local_cluster(problems, &parts, local_cluster.as_deref(), &names);
     Some(Bootstrap {
         node,
         admin,
@@ -146,6 +147,7 @@ pub(super) fn convert(
         cds,
         load_stats,
         bind,
+        local_cluster,
         stats,
         runtime,
         encoded,
@@ -182,6 +184,7 @@ fn node_of(problems: &mut Problems, mut node: core::Node, needs_name: bool) -> c
 struct ClusterManager {
     bind: Option<Arc<BindConfig>>,
     load_stats: Option<DiscoveryService>,
+    local_cluster: Option<Arc<str>>,
 }
 
 fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> ClusterManager {
@@ -192,14 +195,15 @@ fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> 
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy's workers build a cluster; changes no outcome
     } = proto;
-    unsupported!(problems; local_cluster_name, outlier_detection);
+    unsupported!(problems; outlier_detection);
     let load_stats = load_stats_config.and_then(|proto| {
         problems.field("load_stats_config", |problems| discovery::convert(problems, proto))
     });
     let bind = upstream_bind_config.and_then(|proto| {
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
-    ClusterManager { bind: bind.map(Arc::new), load_stats }
+    let local_cluster = optional(local_cluster_name).map(Arc::from);
+    ClusterManager { bind: bind.map(Arc::new), load_stats, local_cluster }
 }
 
 fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> {

@@ -110,6 +110,39 @@ pub(super) fn check(
     });
 }
 
+/// The local cluster stands in the file, and has one priority: which of several its sidecars would fail over to is not known
+/// here.
+pub(super) fn local_cluster(
+    problems: &mut Problems,
+    statics: &Statics,
+    local: Option<&str>,
+    names: &Names,
+) {
+    let Some(local) = local else { return };
+    if !names.clusters.contains(local) {
+        problems.field("cluster_manager", |problems| {
+            let reason = format!("there is no static cluster {local:?}");
+            problems.reject_field("local_cluster_name", reason);
+        });
+    }
+    let Some((index, cluster)) = statics.clusters.iter().find(|(_, it)| &*it.name == local) else {
+        return;
+    };
+    let assignment = match &cluster.discovery {
+        Discovery::Static(assignment) => assignment,
+        Discovery::Dns(dns) => &dns.assignment,
+        Discovery::Eds { .. } | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => return,
+    };
+    if assignment.localities.iter().any(|group| group.priority > 0) {
+        problems.field("static_resources", |problems| {
+            problems.element("clusters", *index, |problems| {
+                let reason = "the local cluster must have no priority but 0";
+                problems.reject_field("load_assignment", reason);
+            });
+        });
+    }
+}
+
 fn unique_address(
     problems: &mut Problems,
     seen: &mut HashMap<SocketAddr, usize>,

@@ -243,6 +243,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         fail_traffic_on_panic: localities.fail_traffic_on_panic,
         slow_start,
         locality_weighted: localities.weighted,
+        zone_aware: localities.zone_aware,
         subsets: of_policy.or(subsets),
         connect_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),

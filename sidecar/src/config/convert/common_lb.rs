@@ -8,15 +8,19 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::common::v3::{
     LocalityLbConfig, locality_lb_config,
 };
 use outrigger_proto::envoy::r#type::v3::Percent;
-use outrigger_proto::google::protobuf::UInt32Value;
+use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
-use crate::config::load_balancer::ConsistentHashing;
+use crate::config::load_balancer::{ConsistentHashing, ZoneAware};
 
-use super::common::{number_in, unsupported};
+use super::common::{enumeration, number_in, unsupported};
 
 /// A priority panics below this share of healthy endpoints where nothing is set, in percent.
 const DEFAULT_PANIC_THRESHOLD: u8 = 50;
+/// Share of the requests that zone aware routing is asked about where nothing is set, in percent.
+const DEFAULT_ROUTING_ENABLED: f64 = 100.0;
+/// Healthy endpoints that zone aware routing needs where nothing is set.
+const DEFAULT_MIN_CLUSTER_SIZE: u64 = 6;
 
 /// What the settings come to.
 pub(super) struct Common {
@@ -29,11 +33,18 @@ pub(super) struct Common {
 }
 
 /// What localities mean.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Localities {
     /// Traffic is divided by their weights.
     pub(super) weighted: bool,
     pub(super) fail_traffic_on_panic: bool,
+    pub(super) zone_aware: ZoneAware,
+}
+
+impl Localities {
+    pub(super) fn weighted(weighted: bool) -> Self {
+        Self { weighted, ..Self::default() }
+    }
 }
 
 /// The field `common_lb_config`.
@@ -55,12 +66,18 @@ pub(super) fn convert(problems: &mut Problems, proto: Option<CommonLbConfig>) ->
             None => Localities::default(),
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
                 LocalityWeightedLbConfig {},
-            )) => Localities { weighted: true, fail_traffic_on_panic: false },
-            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
-                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
-                min_cluster_size: _, // the same
-                fail_traffic_on_panic,
-            })) => Localities { weighted: false, fail_traffic_on_panic },
+            )) => Localities::weighted(true),
+            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
+                problems.field("zone_aware_lb_config", |problems| {
+                    let ZoneAwareLbConfig {
+                        routing_enabled,
+                        min_cluster_size,
+                        fail_traffic_on_panic,
+                    } = config;
+                    let zone_aware = zone_aware(problems, routing_enabled, min_cluster_size);
+                    Localities { weighted: false, fail_traffic_on_panic, zone_aware }
+                })
+            }
         };
         let consistent_hashing = consistent_hashing_lb_config.map(|proto| {
             problems.field("consistent_hashing_lb_config", |problems| {
@@ -93,20 +110,53 @@ pub(super) fn localities(problems: &mut Problems, proto: Option<LocalityLbConfig
             Localities::default()
         }
         Some(locality_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
-            let locality_lb_config::ZoneAwareLbConfig {
-                routing_enabled: _,  // needs a local cluster, which the bootstrap cannot name here
-                min_cluster_size: _, // the same
-                fail_traffic_on_panic,
-                force_locality_direct_routing: _, // the same
-                force_local_zone: _,              // the same
-                locality_basis: _,                // the same
-            } = config;
-            Localities { weighted: false, fail_traffic_on_panic }
+            problems.field("zone_aware_lb_config", |problems| zone_aware_extension(problems, config))
         }
         Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
             locality_lb_config::LocalityWeightedLbConfig {},
-        )) => Localities { weighted: true, fail_traffic_on_panic: false },
+        )) => Localities::weighted(true),
     })
+}
+
+fn zone_aware_extension(
+    problems: &mut Problems,
+    proto: locality_lb_config::ZoneAwareLbConfig,
+) -> Localities {
+    use locality_lb_config::zone_aware_lb_config::{ForceLocalZone, LocalityBasis};
+    let locality_lb_config::ZoneAwareLbConfig {
+        routing_enabled,
+        min_cluster_size,
+        fail_traffic_on_panic,
+        force_locality_direct_routing,
+        force_local_zone,
+        locality_basis,
+    } = proto;
+    let zone_aware = zone_aware(problems, routing_enabled, min_cluster_size);
+    let basis = enumeration(problems, "locality_basis", locality_basis);
+    // The deprecated field counts only without the new message.
+    let force_local_zone = match force_local_zone {
+        Some(ForceLocalZone { min_size }) => {
+            Some(min_size.map_or(1, |UInt32Value { value }| value))
+        }
+        None => force_locality_direct_routing.then_some(1),
+    };
+    let by_weight = basis == Some(LocalityBasis::HealthyHostsWeight);
+    let zone_aware = ZoneAware { force_local_zone, by_weight, ..zone_aware };
+    Localities { weighted: false, fail_traffic_on_panic, zone_aware }
+}
+
+fn zone_aware(
+    problems: &mut Problems,
+    routing_enabled: Option<Percent>,
+    min_cluster_size: Option<UInt64Value>,
+) -> ZoneAware {
+    let enabled = routing_enabled
+        .and_then(|value| percent(problems, "routing_enabled", value))
+        .unwrap_or(DEFAULT_ROUTING_ENABLED);
+    let least =
+        min_cluster_size.map_or(DEFAULT_MIN_CLUSTER_SIZE, |UInt64Value { value }| value);
+    #[allow(clippy::cast_precision_loss)] // no cluster has 2^53 endpoints
+    ZoneAware::new(enabled.round(), least as f64)
 }
 
 fn consistent_hashing(

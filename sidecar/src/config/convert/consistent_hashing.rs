@@ -72,8 +72,7 @@ pub(super) fn ring_extension(
             hash_policy: Vec::new(),
         },
     };
-    let localities =
-        Localities { weighted: locality_weighted_lb_config.is_some(), ..Localities::default() };
+    let localities = Localities::weighted(locality_weighted_lb_config.is_some());
     let ring = ring(problems, 1, minimum_ring_size, maximum_ring_size, function, common)?;
     Some((ring, localities))
 }
@@ -125,8 +124,7 @@ pub(super) fn maglev_extension(
     let maglev_v3::Maglev { table_size, consistent_hashing_lb_config, locality_weighted_lb_config } =
         proto;
     let common = consistent_hashing(problems, consistent_hashing_lb_config);
-    let localities =
-        Localities { weighted: locality_weighted_lb_config.is_some(), ..Localities::default() };
+    let localities = Localities::weighted(locality_weighted_lb_config.is_some());
     Some((maglev(problems, table_size, common)?, localities))
 }
 

@@ -97,7 +97,6 @@ fn settings_of_what_is_not_there_and_so_cannot_be_set_wrongly() {
         ("ACTION.max_internal_redirects", json!(3)),
         ("ACTION.weighted_clusters.total_weight", json!(100)),
         ("CLUSTER.cleanup_interval", json!("5s")),
-        ("CLUSTER.common_lb_config.zone_aware_lb_config", json!({"min_cluster_size": 3})),
         ("CLUSTER.load_assignment.endpoints[0].proximity", json!(1)),
         ("LISTENER.ignore_global_conn_limit", json!(true)),
         ("LISTENER.bypass_overload_manager", json!(true)),

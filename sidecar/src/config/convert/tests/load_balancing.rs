@@ -289,6 +289,54 @@ fn traffic_may_fail_in_a_panic_in_each_form_of_the_configuration() {
 }
 
 #[test]
+fn zone_aware_routing_has_its_settings_in_each_form_of_the_configuration() {
+    let of = |changes: &[(&str, Value)]| accepted(changes).clusters[0].zone_aware.clone();
+    let defaults = of(&[]);
+    assert_eq!((defaults.routing_enabled.whole(), defaults.min_cluster_size.whole()), (100, 6));
+    assert_eq!(defaults.forces_from(), None);
+    let path = "CLUSTER.common_lb_config.zone_aware_lb_config";
+    let old = of(&[(path, json!({"routing_enabled": {"value": 12.6}, "min_cluster_size": 3}))]);
+    assert_eq!((old.routing_enabled.whole(), old.min_cluster_size.whole()), (13, 3));
+    let typed = |more: Value| {
+        let config = json!({"locality_lb_config": {"zone_aware_lb_config": more}});
+        of(&[("CLUSTER.load_balancing_policy", extension("least_request.v3.LeastRequest", config))])
+    };
+    let new = typed(json!({
+        "routing_enabled": {"value": 5}, "min_cluster_size": 2,
+        "locality_basis": "HEALTHY_HOSTS_WEIGHT", "force_local_zone": {"min_size": 4},
+        "force_locality_direct_routing": true,
+    }));
+    assert_eq!((new.routing_enabled.whole(), new.min_cluster_size.whole()), (5, 2));
+    assert_eq!((new.forces_from(), new.by_weight), (Some(4), true));
+    assert_eq!(typed(json!({"force_local_zone": {}})).forces_from(), Some(1));
+    assert_eq!(typed(json!({"force_locality_direct_routing": true})).forces_from(), Some(1));
+    refused_at(
+        &[(path, json!({"routing_enabled": {"value": 101}}))],
+        "CLUSTER.common_lb_config.zone_aware_lb_config.routing_enabled",
+        "not a percentage",
+    );
+}
+
+#[test]
+fn the_local_cluster_stands_in_the_bootstrap_and_has_one_priority() {
+    let name = "cluster_manager.local_cluster_name";
+    let cluster = accepted(&[]).clusters[0].name.to_string();
+    let bootstrap = accepted(&[
+        (name, json!(cluster)),
+        ("node.locality", json!({"region": "r", "zone": "z", "sub_zone": "s"})),
+    ]);
+    assert_eq!(bootstrap.local_cluster.as_deref(), Some(&*cluster));
+    let locality = bootstrap.locality().expect("a locality");
+    assert_eq!((&*locality.region, &*locality.zone, &*locality.sub_zone), ("r", "z", "s"));
+    refused_at(&[(name, json!("elsewhere"))], name, "no static cluster");
+    refused_at(
+        &[(name, json!(cluster)), ("CLUSTER.load_assignment.endpoints[0].priority", json!(1))],
+        "CLUSTER.load_assignment",
+        "no priority but 0",
+    );
+}
+
+#[test]
 fn slow_start_has_a_window_and_a_way_to_the_full_weight() {
     let slow_start = |changes: &[(&str, Value)]| accepted(changes).clusters[0].slow_start.clone();
     let config = json!({
