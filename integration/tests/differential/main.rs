@@ -33,6 +33,7 @@ mod metadata;
 mod mirrors;
 mod names;
 mod network_filters;
+mod orca;
 mod original_dst;
 mod outlier_detection;
 mod protocols;
@@ -108,6 +109,7 @@ groups! {
     mirrors
     names
     network_filters
+    orca
     original_dst
     outlier_detection
     protocols

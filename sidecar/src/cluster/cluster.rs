@@ -19,6 +19,7 @@ use super::outlier_detection::{Comparison, Detector, Origins, Outcome};
 use crate::config;
 use crate::config::bind_config::BindConfig;
 use crate::config::cluster::Discovery;
+use crate::config::load_balancer::{ClientSideWeighted, LoadBalancer};
 use crate::stats::{ClusterCells, ClusterUpdateCells, Sharded, TlsCells};
 
 /// A cluster's number: the same for a name as long as the process lives, whether the cluster exists or not.
@@ -132,6 +133,15 @@ impl Cluster {
     pub(crate) fn report(&self, endpoint: &Arc<Endpoint>, outcome: Outcome) {
         if let Some(detector) = &self.detector {
             detector.report(endpoint, outcome);
+        }
+    }
+
+    /// The settings by which endpoints are weighed by what they report of their load, where they are.
+    #[inline]
+    pub(crate) fn weighs(&self) -> Option<&ClientSideWeighted> {
+        match &self.config.load_balancer {
+            LoadBalancer::ClientSideWeighted(settings) => Some(settings),
+            _ => None,
         }
     }
 

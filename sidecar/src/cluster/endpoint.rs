@@ -1,7 +1,7 @@
 //! One place to connect to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::health_check::flags::{Flag, Flags};
+use super::load_report::Reported;
 use super::outlier_detection::Monitor;
 use crate::config::endpoint::{HealthStatus, Metadata};
 use crate::stats::{EndpointCells, Sharded};
@@ -54,6 +55,8 @@ pub(crate) struct Endpoint {
     pub(crate) outlier: Monitor,
     /// What its health checks say.
     pub(crate) check: Flags,
+    /// The weight that it reports; unset where those do not count.
+    pub(crate) reported: OnceLock<Box<Reported>>,
     /// Told when it becomes unhealthy, where connections to it are closed then.
     pub(crate) failing: Notify,
     weight: AtomicU32,
@@ -83,6 +86,7 @@ impl Endpoint {
             stats: Sharded::new(shards),
             outlier: Monitor::default(),
             check: Flags::default(),
+            reported: OnceLock::new(),
             failing: Notify::new(),
             weight: AtomicU32::new(1),
             discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),
@@ -184,6 +188,11 @@ impl Endpoint {
         let weight_before = self.weight.swap(weight, Relaxed);
         let health_before = self.discovered_health.swap(health as u8, Relaxed);
         weight_before != weight || health_before != health as u8
+    }
+
+    /// Gives it a weight, from 1. Returns whether it had another.
+    pub(super) fn set_weight(&self, weight: u32) -> bool {
+        self.weight.swap(weight, Relaxed) != weight
     }
 
     pub(super) fn set_gone(&self) {

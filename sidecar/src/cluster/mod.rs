@@ -4,6 +4,7 @@
 //! - [`endpoint`]: one place to connect to, the same object across every update that keeps its address and transport;
 //! - [`host_set`]: the endpoints of a cluster by priority and health, prepared for choosing; immutable, swapped whole;
 //! - [`load_balancer`]: how one is chosen;
+//! - [`load_report`]: what endpoints report of their own load, and the weights that follow;
 //! - [`circuit_breaker`], [`outlier_detection`], [`health_check`]: what limits, ejects, and asks endpoints how they are;
 //! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id; [`aggregate`]: several as one;
 //! - [`manager`]: the control thread's side, which keeps identity over updates; [`dns`] feeds it.
@@ -17,6 +18,7 @@ pub(crate) mod endpoint;
 pub(crate) mod health_check;
 pub(crate) mod host_set;
 pub(crate) mod load_balancer;
+pub(crate) mod load_report;
 pub(crate) mod manager;
 pub(crate) mod original_dst;
 pub(crate) mod outlier_detection;
@@ -29,6 +31,7 @@ pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
 pub(crate) use endpoint::{Endpoint, EndpointId, Health};
 pub(crate) use load_balancer::Context;
 pub(crate) use load_balancer::hashing::address_hash;
+pub(crate) use load_report::LoadReport;
 pub(crate) use manager::Manager;
 pub(crate) use outlier_detection::Outcome;
 pub(crate) use table::ClusterTable;

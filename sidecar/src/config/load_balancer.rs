@@ -1,6 +1,7 @@
 //! How an endpoint of a cluster is chosen.
 
 use super::runtime::RuntimeNumber;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::hash_policy::HashPolicy;
@@ -25,8 +26,78 @@ pub enum LoadBalancer {
     RingHash(RingHash),
     /// By a hash of the request, in a table of a fixed size (Google's Maglev).
     Maglev(Maglev),
+    /// In turn, by the weight that follows from what endpoints report of their load.
+    ClientSideWeighted(Arc<ClientSideWeighted>),
     /// The cluster itself says: of type ORIGINAL_DST, or an aggregate.
     ClusterProvided,
+}
+
+/// The settings of Envoy's `client_side_weighted_round_robin`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClientSideWeighted {
+    /// An endpoint has to report for so long before its weight counts. Default 10 s.
+    pub blackout_period: Duration,
+    /// A weight counts for so long after the last report. Default 3 min.
+    pub weight_expiration_period: Duration,
+    /// How often weights are taken over. Default 1 s, at least 100 ms.
+    pub weight_update_period: Duration,
+    /// The share of requests that fail, so many times, counts as utilization. At least 0; default 0, whatever Envoy's
+    /// documentation says.
+    pub error_utilization_penalty: f64,
+    /// What the utilization is taken from; the largest counts. Before what the application says, and the processors.
+    pub metrics: Vec<LoadMetric>,
+}
+
+impl Default for ClientSideWeighted {
+    fn default() -> Self {
+        Self {
+            blackout_period: Duration::from_secs(10),
+            weight_expiration_period: Duration::from_secs(180),
+            weight_update_period: Duration::from_secs(1),
+            error_utilization_penalty: 0.0,
+            metrics: Vec::new(),
+        }
+    }
+}
+
+/// One thing that a load report says. Of a map, the value of a key, or of `*` the largest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadMetric {
+    /// `cpu_utilization`
+    Cpu,
+    /// `mem_utilization`
+    Memory,
+    /// `application_utilization`
+    Application,
+    /// `rps_fractional`
+    Requests,
+    /// `eps`
+    Errors,
+    /// `request_cost.KEY`
+    RequestCost(Box<str>),
+    /// `utilization.KEY`
+    Utilization(Box<str>),
+    /// `named_metrics.KEY`
+    Named(Box<str>),
+}
+
+impl LoadMetric {
+    /// By its name; `None`: a report has no such thing.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "cpu_utilization" => Self::Cpu,
+            "mem_utilization" => Self::Memory,
+            "application_utilization" => Self::Application,
+            "rps_fractional" => Self::Requests,
+            "eps" => Self::Errors,
+            _ => match name.split_once('.')? {
+                ("request_cost", key) => Self::RequestCost(key.into()),
+                ("utilization", key) => Self::Utilization(key.into()),
+                ("named_metrics", key) => Self::Named(key.into()),
+                _ => return None,
+            },
+        })
+    }
 }
 
 /// How an endpoint that has just become healthy comes to its full weight, by turns and by least request.
@@ -136,16 +207,21 @@ impl LoadBalancer {
         match self {
             Self::RingHash(ring) => Some(&ring.common),
             Self::Maglev(maglev) => Some(&maglev.common),
-            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random | Self::ClusterProvided => {
-                None
-            }
+            Self::RoundRobin
+            | Self::LeastRequest { .. }
+            | Self::Random
+            | Self::ClientSideWeighted(_)
+            | Self::ClusterProvided => None,
         }
     }
 
     /// Whether some of the traffic may stay in our own locality.
     pub fn is_zone_aware(&self) -> bool {
         match self {
-            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random => true,
+            Self::RoundRobin
+            | Self::LeastRequest { .. }
+            | Self::Random
+            | Self::ClientSideWeighted(_) => true,
             Self::RingHash(_) | Self::Maglev(_) | Self::ClusterProvided => false,
         }
     }
@@ -155,9 +231,11 @@ impl LoadBalancer {
         match self {
             Self::RingHash(ring) => Some(&mut ring.common),
             Self::Maglev(maglev) => Some(&mut maglev.common),
-            Self::RoundRobin | Self::LeastRequest { .. } | Self::Random | Self::ClusterProvided => {
-                None
-            }
+            Self::RoundRobin
+            | Self::LeastRequest { .. }
+            | Self::Random
+            | Self::ClientSideWeighted(_)
+            | Self::ClusterProvided => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::exchange::Exchange;
 use super::failures::{count_expired, count_response};
 use super::headers::{GRPC_STATUS, X_ENVOY_IMMEDIATE_HEALTH_CHECK_FAIL};
 use super::limits::Expired;
+use super::load_report;
 use super::local_reply::http_status;
 use super::tracing::AttemptSpan;
 use crate::cluster::{Outcome, RoutingPriority};
@@ -34,6 +35,8 @@ pub(crate) struct Attempt {
     grpc: bool,
     /// The endpoint has been heard, or its silence been judged.
     judged: bool,
+    /// The endpoint has reported its load.
+    reported: bool,
     /// The connection serves no other request.
     once: bool,
     /// The connection had served another request before.
@@ -76,6 +79,7 @@ impl Attempt {
             began: Instant::now(),
             grpc: false,
             judged: false,
+            reported: false,
             once: false,
             used: false,
             internal,
@@ -148,6 +152,7 @@ impl Attempt {
     /// The head of a response is there.
     pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
         self.note_health(response);
+        self.note_load(response.headers());
         let status = response.status();
         if let Some(span) = &mut self.span {
             span.answered(status.as_u16(), response.headers());
@@ -183,6 +188,17 @@ impl Attempt {
         }
     }
 
+    /// What the headers or trailers of a response say of the load of its endpoint, where it is weighed by that. The first
+    /// report of a response counts.
+    fn note_load(&mut self, headers: &HeaderMap) {
+        let Some(settings) = self.cluster.weighs().filter(|_| !self.reported) else { return };
+        let Some(reported) = self.pool.endpoint.reported.get() else { return };
+        if let Some(report) = load_report::in_headers(headers) {
+            self.reported = true;
+            reported.note(&report, settings);
+        }
+    }
+
     fn judge(&mut self, status: u16) {
         self.judged = true;
         let host = self.pool.endpoint.stats.local();
@@ -210,6 +226,9 @@ impl Attempt {
     fn complete_with(&mut self, request_is_complete: bool, trailers: Option<&HeaderMap>) {
         if let Some(span) = &mut self.span {
             span.done(trailers);
+        }
+        if let Some(trailers) = trailers {
+            self.note_load(trailers);
         }
         if self.grpc {
             let status = trailers.and_then(|trailers| trailers.get(GRPC_STATUS));

@@ -27,6 +27,7 @@ mod hash_policy;
 mod head_tap;
 mod headers;
 mod limits;
+mod load_report;
 mod local_reply;
 mod matching;
 mod mirror;

@@ -148,7 +148,7 @@ fn choose<'h>(
             | LoadBalancer::RingHash(_)
             | LoadBalancer::Maglev(_)
             | LoadBalancer::ClusterProvided => random::pick(list),
-            LoadBalancer::RoundRobin if !by_weight => {
+            LoadBalancer::RoundRobin | LoadBalancer::ClientSideWeighted(_) if !by_weight => {
                 with_state(cluster.id, |state| round_robin::pick(state.position(source), list))
             }
             LoadBalancer::LeastRequest { full_scan: true, .. } if !by_weight => {
@@ -157,7 +157,7 @@ fn choose<'h>(
             LoadBalancer::LeastRequest { choice_count, .. } if !by_weight => {
                 least_request::pick(list, *choice_count)
             }
-            LoadBalancer::RoundRobin => {
+            LoadBalancer::RoundRobin | LoadBalancer::ClientSideWeighted(_) => {
                 weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
                     round_robin::weight(endpoint) * slow_start::factor(slow_start, endpoint)
                 })

@@ -6,6 +6,7 @@
 //! - [`ejections`]: the decisions of outlier detection;
 //! - [`rates`]: those that compare the endpoints of a cluster;
 //! - [`health`]: what health checks change;
+//! - [`weights`]: those that follow from what endpoints report;
 //! - [`original_dst`]: endpoints that workers make;
 //! - [`local`]: where we are, for zone aware routing;
 //! - [`membership`]: how many endpoints there are, for statistics;
@@ -22,6 +23,7 @@ mod rates;
 #[cfg(test)]
 mod tests;
 mod update;
+mod weights;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -77,6 +79,8 @@ pub(crate) struct Manager {
     due: BTreeSet<(Instant, ClusterId)>,
     /// When a cluster of type ORIGINAL_DST is looked at next.
     untidy: BTreeSet<(Instant, ClusterId)>,
+    /// When the endpoints of a cluster are weighed next. Only clusters of which they report their load are in here.
+    weighings: BTreeSet<(Instant, ClusterId)>,
     made: (mpsc::UnboundedSender<ClusterId>, mpsc::UnboundedReceiver<ClusterId>),
     resolver: dns::Resolver,
     make_probe: MakeProbe,
@@ -99,6 +103,8 @@ struct Entry {
     /// Its place in `Manager::due`.
     due: Option<Instant>,
     tidying: Tidying,
+    /// Its place in `Manager::weighings`.
+    weighing: Option<Instant>,
     outlier_stats: Option<Arc<Sharded<OutlierCells>>>,
     /// Endpoints were found, or the first attempt is over.
     initialized: bool,
@@ -126,6 +132,7 @@ impl Manager {
             stale: Vec::new(),
             due: BTreeSet::new(),
             untidy: BTreeSet::new(),
+            weighings: BTreeSet::new(),
             made: mpsc::unbounded_channel(),
             resolver: dns::Resolver::new(registry),
             make_probe: over_network(),
@@ -201,6 +208,8 @@ impl Manager {
     pub(crate) async fn next(&mut self) -> Option<Arc<str>> {
         let due = self.due.first().copied();
         let untidy = self.untidy.first().copied();
+        let weighing = self.weighings.first().copied();
+        let weigh = at(weighing.map(|(at, _)| at));
         let timer = at(due.map(|(at, _)| at));
         let tidying = at(untidy.map(|(at, _)| at));
         let became_initialized = tokio::select! {
@@ -218,6 +227,12 @@ impl Manager {
             () = timer => {
                 if let Some((at, id)) = due {
                     self.look(id, at);
+                }
+                None
+            }
+            () = weigh => {
+                if let Some((at, id)) = weighing {
+                    self.weigh(at, id);
                 }
                 None
             }
@@ -249,6 +264,8 @@ impl Entry {
     fn swap_hosts(&self, members: Vec<Members>) {
         let policy = self.assignment.as_ref().map(|assignment| assignment.policy);
         let policy = policy.unwrap_or_default();
+        // Discovery has said other weights, or the health of endpoints has changed: either way those that they report count.
+        self.weigh(&members);
         let hosts = match &self.local {
             None => HostSet::new(members, &self.cluster.config, policy, None),
             Some(local) => local.host_set(members, &self.cluster, policy),

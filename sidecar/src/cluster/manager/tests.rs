@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Manager;
 use crate::cluster::Context;
+use crate::cluster::LoadReport;
 use crate::cluster::Outcome;
 use crate::cluster::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, Health};
@@ -17,7 +18,7 @@ use crate::config;
 use crate::config::cluster::{Discovery, OutlierDetection};
 use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::endpoint::{HealthStatus, Locality, LocalityEndpoints};
-use crate::config::load_balancer::ZoneAware;
+use crate::config::load_balancer::{ClientSideWeighted, LoadBalancer, ZoneAware};
 use crate::stats::Registry;
 use crate::tls;
 
@@ -243,4 +244,41 @@ async fn clusters_follow_the_endpoints_of_the_local_cluster() {
     assert!(Arc::ptr_eq(&same, &hosts(&manager)));
     assign(&mut manager, "local", vec![zone("a", ports(11..12))]);
     assert!(hosts(&manager).priorities[0].zones.is_none(), "one zone only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_that_endpoints_report_are_taken_over_after_each_period() {
+    let settings = ClientSideWeighted {
+        blackout_period: Duration::ZERO,
+        weight_update_period: Duration::from_secs(5),
+        ..ClientSideWeighted::default()
+    };
+    let load_balancer = LoadBalancer::ClientSideWeighted(Arc::new(settings.clone()));
+    let mut manager = manager();
+    set(&mut manager, config::cluster::Cluster { load_balancer, ..eds("c") });
+    let mut heavy = endpoint(1);
+    heavy.weight = 9;
+    assign(&mut manager, "c", vec![group(0, vec![heavy.clone(), endpoint(2)])]);
+    let weights = |manager: &Manager| -> Vec<u32> {
+        endpoints(manager, "c").iter().map(|endpoint| endpoint.weight()).collect()
+    };
+    assert_eq!(weights(&manager), [1, 1], "what discovery says does not count");
+    let report =
+        LoadReport { rps_fractional: 10.0, cpu_utilization: 0.5, ..LoadReport::default() };
+    endpoints(&manager, "c")[1].reported.get().unwrap().note(&report, &settings);
+    let began = Instant::now();
+    let before = manager.get("c").unwrap().hosts.load_full();
+    manager.next().await;
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    assert_eq!(weights(&manager), [20, 20], "the first has the median");
+    assert!(!Arc::ptr_eq(&before, &manager.get("c").unwrap().hosts.load_full()));
+    let before = manager.get("c").unwrap().hosts.load_full();
+    manager.next().await;
+    assert_eq!(began.elapsed(), Duration::from_secs(10));
+    assert!(Arc::ptr_eq(&before, &manager.get("c").unwrap().hosts.load_full()), "as before");
+    // New endpoints are weighed at once, and the next period ends when it would have.
+    assign(&mut manager, "c", vec![group(0, vec![heavy, endpoint(2), endpoint(3)])]);
+    assert_eq!(weights(&manager), [20, 20, 20]);
+    manager.remove("c");
+    assert!(manager.weighings.is_empty());
 }

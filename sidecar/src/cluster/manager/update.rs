@@ -55,11 +55,13 @@ impl Manager {
         if let Discovery::Eds { service_name, .. } = &config.discovery {
             self.by_service.entry(Arc::clone(service_name)).or_default().push(id);
         }
+        let weighing = previous.as_ref().and_then(|previous| previous.weighing);
         let entry = self.make_entry(id, config, members, transports, previous);
         if let Some(slot) = self.entries.get_mut(id.index()) {
             *slot = Some(entry);
         }
         self.changed.insert(id);
+        self.plan_weighing(id, weighing);
         self.set_checks(id);
         self.start_discovery(id);
         self.follow_local();
@@ -197,6 +199,7 @@ impl Manager {
             health,
             due: None,
             tidying,
+            weighing: None,
             outlier_stats,
             initialized,
             breaker_gauges,
@@ -246,6 +249,9 @@ impl Manager {
         }
         if let Some(at) = entry.tidying.due() {
             self.untidy.remove(&(at, id));
+        }
+        if let Some(at) = entry.weighing {
+            self.weighings.remove(&(at, id));
         }
         let hosts = entry.cluster.hosts.swap(Arc::new(HostSet::empty()));
         for endpoint in hosts.endpoints() {

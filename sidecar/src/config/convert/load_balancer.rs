@@ -1,5 +1,8 @@
 //! Load balancers: the enumeration with its settings, or the list of extensible policies.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::config::runtime::RuntimeNumber;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::cluster::v3 as proto;
@@ -7,6 +10,7 @@ use outrigger_proto::envoy::config::cluster::v3::cluster::{
     LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
 };
 use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use outrigger_proto::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::cluster_provided::v3::ClusterProvided;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
@@ -16,13 +20,17 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
-use outrigger_proto::google::protobuf::{Any, UInt32Value};
+use outrigger_proto::google::protobuf::{Any, FloatValue, UInt32Value};
 
 use crate::config::Problems;
-use crate::config::load_balancer::{ConsistentHashing, LoadBalancer, SlowStart};
+use crate::config::load_balancer::{
+    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, SlowStart,
+};
 use crate::config::subset::Subsets;
 
-use super::common::{boolean, enumeration, number_in, required, unknown_type, unpack};
+use super::common::{
+    boolean, duration, enumeration, number_in, required, unknown_type, unpack, unsupported_if_true,
+};
 use super::common_lb::{self, Localities};
 use super::{consistent_hashing, slow_start, subset};
 
@@ -30,6 +38,8 @@ use super::{consistent_hashing, slow_start, subset};
 const DEFAULT_CHOICES: u32 = 2;
 /// How much active requests count where nothing is set.
 const DEFAULT_BIAS: f64 = 1.0;
+/// Weights are not taken over more often.
+const LEAST_WEIGHT_UPDATE_PERIOD: Duration = Duration::from_millis(100);
 
 /// A load balancer with what belongs to it.
 pub(super) struct Chosen {
@@ -125,6 +135,57 @@ fn least_request(
     Some(LoadBalancer::LeastRequest { choice_count, active_request_bias, full_scan })
 }
 
+fn client_side_weighted(
+    problems: &mut Problems,
+    proto: ClientSideWeightedRoundRobin,
+) -> Option<Chosen> {
+    let ClientSideWeightedRoundRobin {
+        enable_oob_load_report,
+        oob_reporting_period: _, // counts with enable_oob_load_report, which is refused
+        blackout_period,
+        weight_expiration_period,
+        weight_update_period,
+        error_utilization_penalty,
+        metric_names_for_computing_utilization,
+        slow_start_config,
+        oob_reporting_config: _, // the same
+    } = proto;
+    unsupported_if_true!(problems; enable_oob_load_report);
+    let default = ClientSideWeighted::default();
+    let mut period = |name, value, default| duration(problems, name, value).unwrap_or(default);
+    let settings = ClientSideWeighted {
+        blackout_period: period("blackout_period", blackout_period, default.blackout_period),
+        weight_expiration_period: period(
+            "weight_expiration_period",
+            weight_expiration_period,
+            default.weight_expiration_period,
+        ),
+        weight_update_period: period(
+            "weight_update_period",
+            weight_update_period,
+            default.weight_update_period,
+        )
+        .max(LEAST_WEIGHT_UPDATE_PERIOD),
+        error_utilization_penalty: error_utilization_penalty
+            .map_or(default.error_utilization_penalty, |FloatValue { value }| f64::from(value)),
+        // A name that no report has says nothing, in Envoy too.
+        metrics: metric_names_for_computing_utilization
+            .iter()
+            .filter_map(|name| LoadMetric::named(name))
+            .collect(),
+    };
+    let penalty = settings.error_utilization_penalty;
+    if !(penalty >= 0.0 && penalty.is_finite()) {
+        problems.reject_field("error_utilization_penalty", "must be 0 or more");
+    }
+    Some(Chosen {
+        load_balancer: LoadBalancer::ClientSideWeighted(Arc::new(settings)),
+        localities: Localities::default(),
+        slow_start: slow_start::convert(problems, slow_start_config),
+        subsets: None,
+    })
+}
+
 /// The first policy of the list `load_balancing_policy` that we have, as in Envoy: a list names what it would like first.
 pub(super) fn first_known(
     problems: &mut Problems,
@@ -165,6 +226,7 @@ pub(super) fn first_known(
                     "Random",
                     "RingHash",
                     "Maglev",
+                    "ClientSideWeightedRoundRobin",
                     "WrrLocality",
                     "Subset",
                     "ClusterProvided",
@@ -181,6 +243,7 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<Random>(config)
         || any::holds::<RingHash>(config)
         || any::holds::<Maglev>(config)
+        || any::holds::<ClientSideWeightedRoundRobin>(config)
         || any::holds::<WrrLocality>(config)
         || any::holds::<Subset>(config)
         || any::holds::<ClusterProvided>(config)
@@ -236,10 +299,20 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
     if any::holds::<WrrLocality>(config) {
         let WrrLocality { endpoint_picking_policy } = unpack(problems, config)?;
         let list = required(problems, "endpoint_picking_policy", endpoint_picking_policy)?;
-        let mut chosen =
-            problems.field("endpoint_picking_policy", |problems| first_known(problems, list))?;
-        chosen.localities.weighted = true;
+        let mut chosen = problems.field("endpoint_picking_policy", |problems| {
+            let chosen = first_known(problems, list)?;
+            // As in Envoy 1.40.
+            if !matches!(chosen.load_balancer, LoadBalancer::ClientSideWeighted(_)) {
+                problems.reject_field("policies", "must be ClientSideWeightedRoundRobin");
+            }
+            Some(chosen)
+        })?;
+        chosen.localities = Localities::weighted(true);
         return Some(chosen);
+    }
+    if any::holds::<ClientSideWeightedRoundRobin>(config) {
+        let config = unpack(problems, config)?;
+        return client_side_weighted(problems, config);
     }
     let Random { locality_lb_config } = unpack(problems, config)?;
     Some(plain((LoadBalancer::Random, common_lb::localities(problems, locality_lb_config))))

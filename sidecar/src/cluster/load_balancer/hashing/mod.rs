@@ -76,6 +76,7 @@ impl HashTable {
             LoadBalancer::RoundRobin
             | LoadBalancer::LeastRequest { .. }
             | LoadBalancer::Random
+            | LoadBalancer::ClientSideWeighted(_)
             | LoadBalancer::ClusterProvided => return None,
         };
         let hosts = shares.entries.iter().map(|(endpoint, _)| Arc::clone(endpoint)).collect();

@@ -9,12 +9,16 @@ use crate::config::cluster::Discovery;
 use crate::config::hash_policy::HashSource;
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
-use crate::config::load_balancer::{HashFunction, LoadBalancer, SlowStart};
+use crate::config::load_balancer::{
+    ClientSideWeighted, HashFunction, LoadBalancer, LoadMetric, SlowStart,
+};
 use crate::config::matcher::MatchedHeader;
 use crate::config::route::{ClusterSpecifier, RouteAction};
 use crate::config::subset::{Fallback, SelectorFallback};
 
 const UNSUPPORTED: &str = "not supported by this version";
+
+const CLIENT_SIDE: &str = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin";
 
 fn extension(message: &str, mut config: Value) -> Value {
     config["@type"] =
@@ -266,7 +270,7 @@ fn localities_may_be_weighted_in_each_form_of_the_configuration() {
         ("maglev.v3.Maglev", direct),
         (
             "wrr_locality.v3.WrrLocality",
-            json!({"endpoint_picking_policy": extension("round_robin.v3.RoundRobin", json!({}))}),
+            json!({"endpoint_picking_policy": extension(CLIENT_SIDE, json!({}))}),
         ),
     ] {
         let policy = ("CLUSTER.load_balancing_policy", extension(message, config));
@@ -286,6 +290,58 @@ fn traffic_may_fail_in_a_panic_in_each_form_of_the_configuration() {
     )]));
     let policy = extension("random.v3.Random", json!({"locality_lb_config": zone_aware}));
     assert!(fails(&[("CLUSTER.load_balancing_policy", policy)]));
+}
+
+#[test]
+fn weights_from_load_reports_have_their_settings() {
+    let settings = |config: Value| {
+        let balancer =
+            load_balancer(&[("CLUSTER.load_balancing_policy", extension(CLIENT_SIDE, config))]);
+        let LoadBalancer::ClientSideWeighted(settings) = balancer else { panic!("{balancer:?}") };
+        (*settings).clone()
+    };
+    assert_eq!(settings(json!({"enable_oob_load_report": false})), ClientSideWeighted::default());
+    let all = settings(json!({
+        "blackout_period": "1s", "weight_expiration_period": "2s", "weight_update_period": "0.01s",
+        "error_utilization_penalty": 0.5,
+        "metric_names_for_computing_utilization":
+            ["named_metrics.a.b", "utilization.*", "cpu_utilization", "unknown", "unknown.a"],
+    }));
+    let expected = ClientSideWeighted {
+        blackout_period: Duration::from_secs(1),
+        weight_expiration_period: Duration::from_secs(2),
+        weight_update_period: Duration::from_millis(100),
+        error_utilization_penalty: 0.5,
+        metrics: vec![
+            LoadMetric::Named("a.b".into()),
+            LoadMetric::Utilization("*".into()),
+            LoadMetric::Cpu,
+        ],
+    };
+    assert_eq!(all, expected);
+    for (field, value, reason) in [
+        ("error_utilization_penalty", json!(-1), "0 or more"),
+        ("enable_oob_load_report", json!(true), UNSUPPORTED),
+        ("blackout_period", json!("-1s"), "negative"),
+    ] {
+        let policy = extension(CLIENT_SIDE, json!({field: value}));
+        let path = format!(
+            "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}"
+        );
+        refused_at(&[("CLUSTER.load_balancing_policy", policy)], &path, reason);
+    }
+}
+
+#[test]
+fn within_localities_only_load_reports_choose() {
+    let inside = extension("round_robin.v3.RoundRobin", json!({}));
+    let policy =
+        extension("wrr_locality.v3.WrrLocality", json!({"endpoint_picking_policy": inside}));
+    refused_at(
+        &[("CLUSTER.load_balancing_policy", policy)],
+        "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.endpoint_picking_policy.policies",
+        "ClientSideWeightedRoundRobin",
+    );
 }
 
 #[test]
