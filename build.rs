@@ -20,6 +20,7 @@ const OURS: &[&str] = &[
     "outrigger/identity/v1/identity.proto",
     "outrigger/registry/v1/registry.proto",
     "outrigger/demo/v1/ledger.proto",
+    "outrigger/load_balancing/v1/peak_ewma.proto",
 ];
 
 /// Every file that defines a message which may be the root of a file or stand in a `google.protobuf.Any`.
@@ -100,7 +101,11 @@ const ENVOY_ROOTS: &[&str] = &[
 ];
 
 /// Messages that may stand in Envoy's, and that `envoy-types` does not carry.
-const OTHER_ROOTS: &[&str] = &["xds/type/v3/typed_struct.proto", "udpa/type/v1/typed_struct.proto"];
+const OTHER_ROOTS: &[&str] = &[
+    "xds/type/v3/typed_struct.proto",
+    "udpa/type/v1/typed_struct.proto",
+    "outrigger/load_balancing/v1/peak_ewma.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");

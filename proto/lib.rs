@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`envoy`], [`xds_core`], [`udpa`], [`google`]: Envoy's xDS v3 messages and services, from the `envoy-types` package.
 //! - [`identity`], [`registry`]: our own protocols between sidecar and control plane (`proto/outrigger`).
+//! - [`load_balancing`]: load balancing policies that Envoy does not have.
 //! - [`demo`]: the gRPC service that the demo's applications speak.
 //! - [`json`]: YAML and JSON files in the canonical protobuf mapping, read into Envoy's messages and printed from them.
 //! - [`any`]: packing and unpacking of `google.protobuf.Any` by message name.
@@ -39,5 +40,19 @@ pub mod demo {
     /// Version 1.
     pub mod v1 {
         tonic::include_proto!("outrigger.demo.v1");
+    }
+}
+
+/// Load balancing policies that Envoy does not have.
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+pub mod load_balancing {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("outrigger.load_balancing.v1");
+
+        impl prost::Name for PeakEwma {
+            const NAME: &'static str = "PeakEwma";
+            const PACKAGE: &'static str = "outrigger.load_balancing.v1";
+        }
     }
 }

@@ -65,7 +65,7 @@ spec: {to: [{service: api}], action: permit}
         errors[1],
         json!({"code": "unknown_value", "kind": "Service", "name": "web", "field": "spec.loadBalancer.policy",
             "reason": "`leest_request` is none of the choices", "suggestion": "least_request",
-            "choices": ["round_robin", "least_request", "random", "ring_hash", "maglev"], "line": 5, "column": 67})
+            "choices": ["round_robin", "least_request", "peak_ewma", "random", "ring_hash", "maglev"], "line": 5, "column": 67})
     );
     assert!(names(&server.get("/v1/services").await.json()).is_empty());
     let missing = server.apply(POLICY).await.problem(422);

@@ -203,6 +203,9 @@ pub enum LoadBalancerPolicy {
     RoundRobin,
     /// The less busy of two random picks.
     LeastRequest,
+    /// Of two random picks the one that is likely to answer sooner, by how long its answers took lately; for clients that
+    /// are not our sidecars the less busy.
+    PeakEwma,
     /// Any.
     Random,
     /// By the hash of a part of the request, on a ring: few requests move when an instance comes or goes.

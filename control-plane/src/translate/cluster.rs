@@ -45,8 +45,11 @@ use outrigger_proto::envoy::extensions::upstreams::http::v3::http_protocol_optio
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
 use outrigger_proto::envoy::r#type::v3::{CodecClientType, Percent};
-use outrigger_proto::google::protobuf::Struct;
-use prost::Name;
+use outrigger_proto::google::protobuf::value::Kind;
+use outrigger_proto::google::protobuf::{Any, Struct, Value};
+use outrigger_proto::json::TypedStruct;
+use outrigger_proto::load_balancing::v1::PeakEwma;
+use prost::{Message, Name};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -264,13 +267,18 @@ fn health_checks(service: &Service, http2: bool) -> Vec<proto_core::HealthCheck>
 /// By the fields that a cluster has for it.
 fn balance(cluster: &mut Cluster, it: &LoadBalancer) {
     let LoadBalancer { policy, hash_on: _, slow_start, locality_weighted } = it;
+    if *policy == LoadBalancerPolicy::PeakEwma {
+        cluster.load_balancing_policy = Some(policies(it));
+        return;
+    }
     let slow = slow_start.map(|window| cluster::SlowStartConfig {
         slow_start_window: duration(window),
         ..Default::default()
     });
     cluster.lb_policy = match policy {
         LoadBalancerPolicy::RoundRobin => LbPolicy::RoundRobin,
-        LoadBalancerPolicy::LeastRequest => LbPolicy::LeastRequest,
+        // Beside the list it says nothing.
+        LoadBalancerPolicy::LeastRequest | LoadBalancerPolicy::PeakEwma => LbPolicy::LeastRequest,
         LoadBalancerPolicy::Random => LbPolicy::Random,
         LoadBalancerPolicy::RingHash => LbPolicy::RingHash,
         LoadBalancerPolicy::Maglev => LbPolicy::Maglev,
@@ -321,15 +329,21 @@ fn policies(it: &LoadBalancer) -> LoadBalancingPolicy {
             endpoint_picking_policy: Some(LoadBalancingPolicy { policies: vec![round_robin()] }),
         },
     );
+    let least_request = |slow_start_config, locality_lb_config| {
+        extension(
+            "envoy.load_balancing_policies.least_request",
+            &LeastRequest { slow_start_config, locality_lb_config, ..Default::default() },
+        )
+    };
+    let peak_ewma = (*policy == LoadBalancerPolicy::PeakEwma).then(|| peak_ewma(it));
     let first = match policy {
         LoadBalancerPolicy::RoundRobin => extension(
             "envoy.load_balancing_policies.round_robin",
             &RoundRobin { slow_start_config, locality_lb_config },
         ),
-        LoadBalancerPolicy::LeastRequest => extension(
-            "envoy.load_balancing_policies.least_request",
-            &LeastRequest { slow_start_config, locality_lb_config, ..Default::default() },
-        ),
+        LoadBalancerPolicy::LeastRequest | LoadBalancerPolicy::PeakEwma => {
+            least_request(slow_start_config, locality_lb_config)
+        }
         LoadBalancerPolicy::Random => {
             extension("envoy.load_balancing_policies.random", &Random { locality_lb_config })
         }
@@ -342,7 +356,31 @@ fn policies(it: &LoadBalancer) -> LoadBalancingPolicy {
             &Maglev { locality_weighted_lb_config: weighted, ..Default::default() },
         ),
     };
-    LoadBalancingPolicy { policies: vec![first, by_locality] }
+    let policies = peak_ewma.into_iter().chain([first, by_locality]).collect();
+    LoadBalancingPolicy { policies }
+}
+
+/// As a `TypedStruct`: a client that does not know it can pass over it, and show it all the same.
+fn peak_ewma(it: &LoadBalancer) -> load_balancing_policy::Policy {
+    let mut fields = HashMap::new();
+    if let Some(window) = it.slow_start {
+        let window = Kind::StringValue(format!("{}s", window.as_secs_f64()));
+        fields.insert("slow_start_window".to_owned(), Value { kind: Some(window) });
+    }
+    if it.locality_weighted {
+        fields.insert("locality_weighted".to_owned(), Value { kind: Some(Kind::BoolValue(true)) });
+    }
+    let config =
+        TypedStruct { type_url: any::type_url::<PeakEwma>(), value: Some(Struct { fields }) };
+    load_balancing_policy::Policy {
+        typed_extension_config: Some(TypedExtensionConfig {
+            name: "outrigger.load_balancing_policies.peak_ewma".to_owned(),
+            typed_config: Some(Any {
+                type_url: "type.googleapis.com/xds.type.v3.TypedStruct".to_owned(),
+                value: config.encode_to_vec(),
+            }),
+        }),
+    }
 }
 
 fn extension<M: Name>(name: &str, config: &M) -> load_balancing_policy::Policy {

@@ -579,6 +579,12 @@ spec:
   ports: [{port: 7004, protocol: http}]
   loadBalancer: {slowStart: 10s}
 ---
+kind: Service
+name: quick
+spec:
+  ports: [{port: 7005, protocol: http}]
+  loadBalancer: {policy: peak_ewma, slowStart: 500ms, localityWeighted: true}
+---
 kind: Route
 name: broken-on-purpose
 spec:
@@ -641,6 +647,23 @@ fn balancing_checks_and_faults_reach_the_resources_that_say_them() {
     let least = cluster("outbound|7004||least");
     assert_eq!(least["least_request_lb_config"]["slow_start_config"]["slow_start_window"], "10s");
     let foreign = world.view(&ViewKey::Foreign);
+    let quick = "outbound|7005||quick";
+    for quick in [cluster(quick), json_of(&schema, &foreign, ResourceType::Cluster, quick)] {
+        let policies = quick["load_balancing_policy"]["policies"].as_array().unwrap();
+        let config = |index: usize| &policies[index]["typed_extension_config"]["typed_config"];
+        assert_eq!(
+            config(0)["type_url"],
+            "type.googleapis.com/outrigger.load_balancing.v1.PeakEwma"
+        );
+        assert_eq!(
+            config(0)["value"],
+            json!({"slow_start_window": "0.5s", "locality_weighted": true})
+        );
+        let name = |index| config(index)["@type"].as_str().unwrap().rsplit('.').next().unwrap();
+        assert_eq!((name(1), name(2), policies.len()), ("LeastRequest", "WrrLocality", 3));
+        let slow_start = &config(1)["slow_start_config"]["slow_start_window"];
+        assert_eq!(slow_start, "0.500s");
+    }
     let foreign = json_of(&schema, &foreign, ResourceType::Cluster, "outbound|7003||slow");
     assert_eq!(foreign["health_checks"][0]["http_health_check"].get("codec_client_type"), None);
 

@@ -23,7 +23,10 @@ const CLUSTERS: [(&str, &str); 13] = [
     ("trailers", ""),
     ("errors", "error_utilization_penalty: 2"),
     ("no_penalty", ""),
-    ("named", "metric_names_for_computing_utilization: [named_metrics.a, named_metrics.b, mem_utilization]"),
+    (
+        "named",
+        "metric_names_for_computing_utilization: [named_metrics.a, named_metrics.b, mem_utilization]",
+    ),
     ("application", "metric_names_for_computing_utilization: [utilization.x]"),
     ("unreadable", ""),
     ("unprefixed", ""),
@@ -94,7 +97,8 @@ async fn weighed(
     for name in UPSTREAMS {
         world.upstream(name)?.default_reply(Some(replies(name)));
     }
-    let mut connection = Connection::open(world.address("LISTEN")?, Protocol::Http1, None).await?;
+    // A client that takes trailers.
+    let mut connection = Connection::open(world.address("LISTEN")?, Protocol::Http2, None).await?;
     let limit = Instant::now() + Duration::from_secs(20);
     // Twice, a few updates apart: the first time only one of the two may have been weighed.
     let mut found = 0;
@@ -253,7 +257,8 @@ fn cases() -> Vec<Case> {
             "the_largest_of_the_named_metrics_counts",
             "named",
             |name| {
-                let named = by_name(name, "named_metrics.a:0.2,named_metrics.b:0.4", "mem_utilization:0.1");
+                let named =
+                    by_name(name, "named_metrics.a:0.2,named_metrics.b:0.4", "mem_utilization:0.1");
                 reported(&format!(
                     "TEXT rps_fractional:8,cpu_utilization:0.9,application_utilization:0.8,{named}"
                 ))
@@ -264,7 +269,8 @@ fn cases() -> Vec<Case> {
             "then_what_the_application_says_before_its_processors",
             "application",
             |name| {
-                let own = by_name(name, "application_utilization:0.25", "application_utilization:0");
+                let own =
+                    by_name(name, "application_utilization:0.25", "application_utilization:0");
                 reported(&format!("TEXT rps_fractional:8,cpu_utilization:0.5,{own}"))
             },
             [32, 16],

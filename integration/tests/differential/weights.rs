@@ -16,6 +16,7 @@ const ROUTES: &str = r#"
 - {match: {prefix: /weighted}, route: {cluster: weighted}}
 - {match: {prefix: /random}, route: {cluster: random}}
 - {match: {prefix: /least}, route: {cluster: least}}
+- {match: {prefix: /peak}, route: {cluster: peak}}
 - {match: {prefix: /scan}, route: {cluster: scan}}
 - {match: {prefix: /localities}, route: {cluster: localities}}
 - {match: {prefix: /half-locality}, route: {cluster: half_locality}}
@@ -50,6 +51,11 @@ pub(crate) fn group() -> Group {
     let scan = "load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {'@type': \
                 type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest, \
                 selection_method: FULL_SCAN}}}]}";
+    let peak = "load_balancing_policy: {policies: [{typed_extension_config: {name: x, typed_config: {'@type': \
+                type.googleapis.com/xds.type.v3.TypedStruct, type_url: \
+                type.googleapis.com/outrigger.load_balancing.v1.PeakEwma, value: {decay: 5s}}}}, \
+                {typed_extension_config: {name: z, typed_config: {'@type': \
+                type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest}}}]}";
     Group {
         name: "weights",
         bootstrap: bootstrap(
@@ -62,6 +68,7 @@ pub(crate) fn group() -> Group {
                 cluster("least", &["a", "b"], "lb_policy: LEAST_REQUEST"),
                 weighted.to_owned(),
                 cluster("scan", &["a", "b"], scan),
+                cluster("peak", &["a"], peak),
                 located(
                     "localities",
                     &[
@@ -121,6 +128,7 @@ pub(crate) fn group() -> Group {
                 .send(Request::get("/named").header("x-cluster", "a"), "200 a")
                 .send(Request::get("/named").header("x-cluster", "missing"), "503 -")
                 .send(Request::get("/named"), "503 -"),
+            Case::new("a_policy_that_envoy_does_not_have_is_passed_over").get("/peak", "200 a"),
             Case::custom("a_weight_of_zero_gets_nothing", |world| {
                 Box::pin(share(world, "/zero", 50, 0..=0))
             }),

@@ -22,15 +22,43 @@ const CLUSTERS: [(&str, Zones, &str); 16] = [
     ("draining_here", "east: a DRAINING; west: b", SMALL),
     ("too_small", "east: a; west: b", "alt_stat_name: too_small"),
     ("one_zone", "east: a, b", SMALL),
-    ("by_weights", "west: b - 1, c - 3; east: a", "common_lb_config: {locality_weighted_lb_config: {}}"),
-    ("seldom", "east: a, b; west: c", "common_lb_config: {zone_aware_lb_config: {min_cluster_size: 1, routing_enabled: {value: 50}}}"),
-    ("least", "east: a, b; west: c", "lb_policy: LEAST_REQUEST\n  common_lb_config: {zone_aware_lb_config: {min_cluster_size: 1}}"),
+    (
+        "by_weights",
+        "west: b - 1, c - 3; east: a",
+        "common_lb_config: {locality_weighted_lb_config: {}}",
+    ),
+    (
+        "seldom",
+        "east: a, b; west: c",
+        "common_lb_config: {zone_aware_lb_config: {min_cluster_size: 1, routing_enabled: {value: 50}}}",
+    ),
+    (
+        "least",
+        "east: a, b; west: c",
+        "lb_policy: LEAST_REQUEST\n  common_lb_config: {zone_aware_lb_config: {min_cluster_size: 1}}",
+    ),
     ("weighted", "east: a - 1, b - 3; west: c", SMALL),
     ("typed", "east: a; west: b; north: c, d", "random.v3.Random min_cluster_size: 1"),
-    ("direct", "east: a; west: b; north: c, d", "round_robin.v3.RoundRobin min_cluster_size: 1, force_locality_direct_routing: true"),
-    ("forced", "east: a; west: b; north: c, d", "least_request.v3.LeastRequest min_cluster_size: 1, force_local_zone: {}"),
-    ("forced_from_two", "east: a; west: b; north: c, d", "round_robin.v3.RoundRobin min_cluster_size: 1, force_local_zone: {min_size: 2}"),
-    ("of_weight", "east: a - 1; west: b - 3", "round_robin.v3.RoundRobin min_cluster_size: 1, locality_basis: HEALTHY_HOSTS_WEIGHT"),
+    (
+        "direct",
+        "east: a; west: b; north: c, d",
+        "round_robin.v3.RoundRobin min_cluster_size: 1, force_locality_direct_routing: true",
+    ),
+    (
+        "forced",
+        "east: a; west: b; north: c, d",
+        "least_request.v3.LeastRequest min_cluster_size: 1, force_local_zone: {}",
+    ),
+    (
+        "forced_from_two",
+        "east: a; west: b; north: c, d",
+        "round_robin.v3.RoundRobin min_cluster_size: 1, force_local_zone: {min_size: 2}",
+    ),
+    (
+        "of_weight",
+        "east: a - 1; west: b - 3",
+        "round_robin.v3.RoundRobin min_cluster_size: 1, locality_basis: HEALTHY_HOSTS_WEIGHT",
+    ),
 ];
 
 const SMALL: &str = "common_lb_config: {zone_aware_lb_config: {min_cluster_size: 1}}";
@@ -61,7 +89,9 @@ fn assigned(name: &str, zones: &str, more: &str, address: impl Fn(&str) -> Strin
             let address = address(words.next().unwrap_or_default());
             let state = words.next().filter(|state| *state != "-").unwrap_or("UNKNOWN");
             let weight = words.next().unwrap_or("1");
-            format!("{{endpoint: {{address: {address}}}, health_status: {state}, load_balancing_weight: {weight}}}")
+            format!(
+                "{{endpoint: {{address: {address}}}, health_status: {state}, load_balancing_weight: {weight}}}"
+            )
         };
         let endpoints: Vec<String> = endpoints.split(',').map(endpoint).collect();
         format!(
@@ -208,47 +238,47 @@ pub(crate) fn group() -> Group {
             400,
             [0..=0, 145..=255, 145..=255, 0..=0],
         ),
-        share("so_does_one_whose_endpoints_drain", "draining_here", 40, [
-            0..=0,
-            40..=40,
-            0..=0,
-            0..=0,
-        ]),
+        share(
+            "so_does_one_whose_endpoints_drain",
+            "draining_here",
+            40,
+            [0..=0, 40..=40, 0..=0, 0..=0],
+        ),
         share("a_small_cluster_is_not_divided", "too_small", 40, [20..=20, 20..=20, 0..=0, 0..=0]),
         share("nor_is_one_of_a_single_zone", "one_zone", 40, [20..=20, 20..=20, 0..=0, 0..=0]),
-        share("weights_of_localities_come_first", "by_weights", 400, [
-            199..=201,
-            45..=55,
-            145..=155,
-            0..=0,
-        ]),
-        share("a_share_of_the_requests_is_divided", "seldom", 400, [
-            120..=220,
-            120..=220,
-            33..=100,
-            0..=0,
-        ]),
+        share(
+            "weights_of_localities_come_first",
+            "by_weights",
+            400,
+            [199..=201, 45..=55, 145..=155, 0..=0],
+        ),
+        share(
+            "a_share_of_the_requests_is_divided",
+            "seldom",
+            400,
+            [120..=220, 120..=220, 33..=100, 0..=0],
+        ),
         share("least_request_is_zone_aware", "least", 400, [145..=255, 145..=255, 0..=0, 0..=0]),
         share("within_a_zone_weights_count", "weighted", 40, [9..=11, 29..=31, 0..=0, 0..=0]),
-        share("random_in_the_list_is_zone_aware", "typed", 400, [
-            145..=255,
-            0..=0,
-            60..=140,
-            60..=140,
-        ]),
-        share("everything_may_stay_by_the_deprecated_field", "direct", 40, [
-            40..=40,
-            0..=0,
-            0..=0,
-            0..=0,
-        ]),
+        share(
+            "random_in_the_list_is_zone_aware",
+            "typed",
+            400,
+            [145..=255, 0..=0, 60..=140, 60..=140],
+        ),
+        share(
+            "everything_may_stay_by_the_deprecated_field",
+            "direct",
+            40,
+            [40..=40, 0..=0, 0..=0, 0..=0],
+        ),
         share("everything_may_stay", "forced", 40, [40..=40, 0..=0, 0..=0, 0..=0]),
-        share("but_only_with_enough_endpoints", "forced_from_two", 400, [
-            145..=255,
-            0..=0,
-            60..=140,
-            60..=140,
-        ]),
+        share(
+            "but_only_with_enough_endpoints",
+            "forced_from_two",
+            400,
+            [145..=255, 0..=0, 60..=140, 60..=140],
+        ),
         share("shares_may_be_of_weights", "of_weight", 400, [145..=255, 145..=255, 0..=0, 0..=0]),
     ];
     world("zones", HALF_HERE, &clusters, cases)
@@ -265,12 +295,12 @@ pub(crate) mod local_panic {
             cluster(&("fails", "east: a, b; west: c", fails)),
         ];
         let cases = vec![
-            share("its_panic_ends_zone_awareness", "covered", 30, [
-                10..=10,
-                10..=10,
-                10..=10,
-                0..=0,
-            ]),
+            share(
+                "its_panic_ends_zone_awareness",
+                "covered",
+                30,
+                [10..=10, 10..=10, 10..=10, 0..=0],
+            ),
             Case::new("or_makes_traffic_fail").get("/fails", "503 -"),
         ];
         let sidecars = "east: 1, 2 UNHEALTHY; west: 3 UNHEALTHY; north: 4 TIMEOUT";
@@ -284,12 +314,12 @@ pub(crate) mod local_elsewhere {
 
     pub(crate) fn group() -> Group {
         let clusters = [cluster(&("covered", "east: a, b; west: c", SMALL))];
-        let cases = vec![share("a_local_cluster_without_us_does_not_count", "covered", 30, [
-            10..=10,
-            10..=10,
-            10..=10,
-            0..=0,
-        ])];
+        let cases = vec![share(
+            "a_local_cluster_without_us_does_not_count",
+            "covered",
+            30,
+            [10..=10, 10..=10, 10..=10, 0..=0],
+        )];
         world("zones_local_elsewhere", "west: 3; north: 4", &clusters, cases)
     }
 }
@@ -305,12 +335,12 @@ pub(crate) mod local_zone {
             cluster(&("forced", "east: a, b; west: c", forced)),
         ];
         let cases = vec![
-            share("a_local_cluster_of_one_zone_does_not_count", "covered", 30, [
-                10..=10,
-                10..=10,
-                10..=10,
-                0..=0,
-            ]),
+            share(
+                "a_local_cluster_of_one_zone_does_not_count",
+                "covered",
+                30,
+                [10..=10, 10..=10, 10..=10, 0..=0],
+            ),
             share("unless_everything_is_to_stay", "forced", 30, [15..=15, 15..=15, 0..=0, 0..=0]),
         ];
         world("zones_local_zone", "east: 1, 2", &clusters, cases)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::circuit_breaker::Breaker;
 use super::endpoint::Endpoint;
@@ -143,6 +144,16 @@ impl Cluster {
             LoadBalancer::ClientSideWeighted(settings) => Some(settings),
             _ => None,
         }
+    }
+
+    /// Notes that an endpoint has answered now what began then, or that it has `failed`, where endpoints are chosen by how long
+    /// that takes.
+    #[inline]
+    pub(crate) fn note_latency(&self, endpoint: &Endpoint, began: Instant, failed: bool) {
+        let LoadBalancer::PeakEwma(settings) = &self.config.load_balancer else { return };
+        let took = began.elapsed();
+        let took = if failed { took.max(settings.failure_penalty) } else { took };
+        endpoint.latency.get_or_init(Box::default).observe(took, settings.decay);
     }
 
     /// How the endpoints compared in the last interval; `None` without outlier detection.

@@ -1,8 +1,8 @@
 //! One place to connect to.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::health_check::flags::{Flag, Flags};
+use super::latency::Latency;
 use super::load_report::Reported;
 use super::outlier_detection::Monitor;
 use crate::config::endpoint::{HealthStatus, Metadata};
@@ -57,6 +58,8 @@ pub(crate) struct Endpoint {
     pub(crate) check: Flags,
     /// The weight that it reports; unset where those do not count.
     pub(crate) reported: OnceLock<Box<Reported>>,
+    /// How long it takes to answer; unset where that does not count, and before the first answer.
+    pub(crate) latency: OnceLock<Box<Latency>>,
     /// Told when it becomes unhealthy, where connections to it are closed then.
     pub(crate) failing: Notify,
     weight: AtomicU32,
@@ -87,6 +90,7 @@ impl Endpoint {
             outlier: Monitor::default(),
             check: Flags::default(),
             reported: OnceLock::new(),
+            latency: OnceLock::new(),
             failing: Notify::new(),
             weight: AtomicU32::new(1),
             discovered_health: AtomicU8::new(HealthStatus::Unknown as u8),

@@ -4,6 +4,7 @@
 //! - [`endpoint`]: one place to connect to, the same object across every update that keeps its address and transport;
 //! - [`host_set`]: the endpoints of a cluster by priority and health, prepared for choosing; immutable, swapped whole;
 //! - [`load_balancer`]: how one is chosen;
+//! - [`latency`]: how long endpoints take to answer;
 //! - [`load_report`]: what endpoints report of their own load, and the weights that follow;
 //! - [`circuit_breaker`], [`outlier_detection`], [`health_check`]: what limits, ejects, and asks endpoints how they are;
 //! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id; [`aggregate`]: several as one;
@@ -17,6 +18,7 @@ pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod health_check;
 pub(crate) mod host_set;
+pub(crate) mod latency;
 pub(crate) mod load_balancer;
 pub(crate) mod load_report;
 pub(crate) mod manager;

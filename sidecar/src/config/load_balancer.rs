@@ -28,8 +28,31 @@ pub enum LoadBalancer {
     Maglev(Maglev),
     /// In turn, by the weight that follows from what endpoints report of their load.
     ClientSideWeighted(Arc<ClientSideWeighted>),
+    /// Of two the one that is likely to answer sooner; candidates by weight where weights differ. Our own policy.
+    PeakEwma(Arc<PeakEwma>),
     /// The cluster itself says: of type ORIGINAL_DST, or an aggregate.
     ClusterProvided,
+}
+
+/// The settings of peak EWMA, `outrigger.load_balancing.v1.PeakEwma`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeakEwma {
+    /// Time constant of the average: what was seen so long ago counts for 1/e. 1 ms to 1 h; default 10 s.
+    pub decay: Duration,
+    /// What an endpoint counts as that has not answered yet. 1 us to 1 h; default 30 ms.
+    pub default_rtt: Duration,
+    /// A request that fails counts as if it had taken at least so long. Up to 1 h; default 1 s.
+    pub failure_penalty: Duration,
+}
+
+impl Default for PeakEwma {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            default_rtt: Duration::from_millis(30),
+            failure_penalty: Duration::from_secs(1),
+        }
+    }
 }
 
 /// The settings of Envoy's `client_side_weighted_round_robin`.
@@ -211,6 +234,7 @@ impl LoadBalancer {
             | Self::LeastRequest { .. }
             | Self::Random
             | Self::ClientSideWeighted(_)
+            | Self::PeakEwma(_)
             | Self::ClusterProvided => None,
         }
     }
@@ -221,7 +245,8 @@ impl LoadBalancer {
             Self::RoundRobin
             | Self::LeastRequest { .. }
             | Self::Random
-            | Self::ClientSideWeighted(_) => true,
+            | Self::ClientSideWeighted(_)
+            | Self::PeakEwma(_) => true,
             Self::RingHash(_) | Self::Maglev(_) | Self::ClusterProvided => false,
         }
     }
@@ -235,6 +260,7 @@ impl LoadBalancer {
             | Self::LeastRequest { .. }
             | Self::Random
             | Self::ClientSideWeighted(_)
+            | Self::PeakEwma(_)
             | Self::ClusterProvided => None,
         }
     }

@@ -153,6 +153,7 @@ impl Attempt {
     pub(crate) fn answered(&mut self, response: &Response<Incoming>, grpc: bool) {
         self.note_health(response);
         self.note_load(response.headers());
+        self.note_latency(false);
         let status = response.status();
         if let Some(span) = &mut self.span {
             span.answered(status.as_u16(), response.headers());
@@ -199,11 +200,17 @@ impl Attempt {
         }
     }
 
+    /// How long the endpoint took, where it is chosen by that.
+    fn note_latency(&self, failed: bool) {
+        self.cluster.note_latency(&self.pool.endpoint, self.began, failed);
+    }
+
     fn judge(&mut self, status: u16) {
         self.judged = true;
         let host = self.pool.endpoint.stats.local();
         if status >= 500 {
             host.rq_error.inc();
+            self.note_latency(true);
         } else {
             host.rq_success.inc();
         }
@@ -266,6 +273,7 @@ impl Attempt {
     /// It is over before the head of a response.
     pub(crate) fn failed(&mut self, outcome: Outcome) {
         self.judged = true;
+        self.note_latency(true);
         let host = self.pool.endpoint.stats.local();
         host.rq_error.inc();
         if outcome == Outcome::Timeout {

@@ -160,7 +160,8 @@ fn is_envoys_own(key: &str) -> bool {
         "tracing.",
         "upstream.",
     ];
-    !key.starts_with("upstream.zone_routing.") && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    !key.starts_with("upstream.zone_routing.")
+        && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -92,11 +92,12 @@ fn load_balancer(scope: &mut Scope, at: At<'_>) -> Option<LoadBalancer> {
             let choices = [
                 ("round_robin", LoadBalancerPolicy::RoundRobin),
                 ("least_request", LoadBalancerPolicy::LeastRequest),
+                ("peak_ewma", LoadBalancerPolicy::PeakEwma),
                 ("random", LoadBalancerPolicy::Random),
                 ("ring_hash", LoadBalancerPolicy::RingHash),
                 ("maglev", LoadBalancerPolicy::Maglev),
             ];
-            values::choice(scope, at, &choices, &["peak_ewma"])
+            values::choice(scope, at, &choices, &[])
         });
         let hash_on = fields.optional("hashOn", |scope, at| Some(scope.list_of_some(at, hash_key)));
         let slow_start = fields.optional("slowStart", values::positive_duration);
@@ -117,13 +118,17 @@ fn load_balancer(scope: &mut Scope, at: At<'_>) -> Option<LoadBalancer> {
                 None
             });
         }
-        let rises =
-            matches!(policy, LoadBalancerPolicy::RoundRobin | LoadBalancerPolicy::LeastRequest);
+        let rises = matches!(
+            policy,
+            LoadBalancerPolicy::RoundRobin
+                | LoadBalancerPolicy::LeastRequest
+                | LoadBalancerPolicy::PeakEwma
+        );
         if !rises {
             fields.optional("slowStart", |scope, at| -> Option<()> {
                 scope.invalid(
                     at,
-                    "only the policies `round_robin` and `least_request` start slowly",
+                    "only the policies `round_robin`, `least_request` and `peak_ewma` start slowly",
                 );
                 None
             });

@@ -201,7 +201,10 @@ fn problems_carry_object_suggestion_and_choices() {
     assert_eq!(problem.kind.as_deref(), Some("Service"));
     assert_eq!(problem.name.as_deref(), Some("api"));
     assert_eq!(problem.suggestion.as_deref(), Some("least_request"));
-    assert_eq!(problem.choices, ["round_robin", "least_request", "random", "ring_hash", "maglev"]);
+    assert_eq!(
+        problem.choices,
+        ["round_robin", "least_request", "peak_ewma", "random", "ring_hash", "maglev"]
+    );
 
     let problem = service_problem("outlierDetction: {}");
     assert_eq!(problem.code, Code::UnknownField);
@@ -214,10 +217,6 @@ fn problems_carry_object_suggestion_and_choices() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_says_so() {
-    let problem = service_problem("loadBalancer: {policy: peak_ewma}");
-    let field = Some("spec.loadBalancer.policy");
-    assert_eq!((problem.code, problem.field.as_deref()), (Code::NotSupported, field));
-    assert!(problem.reason.contains("not supported by this version"), "{}", problem.reason);
     let problem = rule_problem("filters: [{type: RequestMirror, requestMirror: {}}]");
     assert_eq!(problem.code, Code::NotSupported);
     assert_eq!(problem.field.as_deref(), Some("spec.rules[0].filters[0].type"));

@@ -80,8 +80,7 @@ impl Zones {
         // A stable sort: the others stay in the order of their names.
         upstream.sort_by_key(|group| !is_ours(group));
         let has_ours = upstream.first().is_some_and(is_ours);
-        let with =
-            |health| upstream.iter().map(move |group| Hosts::new(group.with(health).into()));
+        let with = |health| upstream.iter().map(move |group| Hosts::new(group.with(health).into()));
         let healthy: Box<[Hosts]> = with(Health::Healthy).collect();
         let amount = |group: &Group<'_>| amount(group, settings.by_weight);
         let share = |part: u64, whole: u64| (WHOLE * part).checked_div(whole).unwrap_or(0);
@@ -101,8 +100,8 @@ impl Zones {
                 },
             })
             .collect();
-        let is_forced = has_ours
-            && forces_from.is_some_and(|least| healthy[0].list.len() as u64 >= least);
+        let is_forced =
+            has_ours && forces_from.is_some_and(|least| healthy[0].list.len() as u64 >= least);
         Some(Self {
             degraded: with(Health::Degraded).collect(),
             healthy,
@@ -195,7 +194,11 @@ mod tests {
     use crate::config::load_balancer::ZoneAware;
     use crate::stats::Sharded;
 
-    fn hosts(zones: &[&[HealthStatus]], local: Option<&Local<'_>>, zone_aware: ZoneAware) -> HostSet {
+    fn hosts(
+        zones: &[&[HealthStatus]],
+        local: Option<&Local<'_>>,
+        zone_aware: ZoneAware,
+    ) -> HostSet {
         let zones: Vec<_> = zones.iter().map(|states| (None, *states)).collect();
         let config = Cluster { zone_aware, ..config("c") };
         HostSet::new(vec![located(0, &zones)], &config, AssignmentPolicy::default(), local)
@@ -262,7 +265,11 @@ mod tests {
         let forced = |least| ZoneAware { force_local_zone: Some(least), ..small() };
         assert_eq!(routing(&[1, 9], &[1, 1], 0, forced(1)), Some(Routing::Direct));
         assert_eq!(routing(&[1, 9], &[1, 1], 0, forced(2)), residual(2000, &[0, 4000]));
-        assert_eq!(routing(&[1, 9], &[1], 0, forced(1)), Some(Routing::Direct), "one zone is enough");
+        assert_eq!(
+            routing(&[1, 9], &[1], 0, forced(1)),
+            Some(Routing::Direct),
+            "one zone is enough"
+        );
     }
 
     #[test]
@@ -271,7 +278,8 @@ mod tests {
         let locality = Locality { zone: "zone-0".into(), ..Locality::default() };
         let cells = Sharded::<ClusterCells>::new(1);
         let local = Local { locality: Some(&locality), hosts: &sidecars, cells: cells.local() };
-        let hosts = hosts(&[&[Healthy, Unhealthy, Unhealthy], &[Healthy; 3]], Some(&local), small());
+        let hosts =
+            hosts(&[&[Healthy, Unhealthy, Unhealthy], &[Healthy; 3]], Some(&local), small());
         let zones = hosts.priorities[0].zones.as_deref().unwrap();
         assert_eq!(zones.routing, Routing::Residual { local: 5000, residual: [0, 2500].into() });
         assert_eq!((zones.healthy[0].list.len(), zones.healthy[1].list.len()), (1, 3));

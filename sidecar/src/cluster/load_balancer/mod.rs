@@ -8,6 +8,7 @@
 mod edf;
 pub(crate) mod hashing;
 mod least_request;
+mod peak_ewma;
 mod random;
 mod round_robin;
 mod slow_start;
@@ -154,6 +155,7 @@ fn choose<'h>(
             LoadBalancer::LeastRequest { full_scan: true, .. } if !by_weight => {
                 least_request::pick_of_all(list)
             }
+            LoadBalancer::PeakEwma(settings) if !by_weight => peak_ewma::pick(list, settings),
             LoadBalancer::LeastRequest { choice_count, .. } if !by_weight => {
                 least_request::pick(list, *choice_count)
             }
@@ -161,6 +163,14 @@ fn choose<'h>(
                 weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
                     round_robin::weight(endpoint) * slow_start::factor(slow_start, endpoint)
                 })
+            }
+            LoadBalancer::PeakEwma(settings) => {
+                let candidate = || {
+                    weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {
+                        round_robin::weight(endpoint) * slow_start::factor(slow_start, endpoint)
+                    })
+                };
+                Some(peak_ewma::better(candidate()?, candidate()?, settings))
             }
             LoadBalancer::LeastRequest { active_request_bias, .. } => {
                 weighted(cluster.id, hosts, source, hosts_of_source, |endpoint| {

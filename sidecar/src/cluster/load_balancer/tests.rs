@@ -101,7 +101,9 @@ fn round_robin_rotates_from_anywhere_and_goes_on_over_a_new_host_set() {
     cluster.hosts.store(Arc::new(HostSet::new(
         members,
         &cluster.config,
-        AssignmentPolicy::default(), None)));
+        AssignmentPolicy::default(),
+        None,
+    )));
     assert_eq!(pick(), (first[5] + 1) % 4);
 }
 
@@ -434,4 +436,72 @@ async fn an_endpoint_that_comes_ill_starts_slowly_when_it_is_well() {
     cluster.hosts.store(Arc::new(hosts));
     let counts = counts(&cluster, 1100, 2);
     assert!(counts[1].abs_diff(100) <= 1, "{counts:?}");
+}
+
+/// Sends requests one after the other, each of which takes as long as its endpoint does; how many each port (from 0) got.
+async fn one_by_one(cluster: &Cluster, requests: usize, takes: &[u64]) -> Vec<usize> {
+    let LoadBalancer::PeakEwma(settings) = &cluster.config.load_balancer else {
+        panic!("{cluster:?}")
+    };
+    let mut counts = vec![0; takes.len()];
+    let hosts = cluster.hosts.load();
+    for _ in 0..requests {
+        let chosen = cluster.pick(&hosts, &Context::default()).unwrap();
+        let port = usize::from(chosen.address.port());
+        counts[port] += 1;
+        let time = Duration::from_millis(takes[port]);
+        tokio::time::advance(time).await;
+        chosen.latency.get_or_init(Box::default).observe(time, settings.decay);
+    }
+    counts
+}
+
+fn peak_ewma() -> LoadBalancer {
+    LoadBalancer::PeakEwma(Arc::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn peak_ewma_avoids_a_slow_endpoint_even_if_only_one_request_is_under_way() {
+    fastrand::seed(31);
+    let cluster = with_policy(peak_ewma(), &[1; 4]);
+    let counts = one_by_one(&cluster, 2000, &[5, 5, 5, 500]).await;
+    // Least request would send it 500.
+    assert!(counts[3] < 20, "{counts:?}");
+    assert!(counts[..3].iter().all(|count| *count > 500), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn peak_ewma_comes_back_to_an_endpoint_that_is_fast_again() {
+    fastrand::seed(32);
+    let cluster = with_policy(peak_ewma(), &[1; 4]);
+    one_by_one(&cluster, 500, &[5, 5, 5, 500]).await;
+    one_by_one(&cluster, 20_000, &[5; 4]).await;
+    let counts = one_by_one(&cluster, 4000, &[5; 4]).await;
+    assert!(counts.iter().all(|count| *count > 500), "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn peak_ewma_sends_less_to_who_has_more_under_way() {
+    fastrand::seed(33);
+    let cluster = with_policy(peak_ewma(), &[1; 3]);
+    let hosts = cluster.hosts.load_full();
+    for endpoint in hosts.endpoints() {
+        endpoint
+            .latency
+            .get_or_init(Box::default)
+            .observe(Duration::from_millis(5), Duration::from_secs(10));
+    }
+    hosts.endpoints().next().unwrap().active.store(3, Relaxed);
+    let counts = counts(&cluster, 900, 3);
+    assert_eq!(counts[0], 0, "the busiest loses to each of the others");
+    assert!(counts[1].abs_diff(counts[2]) < 450, "{counts:?}");
+}
+
+#[test]
+fn peak_ewma_is_uniform_among_equals_and_goes_by_weight_among_others() {
+    fastrand::seed(34);
+    let equal = counts(&with_policy(peak_ewma(), &[1; 10]), 10_000, 10);
+    assert!(chi_square(&equal, &[0.1; 10]) < CHI_SQUARE_9, "{equal:?}");
+    let weighted = counts(&with_policy(peak_ewma(), &[1, 3]), 4000, 2);
+    assert!(weighted[1] > 2 * weighted[0] && weighted[0] > 400, "{weighted:?}");
 }

@@ -30,11 +30,8 @@ impl Locally {
         policy: AssignmentPolicy,
     ) -> HostSet {
         let hosts = self.hosts.load();
-        let local = Local {
-            locality: self.locality.as_ref(),
-            hosts: &hosts,
-            cells: cluster.stats.local(),
-        };
+        let local =
+            Local { locality: self.locality.as_ref(), hosts: &hosts, cells: cluster.stats.local() };
         HostSet::new(members, &cluster.config, policy, Some(&local))
     }
 }

@@ -263,8 +263,7 @@ async fn weights_that_endpoints_report_are_taken_over_after_each_period() {
         endpoints(manager, "c").iter().map(|endpoint| endpoint.weight()).collect()
     };
     assert_eq!(weights(&manager), [1, 1], "what discovery says does not count");
-    let report =
-        LoadReport { rps_fractional: 10.0, cpu_utilization: 0.5, ..LoadReport::default() };
+    let report = LoadReport { rps_fractional: 10.0, cpu_utilization: 0.5, ..LoadReport::default() };
     endpoints(&manager, "c")[1].reported.get().unwrap().note(&report, &settings);
     let began = Instant::now();
     let before = manager.get("c").unwrap().hosts.load_full();

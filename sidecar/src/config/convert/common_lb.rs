@@ -109,9 +109,8 @@ pub(super) fn localities(problems: &mut Problems, proto: Option<LocalityLbConfig
             problems.reject("one of zone_aware_lb_config, locality_weighted_lb_config is required");
             Localities::default()
         }
-        Some(locality_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
-            problems.field("zone_aware_lb_config", |problems| zone_aware_extension(problems, config))
-        }
+        Some(locality_lb_config::LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => problems
+            .field("zone_aware_lb_config", |problems| zone_aware_extension(problems, config)),
         Some(locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
             locality_lb_config::LocalityWeightedLbConfig {},
         )) => Localities::weighted(true),
@@ -153,8 +152,7 @@ fn zone_aware(
     let enabled = routing_enabled
         .and_then(|value| percent(problems, "routing_enabled", value))
         .unwrap_or(DEFAULT_ROUTING_ENABLED);
-    let least =
-        min_cluster_size.map_or(DEFAULT_MIN_CLUSTER_SIZE, |UInt64Value { value }| value);
+    let least = min_cluster_size.map_or(DEFAULT_MIN_CLUSTER_SIZE, |UInt64Value { value }| value);
     #[allow(clippy::cast_precision_loss)] // no cluster has 2^53 endpoints
     ZoneAware::new(enabled.round(), least as f64)
 }

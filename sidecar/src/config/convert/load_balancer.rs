@@ -20,11 +20,14 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
-use outrigger_proto::google::protobuf::{Any, FloatValue, UInt32Value};
+use outrigger_proto::google::protobuf::{
+    Any, Duration as DurationProto, FloatValue, UInt32Value,
+};
+use outrigger_proto::load_balancing::v1::PeakEwma as PeakEwmaProto;
 
 use crate::config::Problems;
 use crate::config::load_balancer::{
-    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, SlowStart,
+    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, PeakEwma, SlowStart,
 };
 use crate::config::subset::Subsets;
 
@@ -38,6 +41,8 @@ use super::{consistent_hashing, slow_start, subset};
 const DEFAULT_CHOICES: u32 = 2;
 /// How much active requests count where nothing is set.
 const DEFAULT_BIAS: f64 = 1.0;
+/// No time of peak EWMA is longer.
+const MOST_PEAK_EWMA: Duration = Duration::from_secs(3600);
 /// Weights are not taken over more often.
 const LEAST_WEIGHT_UPDATE_PERIOD: Duration = Duration::from_millis(100);
 
@@ -186,6 +191,43 @@ fn client_side_weighted(
     })
 }
 
+fn peak_ewma(problems: &mut Problems, proto: PeakEwmaProto) -> Chosen {
+    let PeakEwmaProto { decay, default_rtt, failure_penalty, slow_start_window, locality_weighted } =
+        proto;
+    let default = PeakEwma::default();
+    let mut within = |name, value: Option<prost_types::Duration>, least, default| {
+        let value =
+            value.map(|prost_types::Duration { seconds, nanos }| DurationProto { seconds, nanos });
+        let Some(value) = duration(problems, name, value) else { return default };
+        if !(least..=MOST_PEAK_EWMA).contains(&value) {
+            problems.reject_field(name, format!("out of range: {least:?} to {MOST_PEAK_EWMA:?}"));
+        }
+        value
+    };
+    let settings = PeakEwma {
+        decay: within("decay", decay, Duration::from_millis(1), default.decay),
+        default_rtt: within(
+            "default_rtt",
+            default_rtt,
+            Duration::from_micros(1),
+            default.default_rtt,
+        ),
+        failure_penalty: within(
+            "failure_penalty",
+            failure_penalty,
+            Duration::ZERO,
+            default.failure_penalty,
+        ),
+    };
+    let window = within("slow_start_window", slow_start_window, Duration::ZERO, Duration::ZERO);
+    Chosen {
+        load_balancer: LoadBalancer::PeakEwma(Arc::new(settings)),
+        localities: Localities::weighted(locality_weighted),
+        slow_start: slow_start::of_window(window),
+        subsets: None,
+    }
+}
+
 /// The first policy of the list `load_balancing_policy` that we have, as in Envoy: a list names what it would like first.
 pub(super) fn first_known(
     problems: &mut Problems,
@@ -227,6 +269,7 @@ pub(super) fn first_known(
                     "RingHash",
                     "Maglev",
                     "ClientSideWeightedRoundRobin",
+                    "PeakEwma",
                     "WrrLocality",
                     "Subset",
                     "ClusterProvided",
@@ -244,6 +287,7 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<RingHash>(config)
         || any::holds::<Maglev>(config)
         || any::holds::<ClientSideWeightedRoundRobin>(config)
+        || any::holds::<PeakEwmaProto>(config)
         || any::holds::<WrrLocality>(config)
         || any::holds::<Subset>(config)
         || any::holds::<ClusterProvided>(config)
@@ -309,6 +353,10 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
         })?;
         chosen.localities = Localities::weighted(true);
         return Some(chosen);
+    }
+    if any::holds::<PeakEwmaProto>(config) {
+        let config = unpack(problems, config)?;
+        return Some(peak_ewma(problems, config));
     }
     if any::holds::<ClientSideWeightedRoundRobin>(config) {
         let config = unpack(problems, config)?;

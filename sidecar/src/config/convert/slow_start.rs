@@ -1,5 +1,7 @@
 //! Slow start, in the old form and in the new one.
 
+use std::time::Duration;
+
 use crate::config::runtime::RuntimeNumber;
 use outrigger_proto::envoy::config::cluster::v3::cluster::SlowStartConfig as Legacy;
 use outrigger_proto::envoy::config::core::v3::RuntimeDouble;
@@ -18,6 +20,15 @@ const DEFAULT_MIN_WEIGHT: f64 = 10.0;
 pub(super) fn legacy(problems: &mut Problems, proto: Option<Legacy>) -> Option<SlowStart> {
     let Legacy { slow_start_window, aggression, min_weight_percent } = proto?;
     convert(problems, Some(SlowStartConfig { slow_start_window, aggression, min_weight_percent }))
+}
+
+/// With this window and defaults for the rest. `None`: there is no slow start, which a window of zero says.
+pub(super) fn of_window(window: Duration) -> Option<SlowStart> {
+    (!window.is_zero()).then(|| SlowStart {
+        window,
+        aggression: RuntimeNumber::constant(1.0),
+        min_weight: DEFAULT_MIN_WEIGHT / 100.0,
+    })
 }
 
 /// The field `slow_start_config` of a policy in the list. `None`: there is no slow start, which a window of zero says too.

@@ -77,6 +77,7 @@ impl HashTable {
             | LoadBalancer::LeastRequest { .. }
             | LoadBalancer::Random
             | LoadBalancer::ClientSideWeighted(_)
+            | LoadBalancer::PeakEwma(_)
             | LoadBalancer::ClusterProvided => return None,
         };
         let hosts = shares.entries.iter().map(|(endpoint, _)| Arc::clone(endpoint)).collect();

@@ -387,6 +387,8 @@ fn what_a_worker_remembers_is_of_the_host_set_of_the_moment() {
     let next = crate::cluster::host_set::HostSet::new(
         hosts.members(),
         &cluster.config,
-        config::endpoint::AssignmentPolicy::default(), None);
+        config::endpoint::AssignmentPolicy::default(),
+        None,
+    );
     assert_eq!(cluster.pick(&next, &context).unwrap().address.port(), 1);
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::Rejected;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::typed_struct;
 
 pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::load().expect("loads"));
 
@@ -114,7 +115,7 @@ pub(super) fn set(value: &mut Value, path: &str, new: Value) {
 
 pub(super) fn convert(value: Value) -> Result<Bootstrap, Vec<Rejected>> {
     let proto: Proto = SCHEMA.read_value(value, true).unwrap_or_else(|error| panic!("{error}"));
-    super::super::bootstrap_of_file(proto)
+    super::super::bootstrap_of_file(typed_struct::resolve_message(proto, true)?)
 }
 
 /// The base with some fields changed.

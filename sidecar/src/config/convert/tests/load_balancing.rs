@@ -10,7 +10,7 @@ use crate::config::hash_policy::HashSource;
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
 use crate::config::load_balancer::{
-    ClientSideWeighted, HashFunction, LoadBalancer, LoadMetric, SlowStart,
+    ClientSideWeighted, HashFunction, LoadBalancer, LoadMetric, PeakEwma, SlowStart,
 };
 use crate::config::matcher::MatchedHeader;
 use crate::config::route::{ClusterSpecifier, RouteAction};
@@ -329,6 +329,51 @@ fn weights_from_load_reports_have_their_settings() {
             "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}"
         );
         refused_at(&[("CLUSTER.load_balancing_policy", policy)], &path, reason);
+    }
+}
+
+#[test]
+fn peak_ewma_is_taken_as_it_is_and_as_a_typed_struct() {
+    let name = "type.googleapis.com/outrigger.load_balancing.v1.PeakEwma";
+    let policy = |config: Value| {
+        json!({"policies": [
+            {"typed_extension_config": {"name": "a", "typed_config": config}},
+            extension("least_request.v3.LeastRequest", json!({}))["policies"][0],
+        ]})
+    };
+    let all = json!({
+        "decay": "2s", "default_rtt": "0.001s", "failure_penalty": "0s",
+        "slow_start_window": "3s", "locality_weighted": true,
+    });
+    let mut plain = all.clone();
+    plain["@type"] = name.into();
+    let typed_struct = json!({
+        "@type": "type.googleapis.com/xds.type.v3.TypedStruct", "type_url": name, "value": all,
+    });
+    for config in [plain, typed_struct] {
+        let cluster =
+            accepted(&[("CLUSTER.load_balancing_policy", policy(config))]).clusters[0].clone();
+        let LoadBalancer::PeakEwma(settings) = &cluster.load_balancer else { panic!() };
+        let expected = PeakEwma {
+            decay: Duration::from_secs(2),
+            default_rtt: Duration::from_millis(1),
+            failure_penalty: Duration::ZERO,
+        };
+        assert_eq!(**settings, expected);
+        assert!(cluster.locality_weighted);
+        assert_eq!(cluster.slow_start.as_ref().map(|it| it.window), Some(Duration::from_secs(3)));
+    }
+    let defaults = policy(json!({"@type": name}));
+    let cluster = accepted(&[("CLUSTER.load_balancing_policy", defaults)]).clusters[0].clone();
+    let LoadBalancer::PeakEwma(settings) = &cluster.load_balancer else { panic!() };
+    assert_eq!(**settings, PeakEwma::default());
+    assert!(!cluster.locality_weighted && cluster.slow_start.is_none());
+    for (field, value) in [("decay", "0s"), ("default_rtt", "3601s"), ("failure_penalty", "-1s")] {
+        let config = json!({"@type": name, field: value});
+        let path = format!(
+            "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}"
+        );
+        refused_at(&[("CLUSTER.load_balancing_policy", policy(config))], &path, "");
     }
 }
 
