@@ -251,7 +251,7 @@ pub struct EndpointStatus {
 pub enum EndpointHealth {
     /// It does.
     Healthy,
-    /// It does not: a health check says so.
+    /// It does not, of at least one caller: its health checks fail.
     Unhealthy,
     /// It is about to leave.
     Draining,

@@ -261,7 +261,13 @@ fn observe(endpoint: &mut EndpointStatus, seen: &[(String, Observation)], now: S
             endpoint.ejected_because = Some(because.clone());
         }
     }
-    if endpoint.ejected_until.is_some() && endpoint.health == EndpointHealth::Healthy {
+    // Who leaves is leaving, however it is. Checks say more than an ejection, which passes by itself.
+    if endpoint.health != EndpointHealth::Healthy {
+        return;
+    }
+    if seen.iter().any(|(_, observation)| observation.check_failed) {
+        endpoint.health = EndpointHealth::Unhealthy;
+    } else if endpoint.ejected_until.is_some() {
         endpoint.health = EndpointHealth::Ejected;
     }
 }
@@ -414,5 +420,55 @@ impl MeshView for Hub {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.statuses()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(at_first: EndpointHealth, ejected: bool, checks: &[bool]) -> EndpointHealth {
+        let now = SystemTime::now();
+        let until = now + Duration::from_secs(9);
+        let seen: Vec<_> = checks
+            .iter()
+            .map(|&check_failed| {
+                let observation = Observation {
+                    address: ([127, 0, 0, 1], 1).into(),
+                    active_requests: 0,
+                    ejected: ejected.then(|| (until, "consecutive_5xx".to_owned())),
+                    check_failed,
+                };
+                ("web-1".to_owned(), observation)
+            })
+            .collect();
+        let mut endpoint = EndpointStatus {
+            service: "api".to_owned(),
+            instance: "api-1".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: 1,
+            health: at_first,
+            ejected_until: None,
+            ejected_because: None,
+            weight: 1,
+            active_requests: 0,
+            locality: Default::default(),
+            labels: Default::default(),
+            seen_by: Vec::new(),
+        };
+        observe(&mut endpoint, &seen, now);
+        assert_eq!(endpoint.ejected_until.is_some(), ejected && !checks.is_empty());
+        endpoint.health
+    }
+
+    #[test]
+    fn an_endpoint_is_unhealthy_if_one_caller_says_that_its_checks_fail() {
+        use EndpointHealth::{Draining, Ejected, Healthy, Unhealthy};
+        assert_eq!(health(Healthy, false, &[]), Healthy, "nobody looks at it");
+        assert_eq!(health(Healthy, false, &[false, false]), Healthy);
+        assert_eq!(health(Healthy, false, &[false, true]), Unhealthy);
+        assert_eq!(health(Healthy, true, &[false]), Ejected);
+        assert_eq!(health(Healthy, true, &[true]), Unhealthy, "which does not pass by itself");
+        assert_eq!(health(Draining, true, &[true]), Draining);
     }
 }

@@ -188,7 +188,8 @@ fn observation(it: EndpointObservation) -> Option<Observation> {
         .flatten()
         .map(|until| (until, it.ejected_because));
     let address = it.address.parse().ok()?;
-    Some(Observation { address, active_requests: it.active_requests, ejected })
+    let EndpointObservation { active_requests, check_failed, .. } = it;
+    Some(Observation { address, active_requests, ejected, check_failed })
 }
 
 #[cfg(test)]
@@ -313,6 +314,7 @@ mod tests {
             active_requests: 3,
             ejected_until,
             ejected_because: "consecutive_5xx".to_owned(),
+            check_failed: true,
             ..Default::default()
         };
         for endpoints in
@@ -329,6 +331,7 @@ mod tests {
             address: "127.0.0.1:2".parse().unwrap(),
             active_requests: 3,
             ejected: Some((until, "consecutive_5xx".to_owned())),
+            check_failed: true,
         };
         assert_eq!(*observed[0].1, [expected]);
     }

@@ -42,6 +42,8 @@ pub(crate) struct Observation {
     pub(crate) active_requests: u32,
     /// When its ejection ends, and why it was ejected; absent if it is not.
     pub(crate) ejected: Option<(SystemTime, String)>,
+    /// Its health checks fail.
+    pub(crate) check_failed: bool,
 }
 
 /// The instances at one moment.
