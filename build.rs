@@ -83,6 +83,7 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
     "envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality.proto",
     "envoy/extensions/load_balancing_policies/client_side_weighted_round_robin/v3/client_side_weighted_round_robin.proto",
+    "envoy/extensions/load_balancing_policies/override_host/v3/override_host.proto",
     "envoy/extensions/load_balancing_policies/subset/v3/subset.proto",
     "envoy/extensions/load_balancing_policies/cluster_provided/v3/cluster_provided.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",

@@ -7,6 +7,7 @@ mod access_log_fields;
 mod admin;
 mod aggregates;
 mod client_address;
+mod distributions;
 mod domains;
 mod ext_authz;
 mod filters;
@@ -36,6 +37,7 @@ mod network_filters;
 mod orca;
 mod original_dst;
 mod outlier_detection;
+mod override_host;
 mod protocols;
 mod proxy_protocol;
 mod rbac;
@@ -83,6 +85,7 @@ groups! {
     admin
     aggregates
     client_address
+    distributions
     domains
     ext_authz
     filters
@@ -112,6 +115,7 @@ groups! {
     orca
     original_dst
     outlier_detection
+    override_host
     protocols
     proxy_protocol
     rbac

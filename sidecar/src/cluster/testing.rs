@@ -32,6 +32,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         alt_stat_name: None,
         discovery: Discovery::Static(Arc::new(assignment(name, Vec::new()))),
         load_balancer: LoadBalancer::RoundRobin,
+        override_host: None,
         healthy_panic_threshold: 50,
         slow_start: None,
         locality_weighted: false,

@@ -13,7 +13,7 @@ use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::health_check::HealthCheck;
 use super::http_connection_manager::Http2Options;
-use super::load_balancer::{LoadBalancer, SlowStart, ZoneAware};
+use super::load_balancer::{LoadBalancer, OverrideHost, SlowStart, ZoneAware};
 use super::subset::Subsets;
 use super::tls::UpstreamTls;
 
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// How one is chosen.
     pub load_balancer: LoadBalancer,
+    /// Before that, requests may name who it is to be.
+    pub override_host: Option<Box<OverrideHost>>,
     /// Priorities are healthy down to this share, in percent. Default 50; 0 turns panic off.
     pub healthy_panic_threshold: u8,
     /// Endpoints that have just become healthy start slowly. Only where they are chosen by turns or by least request.

@@ -4,6 +4,8 @@ use super::runtime::RuntimeNumber;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::hash_policy::HashPolicy;
 
 /// How an endpoint is chosen.
@@ -32,6 +34,25 @@ pub enum LoadBalancer {
     PeakEwma(Arc<PeakEwma>),
     /// The cluster itself says: of type ORIGINAL_DST, or an aggregate.
     ClusterProvided,
+}
+
+/// Requests may name the endpoints they go to: Envoy's policy `override_host`. Where they do not, or none of those exists, the
+/// load balancer chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverrideHost {
+    /// Where endpoints are named, as `ADDRESS:PORT,...`; what each source names counts, in order. At least one.
+    pub sources: Vec<OverrideSource>,
+    /// Where in the metadata of a request it is noted which endpoint was chosen: whose, and a path.
+    pub selected: Option<(Box<str>, Box<[Box<str>]>)>,
+}
+
+/// One place where a request may name endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OverrideSource {
+    /// The first line of a header.
+    Header(HeaderName),
+    /// A text in the metadata of the request: whose, and a path.
+    Metadata(Box<str>, Box<[Box<str>]>),
 }
 
 /// The settings of peak EWMA, `outrigger.load_balancing.v1.PeakEwma`.

@@ -27,7 +27,7 @@ use super::headers::{self, Accepted};
 use super::limits::{Limits, within};
 use super::local_reply::{LocalReply, Reason};
 use super::rewrite;
-use super::router::{Answer, Refusal, Wanted};
+use super::router::{Answer, Refusal, Wanted, note_selected};
 use super::timeout::Timer;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
@@ -91,6 +91,7 @@ pub(crate) async fn run(
     let chosen = cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint));
     let charged = |reply| failures::charged(cluster, accepted.internal, reply);
     let Some((member, pool)) = chosen else { return Err(charged(failures::unavailable())) };
+    note_selected(member.as_ref().unwrap_or(cluster), &pool.endpoint, exchange);
     if let Some(facts) = &mut exchange.facts {
         facts.attempts = 1;
         facts.endpoint = Some(Arc::clone(&pool.endpoint));

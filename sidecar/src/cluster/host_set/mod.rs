@@ -10,8 +10,10 @@ mod subsets;
 mod tests;
 mod zones;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,6 +39,8 @@ pub(crate) struct HostSet {
     pub(crate) slow_until: Option<Instant>,
     /// Parts of it, where the cluster is divided into subsets.
     pub(crate) subsets: Option<Box<Subsets>>,
+    /// Made when an endpoint is first looked for by its address.
+    by_address: OnceLock<HashMap<SocketAddr, Arc<Endpoint>>>,
 }
 
 /// The endpoints of one priority.
@@ -119,6 +123,7 @@ impl HostSet {
             priorities: Box::default(),
             slow_until: None,
             subsets: None,
+            by_address: OnceLock::new(),
         }
     }
 
@@ -173,7 +178,7 @@ impl HostSet {
         }
         let slow_until =
             config.slow_start.as_ref().and_then(|slow| slow_until(&priorities, slow.window));
-        Self { generation, priorities, slow_until, subsets: None }
+        Self { generation, priorities, slow_until, subsets: None, by_address: OnceLock::new() }
     }
 
     /// A number that no other host set has, but for the subsets of this one.
@@ -193,6 +198,18 @@ impl HostSet {
             .rev()
             .find_map(|priority| priority.table.as_ref())
             .map(HashTable::evenness)
+    }
+
+    /// The endpoint at this address, whatever its health; of several that of the highest priority.
+    pub(crate) fn at(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let all = self.by_address.get_or_init(|| {
+            let mut all = HashMap::new();
+            for endpoint in self.endpoints() {
+                all.entry(endpoint.address).or_insert_with(|| Arc::clone(endpoint));
+            }
+            all
+        });
+        all.get(&address)
     }
 
     /// Every endpoint, the highest priority first.

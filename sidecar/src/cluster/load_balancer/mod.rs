@@ -16,8 +16,9 @@ mod subset;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use edf::Edf;
@@ -43,8 +44,31 @@ pub(crate) struct Context<'a> {
     pub(crate) attempts: u32,
     /// Where an aggregate cluster has chosen already.
     pub(crate) share: Option<Share>,
+    /// Where the request says it is to go, where it may; the first that exists is taken.
+    pub(crate) named: Option<&'a NamedHosts>,
     /// Where the request was going to by itself: for clusters of type ORIGINAL_DST, which have nothing else.
     pub(crate) destination: Option<&'a Arc<Endpoint>>,
+}
+
+/// The endpoints that a request names. Each counts once: an attempt goes on after the one that the attempt before has taken.
+#[derive(Debug, Default)]
+pub(crate) struct NamedHosts {
+    addresses: Vec<SocketAddr>,
+    /// So many have counted.
+    taken: Cell<usize>,
+}
+
+impl NamedHosts {
+    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self { addresses, taken: Cell::new(0) }
+    }
+
+    fn next<'h>(&self, hosts: &'h HostSet) -> Option<&'h Arc<Endpoint>> {
+        let rest = self.addresses.get(self.taken.get()..)?;
+        let found = rest.iter().position(|address| hosts.at(*address).is_some());
+        self.taken.set(self.taken.get() + found.map_or(rest.len(), |at| at + 1));
+        hosts.at(*rest.get(found?)?)
+    }
 }
 
 /// Chooses an endpoint; `None` if none is available.
@@ -53,6 +77,9 @@ pub(super) fn pick<'h>(
     hosts: &'h HostSet,
     context: &Context<'_>,
 ) -> Option<&'h Arc<Endpoint>> {
+    if let Some(named) = context.named.and_then(|named| named.next(hosts)) {
+        return Some(named);
+    }
     match &hosts.subsets {
         None => pick_of(cluster, hosts, hosts, 0, context),
         Some(subsets) => subset::pick(cluster, hosts, subsets, context),

@@ -228,7 +228,8 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     let bind = upstream_bind_config.and_then(|proto| {
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
-    let Chosen { mut load_balancer, localities, slow_start, subsets: of_policy } = chosen?;
+    let Chosen { mut load_balancer, localities, slow_start, subsets: of_policy, override_host } =
+        chosen?;
     if let Some(hashing) = load_balancer.hashing_mut()
         && hashing.hash_policy.is_empty()
     {
@@ -239,6 +240,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         alt_stat_name: optional(alt_stat_name),
         discovery: discovery?,
         load_balancer,
+        override_host,
         healthy_panic_threshold,
         fail_traffic_on_panic: localities.fail_traffic_on_panic,
         slow_start,

@@ -15,11 +15,16 @@ use outrigger_proto::envoy::extensions::load_balancing_policies::cluster_provide
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
 use outrigger_proto::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use outrigger_proto::envoy::extensions::load_balancing_policies::override_host::v3::OverrideHost as OverrideHostProto;
+use outrigger_proto::envoy::extensions::load_balancing_policies::override_host::v3::override_host::OverrideHostSource;
 use outrigger_proto::envoy::extensions::load_balancing_policies::random::v3::Random;
 use outrigger_proto::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use outrigger_proto::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use outrigger_proto::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use outrigger_proto::envoy::r#type::metadata::v3::MetadataKey;
+use outrigger_proto::envoy::r#type::metadata::v3::metadata_key::PathSegment;
+use outrigger_proto::envoy::r#type::metadata::v3::metadata_key::path_segment::Segment;
 use outrigger_proto::google::protobuf::{
     Any, Duration as DurationProto, FloatValue, UInt32Value,
 };
@@ -27,12 +32,14 @@ use outrigger_proto::load_balancing::v1::PeakEwma as PeakEwmaProto;
 
 use crate::config::Problems;
 use crate::config::load_balancer::{
-    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, PeakEwma, SlowStart,
+    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, OverrideHost, OverrideSource,
+    PeakEwma, SlowStart,
 };
 use crate::config::subset::Subsets;
 
 use super::common::{
-    boolean, duration, enumeration, number_in, required, unknown_type, unpack, unsupported_if_true,
+    boolean, duration, enumeration, number_in, required, text, unknown_type, unpack,
+    unsupported_if_true,
 };
 use super::common_lb::{self, Localities};
 use super::{consistent_hashing, slow_start, subset};
@@ -52,6 +59,7 @@ pub(super) struct Chosen {
     pub(super) localities: Localities,
     pub(super) slow_start: Option<SlowStart>,
     pub(super) subsets: Option<Box<Subsets>>,
+    pub(super) override_host: Option<Box<OverrideHost>>,
 }
 
 /// The field `lb_policy` with its settings.
@@ -117,7 +125,7 @@ pub(super) fn of_enumeration(
             return None;
         }
     };
-    Some(Chosen { load_balancer, localities, slow_start, subsets: None })
+    Some(Chosen { load_balancer, localities, slow_start, subsets: None, override_host: None })
 }
 
 fn least_request(
@@ -188,6 +196,68 @@ fn client_side_weighted(
         localities: Localities::default(),
         slow_start: slow_start::convert(problems, slow_start_config),
         subsets: None,
+        override_host: None,
+    })
+}
+
+fn override_host(problems: &mut Problems, proto: OverrideHostProto) -> Option<Chosen> {
+    let OverrideHostProto { override_host_sources, selected_host_key, fallback_policy } = proto;
+    if override_host_sources.is_empty() {
+        problems.reject_field("override_host_sources", "must have at least one entry");
+    }
+    let sources = override_host_sources.into_iter().enumerate().filter_map(|(index, source)| {
+        problems.element("override_host_sources", index, |problems| {
+            let OverrideHostSource { header, metadata } = source;
+            match (header.is_empty(), metadata) {
+                (true, Some(key)) => {
+                    let (key, path) = metadata_key(problems, "metadata", key)?;
+                    Some(OverrideSource::Metadata(key, path))
+                }
+                (false, None) => {
+                    let name = header.parse().map(OverrideSource::Header);
+                    name.map_err(|_| problems.reject_field("header", "not the name of a header"))
+                        .ok()
+                }
+                _ => {
+                    problems.reject("one of header, metadata is required");
+                    None
+                }
+            }
+        })
+    });
+    let sources = sources.collect();
+    let selected =
+        selected_host_key.and_then(|key| metadata_key(problems, "selected_host_key", key));
+    let list = required(problems, "fallback_policy", fallback_policy)?;
+    let mut chosen = problems.field("fallback_policy", |problems| first_known(problems, list))?;
+    if chosen.override_host.is_some() {
+        problems.reject_field("fallback_policy", "must not be OverrideHost itself");
+    }
+    chosen.override_host = Some(Box::new(OverrideHost { sources, selected }));
+    Some(chosen)
+}
+
+/// Whose metadata, and the path of keys in them.
+fn metadata_key(
+    problems: &mut Problems,
+    field: &str,
+    proto: MetadataKey,
+) -> Option<(Box<str>, Box<[Box<str>]>)> {
+    let MetadataKey { key, path } = proto;
+    problems.field(field, |problems| {
+        let key = text(problems, "key", key);
+        if path.is_empty() {
+            problems.reject_field("path", "must have at least one entry");
+        }
+        let mut keys: Vec<Box<str>> = Vec::with_capacity(path.len());
+        for (index, PathSegment { segment }) in path.into_iter().enumerate() {
+            problems.element("path", index, |problems| match segment {
+                Some(Segment::Key(key)) => keys.push(text(problems, "key", key).into()),
+                Some(Segment::Index(_)) => problems.unsupported("index", true),
+                None => problems.reject_field("key", "required"),
+            });
+        }
+        Some((key.into(), keys.into()))
     })
 }
 
@@ -225,6 +295,7 @@ fn peak_ewma(problems: &mut Problems, proto: PeakEwmaProto) -> Chosen {
         localities: Localities::weighted(locality_weighted),
         slow_start: slow_start::of_window(window),
         subsets: None,
+        override_host: None,
     }
 }
 
@@ -272,6 +343,7 @@ pub(super) fn first_known(
                     "PeakEwma",
                     "WrrLocality",
                     "Subset",
+                    "OverrideHost",
                     "ClusterProvided",
                 ],
             );
@@ -290,6 +362,7 @@ fn is_known(config: &Any) -> bool {
         || any::holds::<PeakEwmaProto>(config)
         || any::holds::<WrrLocality>(config)
         || any::holds::<Subset>(config)
+        || any::holds::<OverrideHostProto>(config)
         || any::holds::<ClusterProvided>(config)
 }
 
@@ -299,6 +372,7 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
         localities,
         slow_start: None,
         subsets: None,
+        override_host: None,
     };
     if any::holds::<LeastRequest>(config) {
         let LeastRequest {
@@ -315,14 +389,26 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
             method == Some(SelectionMethod::FullScan) || boolean(enable_full_scan, false);
         let localities = common_lb::localities(problems, locality_lb_config);
         let load_balancer = least_request(problems, choice_count, active_request_bias, full_scan)?;
-        return Some(Chosen { load_balancer, localities, slow_start, subsets: None });
+        return Some(Chosen {
+            load_balancer,
+            localities,
+            slow_start,
+            subsets: None,
+            override_host: None,
+        });
     }
     if any::holds::<RoundRobin>(config) {
         let RoundRobin { slow_start_config, locality_lb_config } = unpack(problems, config)?;
         let slow_start = slow_start::convert(problems, slow_start_config);
         let localities = common_lb::localities(problems, locality_lb_config);
         let load_balancer = LoadBalancer::RoundRobin;
-        return Some(Chosen { load_balancer, localities, slow_start, subsets: None });
+        return Some(Chosen {
+            load_balancer,
+            localities,
+            slow_start,
+            subsets: None,
+            override_host: None,
+        });
     }
     if any::holds::<RingHash>(config) {
         let config = unpack(problems, config)?;
@@ -353,6 +439,10 @@ fn extension(problems: &mut Problems, config: &Any) -> Option<Chosen> {
         })?;
         chosen.localities = Localities::weighted(true);
         return Some(chosen);
+    }
+    if any::holds::<OverrideHostProto>(config) {
+        let config = unpack(problems, config)?;
+        return override_host(problems, config);
     }
     if any::holds::<PeakEwmaProto>(config) {
         let config = unpack(problems, config)?;

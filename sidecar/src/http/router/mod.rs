@@ -15,7 +15,7 @@ mod send;
 mod tries;
 mod wanted;
 
-pub(crate) use wanted::Wanted;
+pub(crate) use wanted::{Wanted, note_selected};
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::matched::Matched;
 use super::payload::Payload;
 use super::redirect::{Next, Redirecting};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, note_selected};
 use super::{Answer, Refusal};
 use crate::access_log::ResponseFlags;
 use crate::cluster::{Context, Outcome, RoutingPriority};
@@ -88,6 +88,7 @@ impl Tries<'_> {
             cluster.stats.local().upstream_cx_none_healthy.inc();
             return Err(self.charged(unavailable()));
         };
+        note_selected(member.as_ref().unwrap_or(cluster), &pool.endpoint, exchange);
         if let Some(retries) = &mut self.retries {
             retries.note(pool.endpoint.id);
         }

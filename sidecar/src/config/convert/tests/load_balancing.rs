@@ -10,7 +10,7 @@ use crate::config::hash_policy::HashSource;
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::listener::TerminalFilter;
 use crate::config::load_balancer::{
-    ClientSideWeighted, HashFunction, LoadBalancer, LoadMetric, PeakEwma, SlowStart,
+    ClientSideWeighted, HashFunction, LoadBalancer, LoadMetric, OverrideSource, PeakEwma, SlowStart,
 };
 use crate::config::matcher::MatchedHeader;
 use crate::config::route::{ClusterSpecifier, RouteAction};
@@ -329,6 +329,56 @@ fn weights_from_load_reports_have_their_settings() {
             "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{field}"
         );
         refused_at(&[("CLUSTER.load_balancing_policy", policy)], &path, reason);
+    }
+}
+
+#[test]
+fn endpoints_may_be_named_by_headers_and_metadata() {
+    let inside = extension("least_request.v3.LeastRequest", json!({}));
+    let key = json!({"key": "k", "path": [{"key": "a"}, {"key": "b"}]});
+    let config = json!({
+        "override_host_sources": [{"header": "X-Host"}, {"metadata": key}],
+        "selected_host_key": key, "fallback_policy": inside,
+    });
+    let policy = |config: &Value| {
+        let policy = extension("override_host.v3.OverrideHost", config.clone());
+        ("CLUSTER.load_balancing_policy", policy)
+    };
+    let cluster = accepted(&[policy(&config)]).clusters[0].clone();
+    assert!(matches!(cluster.load_balancer, LoadBalancer::LeastRequest { .. }));
+    let settings = cluster.override_host.as_deref().expect("settings");
+    let path: Box<[Box<str>]> = ["a".into(), "b".into()].into();
+    assert_eq!(
+        settings.sources,
+        [
+            OverrideSource::Header(http::HeaderName::from_static("x-host")),
+            OverrideSource::Metadata("k".into(), path.clone()),
+        ]
+    );
+    assert_eq!(settings.selected, Some(("k".into(), path)));
+    for (field, value, at, reason) in [
+        ("override_host_sources", json!([]), "override_host_sources", "at least one"),
+        ("override_host_sources", json!([{}]), "override_host_sources[0]", "one of"),
+        (
+            "override_host_sources",
+            json!([{"header": "a", "metadata": key}]),
+            "override_host_sources[0]",
+            "one of",
+        ),
+        (
+            "selected_host_key",
+            json!({"key": "k", "path": [{"index": 1}]}),
+            "selected_host_key.path[0].index",
+            UNSUPPORTED,
+        ),
+        ("fallback_policy", Value::Null, "fallback_policy", "required"),
+    ] {
+        let mut changed = config.clone();
+        changed[field] = value;
+        let path = format!(
+            "CLUSTER.load_balancing_policy.policies[0].typed_extension_config.typed_config.{at}"
+        );
+        refused_at(&[policy(&changed)], &path, reason);
     }
 }
 
