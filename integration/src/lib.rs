@@ -19,6 +19,7 @@
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
 //! - [`client`] sends one request and reports everything that came back;
+//! - [`coding`] makes bodies readable that were compressed;
 //! - [`differential`] gives the same requests to Envoy and to us and compares.
 //!
 //! `tests/` holds one feature a file, `benches/` what is measured beside Envoy, `fixtures/` the Python programs.
@@ -28,6 +29,7 @@ pub mod ads;
 pub mod als;
 pub mod bootstrap;
 pub mod client;
+pub mod coding;
 pub mod control_plane;
 pub mod differential;
 pub mod lrs;

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::Difference;
 use crate::bootstrap::Values;
-use crate::client::{Outcome, Response};
+use crate::client::{Outcome, Response, first};
 use crate::upstream::Recorded;
 
 /// What is said for a field that one side has and the other has not.
@@ -43,7 +43,8 @@ impl Observation {
         self.fact(step, "status", response.status);
         self.fields(step, "header", &response.headers, values);
         self.fields(step, "trailer", &response.trailers, values);
-        self.fact(step, "body", body(&response.body, values));
+        let coding = first(&response.headers, "content-encoding");
+        self.fact(step, "body", decoded(&response.body, coding, values));
         if response.truncated {
             self.fact(step, "truncated", true);
         }
@@ -70,7 +71,9 @@ impl Observation {
                 self.fact(step, &format!("{prefix}.{field}"), normal(&value, values));
             }
         } else if !got.body.is_empty() {
-            self.fact(step, &format!("{prefix}.body"), body(&got.body, values));
+            let coding = first(&got.headers, "content-encoding");
+            let text = decoded(&got.body, coding, values);
+            self.fact(step, &format!("{prefix}.body"), text);
         }
         if let Some(tls) = &got.tls {
             let sni = tls.sni.as_deref().unwrap_or(ABSENT);
@@ -124,6 +127,14 @@ impl fmt::Display for Observation {
             writeln!(out, "    {step}: {field} = {value}")?;
         }
         Ok(())
+    }
+}
+
+/// A body as it can be read: two compressors never make the same of it.
+fn decoded(bytes: &[u8], coding: Option<&str>, values: &Values) -> String {
+    match coding.map(|coding| (coding, crate::coding::decode(coding, bytes))) {
+        None | Some((_, None)) => body(bytes, values),
+        Some((coding, Some(plain))) => format!("{coding}: {}", body(&plain, values)),
     }
 }
 

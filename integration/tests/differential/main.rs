@@ -8,6 +8,7 @@ mod admin;
 mod aggregates;
 mod client_address;
 mod distributions;
+mod compression;
 mod domains;
 mod ext_authz;
 mod filters;
@@ -86,6 +87,7 @@ groups! {
     aggregates
     client_address
     distributions
+    compression
     domains
     ext_authz
     filters

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::compressor::{Compressor, CompressorPerRoute};
 use super::ext_authz::{AuthPerRoute, ExtAuthz};
 use super::extension::DiscoveredFilter;
 use super::header::HeaderMutations;
@@ -56,6 +57,8 @@ pub enum FilterKind {
     ExtAuthz(Arc<ExtAuthz>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// `envoy.filters.http.compressor`
+    Compressor(Arc<Compressor>),
     /// What another says (`config_discovery`).
     Discovered(Arc<DiscoveredFilter>),
 }
@@ -104,6 +107,8 @@ pub enum RouteFilter {
     ExtAuthz(AuthPerRoute),
     /// `jwt_authn.v3.PerRouteConfig`
     JwtAuthn(JwtPerRoute),
+    /// `CompressorPerRoute`
+    Compressor(CompressorPerRoute),
 }
 
 /// A validated `HealthCheck` of the proxy itself.

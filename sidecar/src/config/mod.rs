@@ -19,6 +19,7 @@ pub mod bind_config;
 pub mod bootstrap;
 pub mod client_address;
 pub mod cluster;
+pub mod compressor;
 pub mod config_source;
 pub mod endpoint;
 pub mod ext_authz;

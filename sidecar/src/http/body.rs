@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::headers;
 use super::mirror::Copies;
+use super::pipe::{Pipe, Stage};
 use super::replay::{Kept, Replay};
 use super::upstream_body::UpstreamBody;
 
@@ -30,6 +31,9 @@ pub(crate) enum BodyError {
     /// Fewer bytes came than were announced.
     #[error("the body is shorter than its content-length")]
     Truncated,
+    /// A filter could not make of it what it was to make.
+    #[error("the body could not be {0}")]
+    Coding(&'static str),
     /// A timeout ended it.
     #[error("{0}")]
     TimedOut(&'static str),
@@ -53,6 +57,8 @@ pub(crate) struct Progress {
     waiting: RefCell<Option<Waker>>,
     /// Copies of the request that wait for it.
     copies: RefCell<Option<Box<Copies>>>,
+    /// What filters make of it on its way.
+    pipe: RefCell<Option<Box<Pipe>>>,
 }
 
 impl Progress {
@@ -65,6 +71,7 @@ impl Progress {
             last: Cell::new(now),
             waiting: RefCell::new(None),
             copies: RefCell::new(None),
+            pipe: RefCell::new(None),
         })
     }
 
@@ -79,6 +86,11 @@ impl Progress {
     /// Keeps the body for these copies from here on.
     pub(crate) fn copy_to(&self, copies: Box<Copies>) {
         *self.copies.borrow_mut() = Some(copies);
+    }
+
+    /// One more thing that is made of it on its way, behind those that there are.
+    pub(crate) fn through(&self, stage: Stage) {
+        self.pipe.borrow_mut().get_or_insert_default().push(stage);
     }
 
     /// The task to wake when the body ends, one way or the other.
@@ -103,10 +115,6 @@ impl Progress {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.received.set(self.received.get() + data.len() as u64);
-                    let mut copies = self.copies.borrow_mut();
-                    if copies.as_mut().is_some_and(|copies| !copies.keep(data)) {
-                        *copies = None;
-                    }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_trailers(trailers);
@@ -124,17 +132,74 @@ impl Progress {
             && !self.failed.get()
         {
             self.complete.set(Some(now));
-            if let Some(copies) = self.copies.take() {
-                let trailers = polled.as_ref().and_then(|polled| polled.as_ref().ok());
-                copies.send(trailers.and_then(Frame::trailers_ref));
-            }
             self.wake();
+        }
+    }
+
+    /// Keeps what goes upstream for the copies of the request. `ended` says whether that was the last of it.
+    fn copy(&self, polled: Option<&Result<Frame<Bytes>, BodyError>>, ended: bool) {
+        let mut copies = self.copies.borrow_mut();
+        if copies.is_none() {
+            return;
+        }
+        let frame = match polled {
+            Some(Err(_)) => return,
+            Some(Ok(frame)) => Some(frame),
+            None => None,
+        };
+        if let Some(data) = frame.and_then(Frame::data_ref)
+            && copies.as_mut().is_some_and(|copies| !copies.keep(data))
+        {
+            *copies = None;
+        }
+        let trailers = frame.and_then(Frame::trailers_ref);
+        if (ended || trailers.is_some() || frame.is_none())
+            && let Some(copies) = copies.take()
+        {
+            copies.send(trailers);
         }
     }
 }
 
+/// A client's body as it comes, with what filters make of it on its way, which its progress has.
+pub(crate) struct Source(Incoming);
+
+impl Source {
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        Self(incoming)
+    }
+
+    /// The next frame, noted in the progress of the body.
+    pub(crate) fn poll_frame(
+        &mut self,
+        progress: &Progress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let incoming = &mut self.0;
+        let polled = match &mut *progress.pipe.borrow_mut() {
+            None => std::task::ready!(poll_incoming(incoming, progress, cx)),
+            Some(pipe) => {
+                std::task::ready!(pipe.poll_frame(cx, |cx| poll_incoming(incoming, progress, cx)))
+            }
+        };
+        progress.copy(polled.as_ref(), self.is_end_stream(progress));
+        Poll::Ready(polled)
+    }
+
+    pub(crate) fn is_end_stream(&self, progress: &Progress) -> bool {
+        let pipe = progress.pipe.borrow();
+        pipe.as_ref().map_or(self.0.is_end_stream(), |pipe| pipe.is_done())
+    }
+
+    pub(crate) fn size_hint(&self, progress: &Progress) -> SizeHint {
+        let pipe = progress.pipe.borrow();
+        let changes = pipe.as_ref().is_some();
+        if changes { SizeHint::default() } else { self.0.size_hint() }
+    }
+}
+
 /// The next frame of a client's body, noted in its progress.
-pub(crate) fn poll_incoming(
+fn poll_incoming(
     incoming: &mut Incoming,
     progress: &Progress,
     cx: &mut Context<'_>,
@@ -150,11 +215,41 @@ pub(crate) enum ClientBody {
     /// There is none.
     Empty,
     /// As it comes.
-    Incoming(Incoming),
+    Incoming(Source),
     /// As it comes, behind what was read of it already.
     Kept(Rc<Kept>),
     /// All of it.
     Whole(Box<Whole>),
+}
+
+impl ClientBody {
+    /// One more thing that is made of it on its way.
+    pub(crate) fn through(
+        self,
+        stage: Stage,
+        progress: Option<&Progress>,
+    ) -> Result<Self, BodyError> {
+        Ok(match self {
+            Self::Empty => Self::Empty,
+            Self::Incoming(source) => {
+                if let Some(progress) = progress {
+                    progress.through(stage);
+                }
+                Self::Incoming(source)
+            }
+            Self::Kept(kept) => {
+                kept.through(stage)?;
+                Self::Kept(kept)
+            }
+            Self::Whole(mut whole) => {
+                let mut pipe = Pipe::default();
+                pipe.push(stage);
+                (whole.data, whole.trailers) = pipe.whole(whole.data, whole.trailers)?;
+                whole.announced = false;
+                Self::Whole(whole)
+            }
+        })
+    }
 }
 
 /// A body that was there before: what is left to be sent of it, data, then trailers.
@@ -171,7 +266,7 @@ pub(crate) enum RequestBody {
     /// Nothing.
     Empty,
     /// The client's body as it comes.
-    Streaming(Incoming, Rc<Progress>),
+    Streaming(Source, Rc<Progress>),
     /// The client's body, kept for another attempt.
     Replay(Replay),
     /// A body that was there before. Boxed: it is the rare case, and large.
@@ -201,7 +296,7 @@ impl Body for RequestBody {
                 if progress.abandoned.get() {
                     return Poll::Ready(Some(Err(BodyError::Abandoned)));
                 }
-                poll_incoming(incoming, progress, cx)
+                incoming.poll_frame(progress, cx)
             }
             Self::Replay(replay) => replay.poll_frame(cx),
             Self::Whole(whole) if !whole.data.is_empty() => {
@@ -224,7 +319,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(incoming, _) => incoming.is_end_stream(),
+            Self::Streaming(incoming, progress) => incoming.is_end_stream(progress),
             Self::Replay(replay) => replay.is_end_stream(),
             Self::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
             Self::Fed(_) => false,
@@ -234,7 +329,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(incoming, _) => incoming.size_hint(),
+            Self::Streaming(incoming, progress) => incoming.size_hint(progress),
             Self::Replay(replay) => replay.size_hint(),
             Self::Whole(whole) if whole.announced => SizeHint::with_exact(whole.data.len() as u64),
             Self::Whole(_) => SizeHint::default(),
@@ -248,6 +343,8 @@ pub(crate) struct ResponseBody {
     kind: Kind,
     /// `None`: a tunnel has it.
     exchange: Option<Exchange>,
+    /// What filters make of it on its way.
+    pipe: Option<Box<Pipe>>,
 }
 
 enum Kind {
@@ -264,18 +361,30 @@ enum Kind {
 impl ResponseBody {
     /// Nothing.
     pub(crate) fn empty(exchange: Exchange) -> Self {
-        Self { kind: Kind::Done, exchange: Some(exchange) }
+        Self { kind: Kind::Done, exchange: Some(exchange), pipe: None }
     }
 
     /// Nothing, and not the end either: the connection, or the stream, becomes a tunnel.
     pub(crate) fn tunnel() -> Self {
-        Self { kind: Kind::Done, exchange: None }
+        Self { kind: Kind::Done, exchange: None, pipe: None }
     }
 
     /// One piece.
     pub(crate) fn whole(bytes: Bytes, exchange: Exchange) -> Self {
         let kind = if bytes.is_empty() { Kind::Done } else { Kind::Whole(bytes) };
-        Self { kind, exchange: Some(exchange) }
+        Self { kind, exchange: Some(exchange), pipe: None }
+    }
+
+    /// What filters make of it on its way. Nothing is made of nothing.
+    #[must_use]
+    pub(crate) fn through(mut self, pipe: Option<Box<Pipe>>) -> Self {
+        self.pipe = pipe.filter(|_| !matches!(self.kind, Kind::Done));
+        self
+    }
+
+    /// All of it was taken.
+    fn is_whole(&self) -> bool {
+        matches!(self.kind, Kind::Done) && self.pipe.as_ref().is_none_or(|pipe| pipe.is_done())
     }
 
     /// Notes the head of the response, as it goes out.
@@ -293,7 +402,36 @@ impl ResponseBody {
         } else {
             Kind::Upstream(body)
         };
-        Self { kind, exchange: Some(exchange) }
+        Self { kind, exchange: Some(exchange), pipe: None }
+    }
+}
+
+impl Kind {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::Done => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                exchange.sent += bytes.len() as u64;
+                *self = Self::Done;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(upstream) => {
+                let polled = std::task::ready!(upstream.poll_frame(cx, exchange));
+                if upstream.is_done() {
+                    *self = match &polled {
+                        Some(Err(_)) => Self::Broken,
+                        _ => Self::Done,
+                    };
+                }
+                Poll::Ready(polled)
+            }
+            Self::Broken => Poll::Ready(Some(Err(BodyError::Abandoned))),
+        }
     }
 }
 
@@ -307,34 +445,30 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        match &mut this.kind {
-            Kind::Done => Poll::Ready(None),
-            Kind::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                exchange.sent += bytes.len() as u64;
-                this.kind = Kind::Done;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Kind::Upstream(upstream) => {
-                let polled = std::task::ready!(upstream.poll_frame(cx, exchange));
-                if upstream.is_done() {
-                    this.kind = match &polled {
-                        Some(Err(_)) => Kind::Broken,
-                        _ => Kind::Done,
-                    };
+        let Some(pipe) = &mut this.pipe else { return this.kind.poll_frame(cx, exchange) };
+        // What the client gets is what counts.
+        let sent = exchange.sent;
+        let polled = pipe.poll_frame(cx, |cx| this.kind.poll_frame(cx, exchange));
+        exchange.sent = sent;
+        if let Poll::Ready(polled) = &polled {
+            match polled {
+                Some(Ok(frame)) => {
+                    exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }
-                Poll::Ready(polled)
+                Some(Err(_)) => this.kind = Kind::Broken,
+                None => {}
             }
-            Kind::Broken => Poll::Ready(Some(Err(BodyError::Abandoned))),
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Done)
+        self.is_whole()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
+            _ if self.pipe.is_some() => SizeHint::default(),
             Kind::Done => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Upstream(upstream) => upstream.size_hint(),
@@ -345,7 +479,7 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let whole = matches!(self.kind, Kind::Done);
+        let whole = self.is_whole();
         if let Some(exchange) = &mut self.exchange {
             exchange.end(whole);
         }

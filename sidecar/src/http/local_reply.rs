@@ -195,7 +195,7 @@ impl LocalReply {
             {
                 headers.insert(GRPC_MESSAGE, message);
             }
-            steps.apply(&mut headers, &exchange);
+            steps.apply(StatusCode::OK, true, &mut headers, &exchange);
             Response::new(ResponseBody::empty(exchange))
         } else {
             if !self.body.is_empty() {
@@ -207,9 +207,9 @@ impl LocalReply {
             if !self.body.is_empty() && !matches!(self.status.as_u16(), 100..=199 | 204 | 304) {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
             }
-            steps.apply(&mut headers, &exchange);
             let body = if head { Bytes::new() } else { self.body };
-            let mut response = Response::new(ResponseBody::whole(body, exchange));
+            let pipe = steps.apply(self.status, body.is_empty(), &mut headers, &exchange);
+            let mut response = Response::new(ResponseBody::whole(body, exchange).through(pipe));
             *response.status_mut() = self.status;
             response
         };

@@ -33,6 +33,7 @@ mod matching;
 mod mirror;
 mod mutations;
 mod path;
+pub(crate) mod pipe;
 mod query;
 mod replay;
 pub(crate) mod reply_mapper;

@@ -4,20 +4,20 @@
 //! pieces that were kept and goes on with what comes after. When more has come than may be kept, everything kept is let
 //! go, and there is no other attempt.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 
-use super::body::{BodyError, Progress, Whole, poll_incoming};
+use super::body::{BodyError, Progress, Source, Whole};
 use super::failures::broken_request;
 use super::filters::Passage;
 use super::filters::buffer::Arrival;
+use super::pipe::Stage;
 use super::router::Refusal;
 
 /// What was read of a body.
@@ -31,11 +31,11 @@ pub(crate) struct Filled {
 pub(crate) struct Kept {
     state: RefCell<State>,
     progress: Rc<Progress>,
-    length: Option<u64>,
+    length: Cell<Option<u64>>,
 }
 
 struct State {
-    incoming: Incoming,
+    incoming: Source,
     pieces: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     bytes: u64,
@@ -49,8 +49,8 @@ struct State {
 
 impl Kept {
     /// Keeps up to `limit` bytes of a body.
-    pub(crate) fn new(incoming: Incoming, progress: Rc<Progress>, limit: u64) -> Rc<Self> {
-        let length = incoming.size_hint().exact();
+    pub(crate) fn new(incoming: Source, progress: Rc<Progress>, limit: u64) -> Rc<Self> {
+        let length = Cell::new(incoming.size_hint(&progress).exact());
         let state = State {
             incoming,
             pieces: Vec::new(),
@@ -77,7 +77,7 @@ impl Kept {
             }
             let next = poll_fn(|cx| {
                 let mut state = self.state.borrow_mut();
-                poll_incoming(&mut state.incoming, &self.progress, cx)
+                state.incoming.poll_frame(&self.progress, cx)
             });
             let next = arrival.within(next, passage).await?;
             let mut state = self.state.borrow_mut();
@@ -88,7 +88,7 @@ impl Kept {
                     Ok(piece) => {
                         state.bytes += piece.len() as u64;
                         state.pieces.push(piece);
-                        state.ended = state.incoming.is_end_stream();
+                        state.ended = state.incoming.is_end_stream(&self.progress);
                     }
                     Err(frame) => {
                         state.trailers = frame.into_trailers().ok();
@@ -97,6 +97,26 @@ impl Kept {
                 },
             }
         }
+    }
+
+    /// One more thing that is made of it on its way: of what was read already as of the rest.
+    pub(crate) fn through(&self, mut stage: Stage) -> Result<(), BodyError> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let mut pieces = Vec::new();
+        for piece in std::mem::take(&mut state.pieces) {
+            pieces.push(stage.data(piece)?);
+        }
+        if state.ended {
+            pieces.push(stage.end(&mut state.trailers)?);
+        } else {
+            self.progress.through(stage);
+        }
+        pieces.retain(|piece| !piece.is_empty());
+        state.bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        state.pieces = pieces;
+        self.length.set(None);
+        Ok(())
     }
 
     /// What was read so far.
@@ -128,7 +148,7 @@ impl Kept {
         (state.whole && complete && !self.progress.failed.get()).then(|| {
             let data = state.pieces.concat().into();
             let trailers = state.trailers.clone();
-            Box::new(Whole { data, trailers, announced: self.length.is_some() })
+            Box::new(Whole { data, trailers, announced: self.length.get().is_some() })
         })
     }
 
@@ -172,7 +192,7 @@ impl Replay {
             self.trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let polled = std::task::ready!(poll_incoming(&mut state.incoming, &self.kept.progress, cx));
+        let polled = std::task::ready!(state.incoming.poll_frame(&self.kept.progress, cx));
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -186,7 +206,7 @@ impl Replay {
                         state.pieces = Vec::new();
                         self.next = 0;
                     }
-                    state.ended = state.incoming.is_end_stream();
+                    state.ended = state.incoming.is_end_stream(&self.kept.progress);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     state.trailers = Some(trailers.clone());
                     state.ended = true;
@@ -203,11 +223,11 @@ impl Replay {
         let state = self.kept.state.borrow();
         let done =
             self.next >= state.pieces.len() && (state.trailers.is_none() || self.trailers_sent);
-        done && (state.ended || state.incoming.is_end_stream())
+        done && (state.ended || state.incoming.is_end_stream(&self.kept.progress))
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         // hyper asks before the first piece is sent, so the whole length is what is left.
-        self.kept.length.map(SizeHint::with_exact).unwrap_or_default()
+        self.kept.length.get().map(SizeHint::with_exact).unwrap_or_default()
     }
 }

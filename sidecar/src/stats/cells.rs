@@ -385,6 +385,34 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX.compressor.LIBRARY.DIRECTION`: bodies of one direction.
+    pub(crate) struct CompressionCells {
+        counters: {
+            compressed,
+            not_compressed,
+            total_uncompressed_bytes,
+            total_compressed_bytes,
+            content_length_too_small,
+        }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX.compressor.LIBRARY`: what clients said that they accept.
+    pub(crate) struct AcceptEncodingCells {
+        counters: {
+            no_accept_header,
+            header_identity,
+            header_compressor_used,
+            header_compressor_overshadowed,
+            header_wildcard,
+            header_not_valid,
+            not_compressed_etag,
+        }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `http.STAT_PREFIX`: the fault filters of a connection manager.
     pub(crate) struct FaultCells {
         counters: {

@@ -18,6 +18,8 @@ pub(crate) enum Scope {
     ClusterManager,
     /// `cluster_manager.cds`
     Cds,
+    /// `http.STAT_PREFIX.FILTER.LIBRARY`, and `.DIRECTION` where it is of one: filters that compress
+    Coding { filter: &'static str, prefix: Arc<str>, library: Arc<str>, direction: &'static str },
     /// `connection_limit.STAT_PREFIX`
     ConnectionLimit(Arc<str>),
     /// `control_plane`
@@ -67,6 +69,10 @@ impl Scope {
             Self::Cluster(name) => format!("cluster.{}", Segment(name)),
             Self::ClusterManager => "cluster_manager".to_owned(),
             Self::Cds => "cluster_manager.cds".to_owned(),
+            Self::Coding { filter, prefix, library, direction } => {
+                let dot = if direction.is_empty() { "" } else { "." };
+                format!("http.{}.{filter}.{}{dot}{direction}", Segment(prefix), Segment(library))
+            }
             Self::ConnectionLimit(prefix) => format!("connection_limit.{}", Segment(prefix)),
             Self::ControlPlane => "control_plane".to_owned(),
             Self::ExtensionConfig(name) => {
@@ -109,6 +115,11 @@ impl Scope {
         Cow::Borrowed(match self {
             // Envoy makes no tag of this one.
             Self::ExtensionConfig(_) => return self.prefix().into(),
+            // Envoy makes no tag of the library.
+            Self::Coding { filter, library, direction, .. } => {
+                let dot = if direction.is_empty() { "" } else { "." };
+                return format!("http.{filter}.{}{dot}{direction}", Segment(library)).into();
+            }
             Self::Root(stem) => stem,
             Self::Cluster(_) => "cluster",
             Self::ClusterManager => "cluster_manager",
@@ -141,7 +152,9 @@ impl Scope {
         let tag = |name: &'static str, value: &str| (name, Segment(value).to_string());
         match self {
             Self::Cluster(name) => vec![tag("envoy_cluster_name", name)],
-            Self::Http(prefix) => vec![tag("envoy_http_conn_manager_prefix", prefix)],
+            Self::Http(prefix) | Self::Coding { prefix, .. } => {
+                vec![tag("envoy_http_conn_manager_prefix", prefix)]
+            }
             Self::HttpFilter(_, prefix, own) => {
                 let mut tags = vec![tag("envoy_http_conn_manager_prefix", prefix)];
                 tags.extend((!own.is_empty()).then(|| tag("envoy_http_filter_prefix", own)));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::route::v3::FilterConfig;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::BufferPerRoute;
+use outrigger_proto::envoy::extensions::filters::http::compressor::v3::CompressorPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthzPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -21,7 +22,7 @@ use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
 use super::http_filters::{
-    buffer, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
+    buffer, compressor, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
 };
 use super::{metadata, rbac};
 
@@ -88,6 +89,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
+    } else if any::holds::<CompressorPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Compressor(compressor::per_route(problems, proto)?))
     } else {
         if !is_optional {
             let supported = [
@@ -100,6 +104,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "ExtAuthzPerRoute",
                 "jwt_authn.v3.PerRouteConfig",
                 "set_filter_state.v3.Config",
+                "CompressorPerRoute",
                 "FilterConfig",
             ];
             unknown_type(problems, config, &supported);

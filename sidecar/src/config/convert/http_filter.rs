@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use outrigger_proto::any;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
+use outrigger_proto::envoy::extensions::filters::http::compressor::v3::Compressor;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -122,6 +123,7 @@ const FILTERS: &[&str] = &[
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.set_metadata.v3.Config",
     "envoy.extensions.filters.http.set_filter_state.v3.Config",
+    "envoy.extensions.filters.http.compressor.v3.Compressor",
 ];
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -135,7 +137,8 @@ pub(super) fn is_supported(message: &str) -> bool {
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
-        buffer, ext_authz, fault, header_mutation, health_check, jwt_authn, local_ratelimit,
+        buffer, compressor, ext_authz, fault, header_mutation, health_check, jwt_authn,
+        local_ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -172,6 +175,9 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<JwtAuthentication>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::JwtAuthn(Arc::new(jwt_authn::filter(problems, proto))))
+    } else if any::holds::<Compressor>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Compressor(Arc::new(compressor::filter(problems, proto)?)))
     } else {
         if !is_optional {
             unknown_type(problems, config, FILTERS);

@@ -22,6 +22,7 @@ mod client_address;
 mod cluster;
 mod common;
 mod common_lb;
+mod compression;
 mod config_source;
 mod consistent_hashing;
 mod data_source;

@@ -5,6 +5,7 @@
 //! which are done in reverse order when there is a response, be it the endpoint's or our own.
 
 pub(crate) mod buffer;
+mod compressor;
 mod cors;
 pub(crate) mod discovered;
 mod ext_authz;
@@ -20,16 +21,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use self::discovered::Current;
 use super::body::ClientBody;
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::headers::Accepted;
+use super::local_reply::LocalReply;
 use super::matching::RequestView;
+use super::pipe::{Pipe, Stage};
 use super::router::{Refusal, view_of};
+use crate::config::compressor::CompressorPerRoute;
 use crate::config::http_filters::{
     FilterKind, FilterOverride, FilterOverrides, Fraction, HttpFilter, RouteFilter,
 };
@@ -88,6 +92,7 @@ enum Kind {
     JwtAuthn(Box<jwt_authn::Filter>),
     Discovered(Arc<discovered::Slot>),
     ExtAuthz(Box<ext_authz::Filter>),
+    Compressor(compressor::Filter),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -98,6 +103,8 @@ enum Pass {
     Wait(Duration, Option<Refusal>),
     /// It goes on once its body is there, of so many bytes at most.
     Buffer(u32),
+    /// It goes on, with one more thing made of its body on its way.
+    Through(Box<Stage>),
     /// The filter has to ask somebody, or may have to.
     Ask,
 }
@@ -145,6 +152,9 @@ impl Filter {
             FilterKind::JwtAuthn(config) => {
                 let filter = jwt_authn::Filter::new(config, registry, prefix, control);
                 Kind::JwtAuthn(Box::new(filter))
+            }
+            FilterKind::Compressor(config) => {
+                Kind::Compressor(compressor::Filter::new(config, registry, prefix))
             }
             FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
             FilterKind::Discovered(discovered) => Kind::Discovered(Arc::new(
@@ -229,6 +239,9 @@ impl Filter {
                 };
                 set_state::filter_state(config, passage);
             }
+            Kind::Compressor(filter) => {
+                return Ok(filter.run(compressor_of(configured), passage));
+            }
             Kind::JwtAuthn(_) | Kind::ExtAuthz(_) => return Ok(Pass::Ask),
             // Which filter it is, was found out before.
             Kind::Discovered(_) => {}
@@ -259,15 +272,22 @@ impl Filter {
 
     /// What the filter does to the answer of one that stands before it.
     fn after_refusal(&self, passage: &mut Passage<'_>) {
-        if self.configured(&passage.overrides).is_err() {
-            return;
-        }
+        let Ok(configured) = self.configured(&passage.overrides) else { return };
         match &self.kind {
             Kind::HeaderMutation(filter) => filter.of_response(&self.name, passage),
             Kind::HealthCheck(filter) => filter.of_any(passage),
+            Kind::Compressor(filter) => filter.after_refusal(compressor_of(configured), passage),
             Kind::Discovered(slot) => slot.after_refusal(passage),
             _ => {}
         }
+    }
+}
+
+/// What a route says about compression.
+fn compressor_of(configured: Option<&RouteFilter>) -> Option<&CompressorPerRoute> {
+    match configured {
+        Some(RouteFilter::Compressor(per_route)) => Some(per_route),
+        _ => None,
     }
 }
 
@@ -303,6 +323,15 @@ pub(crate) async fn pass<'f>(
         let refusal = match filter.run(passage) {
             Ok(Pass::On) if passage.rematch => return Ok((body, rest)),
             Ok(Pass::On) => continue,
+            Ok(Pass::Through(stage)) => {
+                match body.through(*stage, passage.exchange.progress.as_deref()) {
+                    Ok(changed) => {
+                        body = changed;
+                        continue;
+                    }
+                    Err(_) => LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, "", "").into(),
+                }
+            }
             Ok(Pass::Ask) => match Box::pin(filter.ask(passage, body)).await {
                 Ok(same) if passage.rematch => return Ok((same, rest)),
                 Ok(same) => {
@@ -343,14 +372,38 @@ enum Step {
     Add(local_ratelimit::Refused),
     Authorized(ext_authz::ToResponse),
     HealthChecked(health_check::Checked),
+    Compress(Box<compressor::Pending>),
     FailAtOnce,
 }
 
 impl Steps {
-    /// Does them, the last filter's first.
-    pub(crate) fn apply(self, headers: &mut HeaderMap, exchange: &Exchange) {
+    /// Does them, the last filter's first; `ends`: there is no body. Gives back what is to be made of the body.
+    pub(crate) fn apply(
+        self,
+        status: StatusCode,
+        ends: bool,
+        headers: &mut HeaderMap,
+        exchange: &Exchange,
+    ) -> Option<Box<Pipe>> {
+        let mut pipe: Option<Box<Pipe>> = None;
+        // All compressors are known to the first that has to choose.
+        let offers: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|step| match step {
+                Step::Compress(pending) => pending.offer(headers),
+                _ => None,
+            })
+            .collect();
+        let mut chosen = None;
         for step in self.0.into_iter().rev() {
             match step {
+                Step::Compress(pending) => {
+                    let stage = pending.apply(status, ends, headers, &offers, &mut chosen);
+                    if let Some(stage) = stage {
+                        pipe.get_or_insert_default().push(stage);
+                    }
+                }
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
                 Step::Authorized(changes) => changes.apply(headers),
@@ -359,6 +412,7 @@ impl Steps {
                 Step::FailAtOnce => health_check::fail_at_once(headers),
             }
         }
+        pipe
     }
 }
 

@@ -28,7 +28,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::body::{ClientBody, Progress, ResponseBody};
+use super::body::{ClientBody, Progress, ResponseBody, Source};
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
 use super::filters::{self, Passage, Steps};
@@ -69,7 +69,7 @@ pub(crate) async fn respond(
     connection.ends_by_close.set(asked.version == Version::HTTP_10);
 
     let mut steps = Steps::default();
-    let body = ClientBody::Incoming(body);
+    let body = ClientBody::Incoming(Source::new(body));
     let answer = route(&connection, &mut exchange, &mut request, None, body, &mut steps).await;
     if let Some(next) = exchange.next.take() {
         drop(answer);
@@ -119,11 +119,12 @@ fn finish(
     let request_id = exchange.request_id.take();
     let mut response = match answer {
         Ok(Answer::Forwarded(mut response, body)) => {
-            steps.apply(response.headers_mut(), &exchange);
-            response.map(|()| ResponseBody::upstream(body, exchange))
+            let (status, ends) = (response.status(), body.is_end_stream());
+            let pipe = steps.apply(status, ends, response.headers_mut(), &exchange);
+            response.map(|()| ResponseBody::upstream(body, exchange).through(pipe))
         }
         Ok(Answer::Tunnel(mut response)) => {
-            steps.apply(response.headers_mut(), &exchange);
+            steps.apply(response.status(), true, response.headers_mut(), &exchange);
             response.map(|()| ResponseBody::tunnel())
         }
         // Every redirect was followed.

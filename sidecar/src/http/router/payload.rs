@@ -4,9 +4,8 @@ use std::rc::Rc;
 
 use http::Request;
 use http::request::Parts;
-use hyper::body::Incoming;
 
-use crate::http::body::{ClientBody, Progress, RequestBody, Whole};
+use crate::http::body::{ClientBody, Progress, RequestBody, Source, Whole};
 use crate::http::exchange::Exchange;
 use crate::http::matching::is_grpc;
 use crate::http::replay::Kept;
@@ -85,7 +84,7 @@ impl Payload {
 /// Whether it can be sent again.
 enum Load {
     Empty,
-    Once(Option<Incoming>, Rc<Progress>),
+    Once(Option<Source>, Rc<Progress>),
     Kept(Rc<Kept>),
     Whole(Box<Whole>),
 }

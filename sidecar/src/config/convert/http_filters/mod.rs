@@ -1,6 +1,7 @@
 //! HTTP filters, one file a filter: what stands in a connection manager, and what stands in a route.
 
 pub(super) mod buffer;
+pub(super) mod compressor;
 pub(super) mod cors;
 pub(super) mod ext_authz;
 pub(super) mod fault;

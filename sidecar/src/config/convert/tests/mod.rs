@@ -3,6 +3,7 @@
 
 mod accepted;
 mod asking;
+mod compression;
 mod connections;
 mod discovered;
 mod ext_authz;
