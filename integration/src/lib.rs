@@ -15,6 +15,7 @@
 //! - [`otlp`] reads what such a server got as a collector of traces;
 //! - [`als`] keeps access logs that are sent to it over gRPC;
 //! - [`lrs`] asks for load reports and keeps them;
+//! - [`rls`] is a service of rate limits, which decides by what it is told;
 //! - [`tcp`] is the same for bare TCP;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
@@ -38,6 +39,7 @@ pub mod peers;
 pub mod pki;
 pub mod process;
 pub mod proxy;
+pub mod rls;
 pub mod scene;
 pub mod tcp;
 pub mod tokens;

@@ -41,6 +41,8 @@ pub enum UpstreamKind {
     AccessLog,
     /// A server for load reports.
     LoadReports,
+    /// A service of rate limits over gRPC.
+    RateLimits,
     /// An address at which nobody listens.
     Closed,
 }

@@ -18,6 +18,7 @@ use crate::client::Request;
 use crate::lrs::LoadServer;
 use crate::pki::{Authority, Leaf};
 use crate::proxy::{Kind, Proxy};
+use crate::rls::LimitServer;
 use crate::tcp::TcpUpstream;
 use crate::upstream::Upstream;
 
@@ -45,6 +46,7 @@ pub struct World {
     tcp: HashMap<&'static str, TcpUpstream>,
     logs: HashMap<&'static str, LogServer>,
     loads: HashMap<&'static str, LoadServer>,
+    limits: HashMap<&'static str, LimitServer>,
 }
 
 impl World {
@@ -73,6 +75,7 @@ impl World {
         let mut tcp = HashMap::new();
         let mut logs = HashMap::new();
         let mut loads = HashMap::new();
+        let mut limits = HashMap::new();
         for (name, upstream) in &group.upstreams {
             let address = match upstream {
                 UpstreamKind::Closed => address::free()?,
@@ -86,6 +89,12 @@ impl World {
                     let server = LoadServer::start().await?;
                     let address = server.address();
                     loads.insert(*name, server);
+                    address
+                }
+                UpstreamKind::RateLimits => {
+                    let server = LimitServer::start().await?;
+                    let address = server.address();
+                    limits.insert(*name, server);
                     address
                 }
                 UpstreamKind::Tcp => {
@@ -122,6 +131,7 @@ impl World {
             tcp,
             logs,
             loads,
+            limits,
         })
     }
 
@@ -163,6 +173,14 @@ impl World {
     /// The group has none.
     pub fn load_server(&self, name: &str) -> Result<&LoadServer> {
         self.loads.get(name).with_context(|| format!("no server of load reports {name}"))
+    }
+
+    /// The service of rate limits of this name.
+    ///
+    /// # Errors
+    /// The group has none.
+    pub fn limit_server(&self, name: &str) -> Result<&LimitServer> {
+        self.limits.get(name).with_context(|| format!("no service of rate limits {name}"))
     }
 
     /// A client configuration that trusts [`World::authority`] and shows the certificate of this name, if any.
@@ -282,6 +300,7 @@ fn server_tls(
         | UpstreamKind::Tcp
         | UpstreamKind::Closed
         | UpstreamKind::LoadReports
+        | UpstreamKind::RateLimits
         | UpstreamKind::AccessLog => return Ok(None),
         UpstreamKind::Tls(name) => (name, false),
         UpstreamKind::MutualTls(name) => (name, true),

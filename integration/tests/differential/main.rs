@@ -41,6 +41,7 @@ mod outlier_detection;
 mod override_host;
 mod protocols;
 mod proxy_protocol;
+mod rate_limits;
 mod rbac;
 mod redirects;
 mod retries;
@@ -120,6 +121,7 @@ groups! {
     override_host
     protocols
     proxy_protocol
+    rate_limits
     rbac
     redirects
     retries

@@ -12,11 +12,12 @@ use super::ext_authz::{AuthPerRoute, ExtAuthz};
 use super::extension::DiscoveredFilter;
 use super::header::HeaderMutations;
 use super::jwt_authn::{JwtAuthn, JwtPerRoute};
+use super::limiter::Limiter;
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::{SetFilterState, SetMetadata};
+use super::rate_limit::{HostRules, RateLimit, RateLimitPerRoute, RateLimitRule};
 use super::rbac::Rbac;
 use super::runtime::{RuntimeFraction, RuntimeNumber};
-use super::token_bucket::TokenBucket;
 use crate::stats::{RateLimitCells, Sharded};
 
 pub use super::runtime::Fraction;
@@ -57,6 +58,8 @@ pub enum FilterKind {
     ExtAuthz(Arc<ExtAuthz>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// `envoy.filters.http.ratelimit`
+    RateLimit(Arc<RateLimit>),
     /// `envoy.filters.http.compressor`
     Compressor(Arc<Compressor>),
     /// What another says (`config_discovery`).
@@ -107,6 +110,8 @@ pub enum RouteFilter {
     ExtAuthz(AuthPerRoute),
     /// `jwt_authn.v3.PerRouteConfig`
     JwtAuthn(JwtPerRoute),
+    /// `RateLimitPerRoute`
+    RateLimit(Arc<RateLimitPerRoute>),
     /// `CompressorPerRoute`
     Compressor(CompressorPerRoute),
 }
@@ -214,8 +219,18 @@ pub struct LocalRateLimit {
     pub stat_prefix: Arc<str>,
     /// Status of a refusal. Default 429.
     pub status: StatusCode,
-    /// What is left to spend, for all workers; `None`: nothing.
-    pub bucket: Option<Arc<TokenBucket>>,
+    /// What is left to spend, for all workers.
+    pub limiter: Arc<Limiter>,
+    /// How requests are described, in the place of the rules of their routes, unless it is empty.
+    pub rules: Vec<RateLimitRule>,
+    /// Rules of routes of this stage count.
+    pub stage: u32,
+    /// Which rules of the virtual host count.
+    pub host_rules: HostRules,
+    /// `x-ratelimit-*` is said. Default false.
+    pub x_headers: bool,
+    /// `retry-after` is said of refusals with status 429. Default false.
+    pub retry_after: bool,
     /// Requests that take a token. Default none.
     pub enabled: RuntimeFraction,
     /// Of those without a token, which are refused. Default none.

@@ -17,6 +17,7 @@ use super::internal_redirect::InternalRedirect;
 use super::matcher::{HeaderMatcher, QueryParameterMatcher};
 use super::metadata::{FilterStateMatcher, Metadata, MetadataMatcher};
 use super::mirror::Mirror;
+use super::rate_limit::RateLimitRule;
 use super::runtime::{RuntimeFraction, RuntimeNumber};
 use super::subset::MetadataCriteria;
 use super::tracing::{Decorator, RouteTracing};
@@ -195,6 +196,12 @@ pub enum RouteAction {
 /// A validated `RouteAction`: how a request is forwarded.
 #[derive(Debug, Clone)]
 pub struct Forward {
+    /// How rate limits describe requests.
+    pub rate_limits: Vec<RateLimitRule>,
+    /// The same, for all requests of the virtual host.
+    pub host_rate_limits: Arc<[RateLimitRule]>,
+    /// The rules of the virtual host count too.
+    pub include_vh_rate_limits: bool,
     /// Where to.
     pub cluster: ClusterSpecifier,
     /// What the metadata of the endpoint must hold, for clusters that are divided into subsets.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::body::{Fed, RequestBody};
-use super::call::{Answer, CallError, call, converse};
+use super::call::{Answer, CallError, call, converse, mark};
 use super::headers::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT};
 use crate::config::grpc_service::GrpcService;
 use crate::local::Local;
@@ -56,6 +56,37 @@ pub(crate) async fn notify(
     let answer =
         call(local, &service.cluster, request, Version::HTTP_2, Some(limit), MAX_ANSWER).await?;
     status(&answer)
+}
+
+/// Calls a method with one message, and waits for its one answer, of up to `most` bytes.
+///
+/// # Errors
+/// If there is no answer in time, or a status other than OK, or no single message in it.
+pub(crate) async fn ask(
+    local: &Rc<Local>,
+    service: &GrpcService,
+    path: &'static str,
+    message: &[u8],
+    limit: Option<Duration>,
+    most: usize,
+) -> Result<Bytes, GrpcError> {
+    let mut request = request(service, path, framed(message));
+    if let Some(limit) = limit
+        && let Ok(value) = HeaderValue::from_str(&format!("{}m", limit.as_millis()))
+    {
+        request.headers_mut().insert(GRPC_TIMEOUT, value);
+    }
+    mark(request.headers_mut(), limit);
+    let answer = call(local, &service.cluster, request, Version::HTTP_2, limit, most).await?;
+    status(&answer)?;
+    let not_one = || GrpcError::Status { code: 13, message: "not one message".to_owned() };
+    let (prefix, _) = answer.body.split_first_chunk::<5>().ok_or_else(not_one)?;
+    let [compressed, length @ ..] = *prefix;
+    let message = answer.body.slice(prefix.len()..);
+    if compressed != 0 || message.len() != u32::from_be_bytes(length) as usize {
+        return Err(not_one());
+    }
+    Ok(message)
 }
 
 /// A stream of messages to a method, which answers at its end.

@@ -16,7 +16,7 @@
 //! | `health_check_failed` | the proxy was asked for its health, and is not well |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
 //! | `fault_injected` | the fault filter is configured to answer with an error |
-//! | `rate_limited` | a local rate limit has no token left |
+//! | `rate_limited` | a rate limit is reached, or the service that knows the limits does not say |
 //! | `request_body_too_large` | the body is larger than may be buffered |
 //! | `request_headers_too_large` | too many or too long headers |
 //! | `bad_request` | the request is malformed |

@@ -135,7 +135,7 @@ impl NetworkFilters {
         for filter in &self.0 {
             match filter {
                 Filter::RateLimit { bucket, enabled, stats } => {
-                    if enabled.current() && !bucket.take() {
+                    if enabled.current() && !bucket.take(1) {
                         stats.local().rate_limited.inc();
                         let counted = admitted.counted;
                         return Err(Denied {

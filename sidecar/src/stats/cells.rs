@@ -470,7 +470,14 @@ cells! {
 
     /// `STAT_PREFIX.http_local_rate_limit`: local rate limits with that prefix.
     pub(crate) struct RateLimitCells {
-        counters: { enabled, enforced, rate_limited, ok }
+        counters: { enabled, enforced, rate_limited, ok, shadow_mode }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `cluster.NAME.ratelimit`: what the service of limits said about requests to the cluster.
+    pub(crate) struct RateLimitServiceCells {
+        counters: { ok, error, over_limit, failure_mode_allowed }
         gauges: {}
         histograms: {}
     }

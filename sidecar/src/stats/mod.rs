@@ -21,7 +21,7 @@ pub(crate) mod sharded;
 mod tests;
 
 pub(crate) use cell::{Counter, Gauge};
-pub(crate) use cells::{AcceptEncodingCells, CompressionCells};
+pub(crate) use cells::{AcceptEncodingCells, CompressionCells, RateLimitServiceCells};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ConnectionLimitCells, ControlPlaneCells,
     CorsCells, DnsCells, EndpointCells, ExtAuthzCells, ExtensionCells, FaultCells, FilesystemCells,

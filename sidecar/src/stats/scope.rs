@@ -14,6 +14,8 @@ pub(crate) enum Scope {
     Root(&'static str),
     /// `cluster.NAME`; the name is the cluster's `alt_stat_name` where it has one.
     Cluster(Arc<str>),
+    /// `cluster.NAME.ratelimit`, and `.STAT_PREFIX` of a filter that has one
+    ClusterRateLimit(Arc<str>, Arc<str>),
     /// `cluster_manager`
     ClusterManager,
     /// `cluster_manager.cds`
@@ -67,6 +69,12 @@ impl Scope {
         match self {
             Self::Root(stem) => (*stem).to_owned(),
             Self::Cluster(name) => format!("cluster.{}", Segment(name)),
+            Self::ClusterRateLimit(name, own) if own.is_empty() => {
+                format!("cluster.{}.ratelimit", Segment(name))
+            }
+            Self::ClusterRateLimit(name, own) => {
+                format!("cluster.{}.ratelimit.{}", Segment(name), Segment(own))
+            }
             Self::ClusterManager => "cluster_manager".to_owned(),
             Self::Cds => "cluster_manager.cds".to_owned(),
             Self::Coding { filter, prefix, library, direction } => {
@@ -122,6 +130,11 @@ impl Scope {
             }
             Self::Root(stem) => stem,
             Self::Cluster(_) => "cluster",
+            // Envoy makes no tag of the filter's prefix.
+            Self::ClusterRateLimit(_, own) if own.is_empty() => "cluster.ratelimit",
+            Self::ClusterRateLimit(_, own) => {
+                return format!("cluster.ratelimit.{}", Segment(own)).into();
+            }
             Self::ClusterManager => "cluster_manager",
             Self::Cds => "cluster_manager_cds",
             Self::ConnectionLimit(_) => "connection_limit",
@@ -151,7 +164,9 @@ impl Scope {
     pub(crate) fn tags(&self) -> Vec<Tag> {
         let tag = |name: &'static str, value: &str| (name, Segment(value).to_string());
         match self {
-            Self::Cluster(name) => vec![tag("envoy_cluster_name", name)],
+            Self::Cluster(name) | Self::ClusterRateLimit(name, _) => {
+                vec![tag("envoy_cluster_name", name)]
+            }
             Self::Http(prefix) | Self::Coding { prefix, .. } => {
                 vec![tag("envoy_http_conn_manager_prefix", prefix)]
             }

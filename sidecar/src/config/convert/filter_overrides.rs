@@ -13,6 +13,7 @@ use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::PerRouteConfig;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
 use outrigger_proto::google::protobuf::Any;
@@ -23,6 +24,7 @@ use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 use super::common::{sorted, unknown_type, unpack};
 use super::http_filters::{
     buffer, compressor, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
+    ratelimit,
 };
 use super::{metadata, rbac};
 
@@ -89,6 +91,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
+    } else if any::holds::<RateLimitPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::RateLimit(Arc::new(ratelimit::per_route(problems, proto))))
     } else if any::holds::<CompressorPerRoute>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Compressor(compressor::per_route(problems, proto)?))
@@ -105,6 +110,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "jwt_authn.v3.PerRouteConfig",
                 "set_filter_state.v3.Config",
                 "CompressorPerRoute",
+                "RateLimitPerRoute",
                 "FilterConfig",
             ];
             unknown_type(problems, config, &supported);

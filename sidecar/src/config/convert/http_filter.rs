@@ -13,6 +13,7 @@ use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::Head
 use outrigger_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::RateLimit;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router as RouterProto;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
@@ -124,6 +125,7 @@ const FILTERS: &[&str] = &[
     "envoy.extensions.filters.http.set_metadata.v3.Config",
     "envoy.extensions.filters.http.set_filter_state.v3.Config",
     "envoy.extensions.filters.http.compressor.v3.Compressor",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
 ];
 
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -138,7 +140,7 @@ pub(super) fn is_supported(message: &str) -> bool {
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
         buffer, compressor, ext_authz, fault, header_mutation, health_check, jwt_authn,
-        local_ratelimit,
+        local_ratelimit, ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -175,6 +177,9 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<JwtAuthentication>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::JwtAuthn(Arc::new(jwt_authn::filter(problems, proto))))
+    } else if any::holds::<RateLimit>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::RateLimit(Arc::new(ratelimit::filter(problems, proto)?)))
     } else if any::holds::<Compressor>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Compressor(Arc::new(compressor::filter(problems, proto)?)))

@@ -58,6 +58,7 @@ mod network_filter;
 mod original_dst;
 mod outlier_detection;
 mod percent;
+mod rate_limit;
 mod rbac;
 mod retry;
 mod route;

@@ -8,15 +8,17 @@ use outrigger_proto::envoy::config::route::v3::route_match::PathSpecifier as Pat
 use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
+use crate::config::rate_limit::RateLimitRule;
 use crate::config::route::{
     Domain, PathRewrite, PathSpecifier, RequireTls, Route, RouteAction, RouteConfiguration,
     RouteMatch, VirtualHost,
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
+use super::rate_limit::Place;
 use super::{
-    filter_overrides, header, matcher, metadata, mirror, percent, retry, route_action, tracing,
-    uri_template,
+    filter_overrides, header, matcher, metadata, mirror, percent, rate_limit, retry, route_action,
+    tracing, uri_template,
 };
 
 /// The body of a direct response may be so long where the configuration does not say.
@@ -146,7 +148,7 @@ fn virtual_host(
         metadata: _, // for people and control planes: nothing here reads it
         route_specifiers,
     } = proto;
-    unsupported!(problems; matcher, virtual_clusters, rate_limits, cors, retry_policy_typed_config,
+    unsupported!(problems; matcher, virtual_clusters, cors, retry_policy_typed_config,
         route_specifiers);
     let name = text(problems, "name", name);
     if domains.is_empty() {
@@ -159,6 +161,8 @@ fn virtual_host(
             problems.element("domains", index, |problems| domain(problems, name))
         })
         .collect();
+    let rate_limits = rate_limit::rules(problems, "rate_limits", rate_limits, Place::Route);
+    let rate_limits: Arc<[RateLimitRule]> = rate_limits.into();
     let routes = routes
         .into_iter()
         .enumerate()
@@ -166,7 +170,12 @@ fn virtual_host(
             problems
                 .element("routes", index, |problems| route(problems, proto, max_direct_response))
         })
-        .map(Arc::new)
+        .map(|mut route| {
+            if let RouteAction::Forward(action) = &mut route.action {
+                action.host_rate_limits = Arc::clone(&rate_limits);
+            }
+            Arc::new(route)
+        })
         .collect();
     let require_tls = match enumeration(problems, "require_tls", require_tls) {
         Some(proto::virtual_host::TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,

@@ -33,9 +33,10 @@ use super::common::{
     boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
     unsupported,
 };
+use super::rate_limit::Place;
 use super::{
-    data_source, filter_overrides, hash_policy, header, internal_redirect, matcher, mirror, retry,
-    subset, uri_template,
+    data_source, filter_overrides, hash_policy, header, internal_redirect, matcher, mirror,
+    rate_limit, retry, subset, uri_template,
 };
 
 /// A route's timeout where it does not say.
@@ -60,7 +61,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         request_mirror_policies,
         priority,
         rate_limits,
-        include_vh_rate_limits: _, // there are no rate limits to include
+        include_vh_rate_limits,
         hash_policy,
         cors,
         max_grpc_timeout,
@@ -76,7 +77,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     } = proto;
     unsupported!(problems;
         path_rewrite, flush_timeout, early_data_policy,
-        retry_policy_typed_config, rate_limits, cors);
+        retry_policy_typed_config, cors);
     if enumeration(problems, "internal_redirect_action", internal_redirect_action)
         == Some(InternalRedirectAction::HandleInternalRedirect)
     {
@@ -93,6 +94,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
             StatusCode::SERVICE_UNAVAILABLE
         }
     };
+    let rate_limits = rate_limit::rules(problems, "rate_limits", rate_limits, Place::Route);
     let priority = match enumeration(problems, "priority", priority) {
         Some(RoutingPriorityProto::High) => RoutingPriority::High,
         Some(RoutingPriorityProto::Default) | None => RoutingPriority::Default,
@@ -118,6 +120,10 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     let upgrades = upgrades(problems, upgrade_configs);
     let hash_policy = hash_policy::convert(problems, hash_policy);
     Some(Forward {
+        // The virtual host puts its own here.
+        host_rate_limits: Arc::default(),
+        rate_limits,
+        include_vh_rate_limits: boolean(include_vh_rate_limits, false),
         cluster: cluster?,
         metadata_match,
         cluster_not_found_status,

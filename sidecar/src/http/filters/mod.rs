@@ -7,6 +7,7 @@
 pub(crate) mod buffer;
 mod compressor;
 mod cors;
+mod descriptors;
 pub(crate) mod discovered;
 mod ext_authz;
 pub(crate) mod fault;
@@ -14,6 +15,7 @@ pub(crate) mod header_mutation;
 mod health_check;
 mod jwt_authn;
 mod local_ratelimit;
+mod ratelimit;
 mod rbac;
 mod set_state;
 
@@ -93,6 +95,7 @@ enum Kind {
     Discovered(Arc<discovered::Slot>),
     ExtAuthz(Box<ext_authz::Filter>),
     Compressor(compressor::Filter),
+    RateLimit(Box<ratelimit::Filter>),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -152,6 +155,9 @@ impl Filter {
             FilterKind::JwtAuthn(config) => {
                 let filter = jwt_authn::Filter::new(config, registry, prefix, control);
                 Kind::JwtAuthn(Box::new(filter))
+            }
+            FilterKind::RateLimit(config) => {
+                Kind::RateLimit(Box::new(ratelimit::Filter::new(config, registry)))
             }
             FilterKind::Compressor(config) => {
                 Kind::Compressor(compressor::Filter::new(config, registry, prefix))
@@ -242,7 +248,7 @@ impl Filter {
             Kind::Compressor(filter) => {
                 return Ok(filter.run(compressor_of(configured), passage));
             }
-            Kind::JwtAuthn(_) | Kind::ExtAuthz(_) => return Ok(Pass::Ask),
+            Kind::JwtAuthn(_) | Kind::ExtAuthz(_) | Kind::RateLimit(_) => return Ok(Pass::Ask),
             // Which filter it is, was found out before.
             Kind::Discovered(_) => {}
         }
@@ -266,6 +272,14 @@ impl Filter {
                 Ok(body)
             }
             Kind::ExtAuthz(filter) => filter.run(&self.name, passage, body).await,
+            Kind::RateLimit(filter) => {
+                let per_route = match configured {
+                    Some(RouteFilter::RateLimit(per_route)) => Some(&**per_route),
+                    _ => None,
+                };
+                filter.run(per_route, passage).await?;
+                Ok(body)
+            }
             _ => Ok(body),
         }
     }
@@ -369,7 +383,8 @@ pub(crate) struct Steps(Vec<Step>);
 enum Step {
     Cors(cors::Answer),
     Mutate(header_mutation::Pending),
-    Add(local_ratelimit::Refused),
+    Add(local_ratelimit::Limited),
+    RateLimited(Box<ratelimit::Said>),
     Authorized(ext_authz::ToResponse),
     HealthChecked(health_check::Checked),
     Compress(Box<compressor::Pending>),
@@ -407,7 +422,8 @@ impl Steps {
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
                 Step::Authorized(changes) => changes.apply(headers),
-                Step::Add(refused) => refused.apply(headers, exchange),
+                Step::Add(limited) => limited.apply(headers, exchange),
+                Step::RateLimited(said) => said.apply(headers, exchange),
                 Step::HealthChecked(checked) => checked.apply(headers, exchange),
                 Step::FailAtOnce => health_check::fail_at_once(headers),
             }

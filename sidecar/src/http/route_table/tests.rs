@@ -173,6 +173,9 @@ fn the_first_route_that_matches_wins_and_a_separated_prefix_ends_at_a_slash() {
 #[test]
 fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
     let forward = Forward {
+        rate_limits: Vec::new(),
+        host_rate_limits: Arc::default(),
+        include_vh_rate_limits: false,
         cluster: ClusterSpecifier::Weighted(
             [("1", 0), ("2", 90), ("3", 10)]
                 .map(|(name, weight)| WeightedCluster {

@@ -9,3 +9,4 @@ pub(super) mod header_mutation;
 pub(super) mod health_check;
 pub(super) mod jwt_authn;
 pub(super) mod local_ratelimit;
+pub(super) mod ratelimit;

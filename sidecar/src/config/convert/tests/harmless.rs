@@ -93,7 +93,6 @@ fn settings_of_what_is_not_there_and_so_cannot_be_set_wrongly() {
     all(&[
         ("HCM.internal_address_config", json!({})),
         ("HCM.add_proxy_protocol_connection_state", json!(false)),
-        ("ACTION.include_vh_rate_limits", json!(true)),
         ("ACTION.max_internal_redirects", json!(3)),
         ("ACTION.weighted_clusters.total_weight", json!(100)),
         ("CLUSTER.cleanup_interval", json!("5s")),

@@ -14,6 +14,7 @@ mod health_checks;
 mod jwt_authn;
 mod load_balancing;
 mod properties;
+mod rate_limits;
 mod redirecting;
 mod refused;
 mod secrets;

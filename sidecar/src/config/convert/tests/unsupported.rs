@@ -255,7 +255,6 @@ fn fields_of_routes() {
         &[
             ("matcher", matcher()),
             ("virtual_clusters", json!([{"name": "a"}])),
-            ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
             ("cors", json!({})),
             (
                 "retry_policy_typed_config",
@@ -287,7 +286,6 @@ fn fields_of_routes() {
                 "retry_policy_typed_config",
                 any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
             ),
-            ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
             ("cors", json!({})),
             ("internal_redirect_action", json!("HANDLE_INTERNAL_REDIRECT")),
             ("hedge_policy.additional_request_chance", json!({"numerator": 1})),
@@ -346,13 +344,8 @@ fn fields_of_filters() {
         filter("header_mutation.v3.HeaderMutation", json!({"mutations": {}}), &field, value);
     }
     for (field, value) in [
-        ("descriptors", json!([{"entries": [{"key": "a"}]}])),
-        ("stage", json!(1)),
         ("local_rate_limit_per_downstream_connection", json!(true)),
         ("local_cluster_rate_limit", json!({})),
-        ("rate_limits", json!([{"actions": [{"remote_address": {}}]}])),
-        ("enable_retry_after_header", json!(true)),
-        ("enable_x_ratelimit_headers", json!("DRAFT_VERSION_03")),
     ] {
         let config = json!({"stat_prefix": "a"});
         filter("local_ratelimit.v3.LocalRateLimit", config, field, value);
