@@ -17,7 +17,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Tokens and keys, without any I/O: the configuration holds keys that are parsed.
     ("jwt", &[]),
     ("config", &["stats", "jwt"]),
-    ("transport", &[]),
+    // A connection has addresses, which configurations have too.
+    ("transport", &["config"]),
     ("copy", &[]),
     ("drain", &[]),
     ("apart", &[]),
@@ -26,7 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tls", &["config", "stats"]),
     ("snapshot", &["config", "stats", "tls", "cluster", "http", "listener", "tcp_proxy"]),
     // An endpoint holds the TLS context it is connected with: that is a part of what makes it the same endpoint.
-    ("cluster", &["config", "stats", "tls"]),
+    // Health checks connect to it themselves.
+    ("cluster", &["config", "stats", "tls", "transport"]),
     ("upstream", &["config", "stats", "tls", "cluster", "transport"]),
     // What HTTP and TCP both say in logs.
     ("log_facts", &["access_log", "tls", "upstream"]),

@@ -37,11 +37,11 @@ pub(crate) fn upstream_of(
     facts: &ConnectionFacts,
     protocol: Option<Version>,
 ) -> Option<UpstreamConnection<'_>> {
-    let (local, remote) = facts.addresses?;
+    let (local, remote) = facts.addresses.as_ref()?;
     let tls = facts.tls.as_ref();
     Some(UpstreamConnection {
         id: facts.id,
-        local,
+        local: *local,
         remote,
         protocol,
         tls_version: tls.map(|tls| tls.version),

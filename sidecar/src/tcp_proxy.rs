@@ -255,7 +255,7 @@ async fn connect_any(
     let ends = &who.ends;
     let hashes = proxy.config.hash_source_ip
         && (cluster.config.load_balancer.hashing().is_some() || cluster.members.is_some());
-    let hash = hashes.then(|| address_hash(ends.peer.ip()));
+    let hash = ends.peer.ip().filter(|_| hashes).map(address_hash);
     let priority = RoutingPriority::Default;
     let stats = cluster.stats.local();
     let mut tried: Vec<EndpointId> = Vec::new();
@@ -291,7 +291,7 @@ async fn connect_any(
                 target.report(&endpoint, Outcome::ConnectSuccessFinal);
                 report.flags = ResponseFlags::NONE;
                 if who.is_logged(proxy) {
-                    report.upstream = Some(ConnectionFacts::of(&transport));
+                    report.upstream = Some(ConnectionFacts::of(&transport, &endpoint));
                 }
                 return Some((transport, Active::begin(endpoint)));
             }
@@ -337,7 +337,7 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.bytes_received = report.received;
     record.bytes_sent = report.sent;
     record.duration = Some(report.began.elapsed());
-    record.upstream_host = report.endpoint.as_ref().map(|endpoint| endpoint.address);
+    record.upstream_host = report.endpoint.as_ref().map(|endpoint| endpoint.address.clone());
     record.upstream_host_name = report
         .endpoint
         .as_ref()
@@ -349,9 +349,9 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.upstream_transport_failure_reason = report.failure.as_deref();
     record.attempt_count = report.attempts;
     record.connection_termination_details = report.details.as_deref();
-    record.downstream_remote = Some(who.ends.peer);
-    record.downstream_direct_remote = Some(who.ends.direct_peer);
-    record.downstream_local = Some(who.ends.local);
+    record.downstream_remote = Some(who.ends.peer.clone());
+    record.downstream_direct_remote = Some(who.ends.direct_peer.clone());
+    record.downstream_local = Some(who.ends.local.clone());
     record.requested_server_name = who.server_name.as_deref();
     record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
     record.connection_id = Some(local.next_id());

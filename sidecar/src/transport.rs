@@ -1,15 +1,23 @@
-//! A connection to a peer: TCP, in the clear or under TLS, with bytes that were read ahead put back in front.
+//! A connection to a peer: TCP, in the clear or under TLS, with bytes that were read ahead put back in front. [`acceptor`]
+//! is where connections of clients come from.
+
+mod acceptor;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
+
+use crate::config::address::Address;
+
+pub(crate) use acceptor::{Acceptor, ListeningSocket};
 
 /// Counts the bytes of a connection as they pass through its socket. `Send`, because hyper asks for it on upgrades; it is
 /// only ever used on the worker that owns the connection.
@@ -26,6 +34,16 @@ pub(crate) trait Meter: Send + Sync {
 pub(crate) trait Tap: Send + Sync {
     /// These came next.
     fn read(&self, bytes: &[u8]);
+}
+
+/// A connection over a Unix domain socket as one of TCP: the same calls read, write and end both. What only TCP knows of
+/// (addresses, Nagle's algorithm, its keep-alive) the system refuses, where it is asked. So what carries traffic needs no
+/// second kind of stream, and TCP pays nothing for there being another.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn from_unix(stream: UnixStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(OwnedFd::from(stream.into_std()?).into())
 }
 
 /// A TCP socket whose first bytes may have been read already, to find out what the peer speaks.
@@ -96,27 +114,27 @@ pub(crate) enum Ahead<T> {
 }
 
 /// The ends of a connection from a client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ends {
     /// The client: the peer, or whom the PROXY protocol names.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
     /// The other end of the socket.
-    pub(crate) direct_peer: SocketAddr,
+    pub(crate) direct_peer: Address,
     /// Where the client connected to: our end of the socket, or where the connection was going to before it was redirected.
-    pub(crate) local: SocketAddr,
+    pub(crate) local: Address,
     /// `local` was told by the kernel or by the PROXY protocol.
     pub(crate) is_restored: bool,
 }
 
 impl Ends {
     /// Of a socket.
-    pub(crate) fn of(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, direct_peer: peer, local, is_restored: false }
+    pub(crate) fn of(peer: Address, local: Address) -> Self {
+        Self { direct_peer: peer.clone(), peer, local, is_restored: false }
     }
 
     /// Where the connection was going to, if that was told.
     pub(crate) fn original_destination(&self) -> Option<SocketAddr> {
-        self.is_restored.then_some(self.local)
+        self.local.socket().filter(|_| self.is_restored)
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -19,6 +18,7 @@ use crate::listener::handshake::ChainDrains;
 use crate::local::{Local, Shared};
 use crate::snapshot::ListenerId;
 use crate::stats;
+use crate::transport::{Acceptor, ListeningSocket};
 
 /// How often idle connections to endpoints are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(crate) enum Command {
         /// Which.
         listener: ListenerId,
         /// Bound and listening, one for each of its addresses.
-        sockets: Vec<std::net::TcpListener>,
+        sockets: Vec<ListeningSocket>,
     },
     /// Accept no more connections for a listener. Its connections go on.
     Unlisten {
@@ -114,7 +114,7 @@ async fn run(index: usize, shared: Shared, mut commands: UnboundedReceiver<Comma
                 Some(Command::Listen { listener, sockets }) if !closed => {
                     let mut tasks = Vec::with_capacity(sockets.len());
                     for socket in sockets {
-                        let socket = match TcpListener::from_std(socket) {
+                        let socket = match Acceptor::new(socket) {
                             Ok(socket) => socket,
                             Err(error) => {
                                 tracing::error!(%error, ?listener, "cannot accept on a socket");

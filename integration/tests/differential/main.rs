@@ -39,6 +39,7 @@ mod orca;
 mod original_dst;
 mod outlier_detection;
 mod override_host;
+mod pipes;
 mod protocols;
 mod proxy_protocol;
 mod rate_limits;
@@ -119,6 +120,7 @@ groups! {
     original_dst
     outlier_detection
     override_host
+    pipes
     protocols
     proxy_protocol
     rate_limits

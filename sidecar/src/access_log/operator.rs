@@ -13,6 +13,7 @@ use super::derived::{between, path, query_parameter, unique_id};
 use super::record::{Headers, LogRecord};
 use super::time_format;
 use crate::config::access_log::{HeaderOrPseudo, MetadataOf, Operator, Whose};
+use crate::config::address::Address;
 
 /// What a command stands for.
 pub(super) enum Value<'a> {
@@ -36,12 +37,18 @@ pub(super) fn append_plain(operator: &Operator, record: &LogRecord<'_>, out: &mu
             time_format::default(record.start, out);
             return true;
         }
-        Operator::UpstreamHost => record.upstream_host,
-        Operator::UpstreamLocalAddress => record.upstream.map(|upstream| upstream.local),
-        Operator::UpstreamRemoteAddress => record.upstream.map(|upstream| upstream.remote),
-        Operator::DownstreamRemoteAddress => record.downstream_remote,
-        Operator::DownstreamDirectRemoteAddress => record.downstream_direct_remote,
-        Operator::DownstreamLocalAddress => record.downstream_local,
+        Operator::UpstreamHost => record.upstream_host.as_ref().and_then(Address::socket),
+        Operator::UpstreamLocalAddress => record.upstream.and_then(|upstream| upstream.local),
+        Operator::UpstreamRemoteAddress => record.upstream.and_then(|it| it.remote.socket()),
+        Operator::DownstreamRemoteAddress => {
+            record.downstream_remote.as_ref().and_then(Address::socket)
+        }
+        Operator::DownstreamDirectRemoteAddress => {
+            record.downstream_direct_remote.as_ref().and_then(Address::socket)
+        }
+        Operator::DownstreamLocalAddress => {
+            record.downstream_local.as_ref().and_then(Address::socket)
+        }
         _ => return false,
     };
     if let Some(address) = address {
@@ -75,27 +82,29 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::CommonDuration(from, to, unit) => between(*from, *to, *unit, record),
         Operator::ResponseDuration => millis(record.response_duration),
         Operator::ResponseTxDuration => millis(record.response_tx_duration),
-        Operator::UpstreamHost => address(record.upstream_host),
+        Operator::UpstreamHost => address(record.upstream_host.as_ref()),
         Operator::UpstreamCluster => text(record.upstream_cluster),
         Operator::UpstreamClusterRaw => text(record.upstream_cluster_name),
         Operator::UpstreamHostName => match record.upstream_host_name {
             Some(name) => text(Some(name)),
-            None => address(record.upstream_host),
+            None => address(record.upstream_host.as_ref()),
         },
         Operator::UpstreamHostNameWithoutPort => match record.upstream_host_name {
             Some(name) => text(Some(without_port(name))),
-            None => ip(record.upstream_host),
+            None => ip(record.upstream_host.as_ref()),
         },
         Operator::UpstreamProtocol => {
             text(record.upstream.and_then(|upstream| upstream.protocol).map(protocol))
         }
         Operator::UpstreamConnectionId => Value::Number(record.upstream.map_or(0, |it| it.id)),
-        Operator::UpstreamLocalAddress => address(record.upstream.map(|upstream| upstream.local)),
-        Operator::UpstreamLocalAddressWithoutPort => ip(record.upstream.map(|it| it.local)),
-        Operator::UpstreamLocalPort => port(record.upstream.map(|upstream| upstream.local)),
+        Operator::UpstreamLocalAddress => socket(record.upstream.and_then(|it| it.local)),
+        Operator::UpstreamLocalAddressWithoutPort => {
+            socket_ip(record.upstream.and_then(|it| it.local))
+        }
+        Operator::UpstreamLocalPort => socket_port(record.upstream.and_then(|it| it.local)),
         Operator::UpstreamRemoteAddress => address(record.upstream.map(|it| it.remote)),
         Operator::UpstreamRemoteAddressWithoutPort => ip(record.upstream.map(|it| it.remote)),
-        Operator::UpstreamRemotePort => port(record.upstream.map(|upstream| upstream.remote)),
+        Operator::UpstreamRemotePort => port(record.upstream.map(|it| it.remote)),
         Operator::UpstreamTlsVersion => text(record.upstream.and_then(|it| it.tls_version)),
         Operator::UpstreamTlsCipher => text(record.upstream.and_then(|it| it.tls_cipher)),
         Operator::UpstreamTransportFailureReason => {
@@ -109,15 +118,19 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::UpstreamRequestAttemptCount => Value::Number(record.attempt_count.into()),
         Operator::LocalReplyBody => Value::Text(record.local_reply_body),
         Operator::ConnectionTerminationDetails => text(record.connection_termination_details),
-        Operator::DownstreamRemoteAddress => address(record.downstream_remote),
-        Operator::DownstreamRemoteAddressWithoutPort => ip(record.downstream_remote),
-        Operator::DownstreamDirectRemoteAddress => address(record.downstream_direct_remote),
-        Operator::DownstreamDirectRemoteAddressWithoutPort => ip(record.downstream_direct_remote),
-        Operator::DownstreamLocalAddress => address(record.downstream_local),
-        Operator::DownstreamLocalAddressWithoutPort => ip(record.downstream_local),
-        Operator::DownstreamRemotePort => port(record.downstream_remote),
-        Operator::DownstreamDirectRemotePort => port(record.downstream_direct_remote),
-        Operator::DownstreamLocalPort => port(record.downstream_local),
+        Operator::DownstreamRemoteAddress => address(record.downstream_remote.as_ref()),
+        Operator::DownstreamRemoteAddressWithoutPort => ip(record.downstream_remote.as_ref()),
+        Operator::DownstreamDirectRemoteAddress => {
+            address(record.downstream_direct_remote.as_ref())
+        }
+        Operator::DownstreamDirectRemoteAddressWithoutPort => {
+            ip(record.downstream_direct_remote.as_ref())
+        }
+        Operator::DownstreamLocalAddress => address(record.downstream_local.as_ref()),
+        Operator::DownstreamLocalAddressWithoutPort => ip(record.downstream_local.as_ref()),
+        Operator::DownstreamRemotePort => port(record.downstream_remote.as_ref()),
+        Operator::DownstreamDirectRemotePort => port(record.downstream_direct_remote.as_ref()),
+        Operator::DownstreamLocalPort => port(record.downstream_local.as_ref()),
         Operator::Certificate(whose, field) => {
             let certificate = match whose {
                 Whose::DownstreamPeer => record.downstream_peer,
@@ -256,7 +269,15 @@ fn millis<'a>(duration: Option<Duration>) -> Value<'a> {
     })
 }
 
-fn address<'a>(address: Option<SocketAddr>) -> Value<'a> {
+fn address<'a>(address: Option<&Address>) -> Value<'a> {
+    match address {
+        Some(Address::Pipe(path)) => Value::Owned(path.as_bytes().to_vec()),
+        Some(Address::Ip(address)) => socket(Some(*address)),
+        None => Value::Missing,
+    }
+}
+
+fn socket<'a>(address: Option<SocketAddr>) -> Value<'a> {
     let Some(address) = address else { return Value::Missing };
     let mut out = Vec::with_capacity(24);
     push_address(&mut out, address);
@@ -274,7 +295,15 @@ fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
     }
 }
 
-fn ip<'a>(address: Option<SocketAddr>) -> Value<'a> {
+fn ip<'a>(address: Option<&Address>) -> Value<'a> {
+    match address {
+        // It has no port that could be left out.
+        Some(Address::Pipe(path)) => Value::Owned(path.as_bytes().to_vec()),
+        other => socket_ip(other.and_then(Address::socket)),
+    }
+}
+
+fn socket_ip<'a>(address: Option<SocketAddr>) -> Value<'a> {
     let Some(address) = address else { return Value::Missing };
     match address.ip() {
         IpAddr::V4(ip) => {
@@ -357,7 +386,15 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn port<'a>(address: Option<SocketAddr>) -> Value<'a> {
+fn port<'a>(address: Option<&Address>) -> Value<'a> {
+    match address {
+        // Nothing, and not a missing value, as in Envoy.
+        Some(Address::Pipe(_)) => Value::Text(b""),
+        other => socket_port(other.and_then(Address::socket)),
+    }
+}
+
+fn socket_port<'a>(address: Option<SocketAddr>) -> Value<'a> {
     address.map_or(Value::Missing, |at| Value::Number(at.port().into()))
 }
 

@@ -12,6 +12,7 @@ use crate::config::access_log::{
     AccessLog, Filter, Format, FormatPart, GrpcAccessLog, HeaderOrPseudo, JsonFormat, LineFormat,
     Operator, Output,
 };
+use crate::config::address::Address;
 use crate::config::header::HeaderTemplate;
 use crate::config::local_reply::LocalReplies;
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
@@ -67,7 +68,7 @@ pub(crate) struct LogRecord<'a> {
     /// From the start to the last byte of the upstream's response.
     pub(crate) response_rx_duration: Option<Duration>,
     /// The endpoint that was tried last.
-    pub(crate) upstream_host: Option<SocketAddr>,
+    pub(crate) upstream_host: Option<Address>,
     /// The name that its address was resolved from, with its port.
     pub(crate) upstream_host_name: Option<&'a str>,
     /// The connection to it.
@@ -85,11 +86,11 @@ pub(crate) struct LogRecord<'a> {
     /// Why we ended the connection.
     pub(crate) connection_termination_details: Option<&'a str>,
     /// The client: the connection's peer, or what trusted forwarding headers say.
-    pub(crate) downstream_remote: Option<SocketAddr>,
+    pub(crate) downstream_remote: Option<Address>,
     /// The connection's peer.
-    pub(crate) downstream_direct_remote: Option<SocketAddr>,
+    pub(crate) downstream_direct_remote: Option<Address>,
     /// Our address of the connection.
-    pub(crate) downstream_local: Option<SocketAddr>,
+    pub(crate) downstream_local: Option<Address>,
     /// The client's certificate.
     pub(crate) downstream_peer: Option<Certificate<'a>>,
     /// The certificate that we showed to the client.
@@ -273,10 +274,10 @@ pub(crate) struct Certificate<'a> {
 pub(crate) struct UpstreamConnection<'a> {
     /// Unique in the process, among connections of both sides.
     pub(crate) id: u64,
-    /// Our address.
-    pub(crate) local: SocketAddr,
+    /// Our address; a Unix domain socket has none.
+    pub(crate) local: Option<SocketAddr>,
     /// The endpoint's.
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: &'a Address,
     /// `None` for a connection of bytes.
     pub(crate) protocol: Option<Version>,
     /// `TLSv1.3`

@@ -1,5 +1,6 @@
 //! Lines against those that Envoy 1.40 wrote for the same requests.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -7,6 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use super::json::Compiled;
 use super::*;
 use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Output, Sink};
+use crate::config::address::Address;
+
+const ENDPOINT: Address = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 18099));
 
 fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
     let pair = |(name, value): &(&'static str, &[u8])| {
@@ -30,12 +34,12 @@ fn upstream<'a>(request: &'a HeaderMap, response: &'a HeaderMap) -> LogRecord<'a
         request_duration: Some(Duration::ZERO),
         response_duration: Some(Duration::from_micros(1800)),
         response_tx_duration: Some(Duration::ZERO),
-        upstream_host: Some(([127, 0, 0, 1], 18099).into()),
+        upstream_host: Some(ENDPOINT),
         upstream_cluster: Some("u"),
         upstream: Some(UpstreamConnection {
             id: 7,
-            local: ([127, 0, 0, 1], 32930).into(),
-            remote: ([127, 0, 0, 1], 18099).into(),
+            local: Some(([127, 0, 0, 1], 32930).into()),
+            remote: &ENDPOINT,
             protocol: Some(Version::HTTP_11),
             tls_version: None,
             tls_cipher: None,

@@ -1,13 +1,12 @@
 //! `/clusters`.
 
-use std::net::SocketAddr;
-
 use serde_json::{Map, Value as Json, json};
 
 use super::query::ClusterStatus;
 use super::reply::Reply;
 use crate::cluster::health_check::flags::Flag;
 use crate::cluster::{Endpoint, Health};
+use crate::config::address::Address;
 use crate::config::endpoint::HealthStatus;
 use crate::stats::{Counter, EndpointCells, Gauge};
 
@@ -152,7 +151,7 @@ fn cluster_json(status: &ClusterStatus) -> Json {
         .located()
         .map(|(priority, locality, endpoint)| {
             let mut host = json!({
-                "address": address(endpoint.address),
+                "address": address(&endpoint.address),
                 "stats": endpoint_stats(endpoint),
                 "health_status": health(endpoint),
                 "weight": endpoint.weight(),
@@ -274,11 +273,14 @@ fn health(endpoint: &Endpoint) -> Json {
 }
 
 /// An `envoy.config.core.v3.Address`.
-pub(super) fn address(address: SocketAddr) -> Json {
-    json!({"socket_address": {
-        "address": address.ip().to_string(),
-        "port_value": address.port(),
-    }})
+pub(super) fn address(address: &Address) -> Json {
+    match address {
+        Address::Ip(address) => json!({"socket_address": {
+            "address": address.ip().to_string(),
+            "port_value": address.port(),
+        }}),
+        Address::Pipe(path) => json!({"pipe": {"path": &**path}}),
+    }
 }
 
 fn without_empty(mut object: Json) -> Json {

@@ -18,7 +18,7 @@ pub(super) fn json(listeners: &[ListenerStatus]) -> Reply {
 }
 
 fn status(listener: &ListenerStatus) -> Value {
-    let mut addresses = listener.local_addresses.iter().copied().map(super::clusters::address);
+    let mut addresses = listener.local_addresses.iter().map(super::clusters::address);
     let mut status = json!({"name": &*listener.name});
     if let Some(first) = addresses.next() {
         status["local_address"] = first;

@@ -3,7 +3,6 @@
 //! The control thread owns the configuration; the admin interface owns nothing. It sends a [`Query`] with a channel for the
 //! answer, and the control thread answers between two other things it does.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::cluster::Cluster;
+use crate::config::address::Address;
 use crate::config::runtime::Entry;
 use crate::tls::CertificateSet;
 
@@ -62,7 +62,7 @@ pub(crate) struct ListenerStatus {
     /// Its name.
     pub(crate) name: Arc<str>,
     /// Where it listens, the main address first: with the port the system chose, if it was 0.
-    pub(crate) local_addresses: Vec<SocketAddr>,
+    pub(crate) local_addresses: Vec<Address>,
 }
 
 /// A cluster.

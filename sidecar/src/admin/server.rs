@@ -25,7 +25,7 @@ use super::{certs, client_status, clusters, config_dump, listeners, runtime, sta
 use crate::cli::LogLevel;
 use crate::logging;
 use crate::stats::{HttpCells, ListenerCells, Registry, Scope, Sharded};
-use crate::transport::{Ahead, Socket};
+use crate::transport::{Acceptor, Ahead, ListeningSocket, Socket};
 
 /// Connections at once; more wait in the accept queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -72,9 +72,8 @@ impl Admin {
 ///
 /// # Errors
 /// If the socket cannot be used.
-pub(crate) async fn serve(socket: std::net::TcpListener, admin: Arc<Admin>) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
+pub(crate) async fn serve(socket: ListeningSocket, admin: Arc<Admin>) -> io::Result<()> {
+    let socket = Acceptor::new(socket)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };

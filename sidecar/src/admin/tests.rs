@@ -19,6 +19,7 @@ use crate::config::endpoint::{HealthStatus, Locality};
 use crate::config::runtime::Entry;
 use crate::stats::{Registry, Scope, TcpCells};
 use crate::tls;
+use crate::transport::ListeningSocket;
 
 struct Fixture {
     registry: Arc<Registry>,
@@ -37,14 +38,15 @@ fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
     let (admin, mut asked) = Admin::new(&registry, &status, info);
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    tokio::spawn(serve(socket, admin));
+    socket.set_nonblocking(true).unwrap();
+    tokio::spawn(serve(ListeningSocket::Tcp(socket), admin));
     let (done, commands) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(query) = asked.recv().await {
             match query {
                 Query::Listeners(answer) => drop(answer.send(vec![ListenerStatus {
                     name: "l1".into(),
-                    local_addresses: vec!["[::1]:80".parse().unwrap()],
+                    local_addresses: vec![(std::net::Ipv6Addr::LOCALHOST, 80).into()],
                 }])),
                 Query::Clusters(answer) => drop(answer.send(clusters.clone())),
                 Query::ConfigDump(answer) => drop(answer.send(dumped.clone())),

@@ -145,7 +145,7 @@ mod tests {
             let member = table.get(id).unwrap();
             let context = Context { share: Some(share), ..Context::default() };
             if let Some(endpoint) = member.pick(&member.hosts.load(), &context) {
-                *counts.entry(endpoint.address.port()).or_default() += 1;
+                *counts.entry(endpoint.address.port().unwrap()).or_default() += 1;
             }
         }
         counts.into_iter().collect()

@@ -14,6 +14,7 @@ use super::health_check::flags::{Flag, Flags};
 use super::latency::Latency;
 use super::load_report::Reported;
 use super::outlier_detection::Monitor;
+use crate::config::address::Address;
 use crate::config::endpoint::{HealthStatus, Metadata};
 use crate::stats::{EndpointCells, Sharded};
 use crate::tls::ClientContext;
@@ -41,7 +42,7 @@ pub(crate) struct Endpoint {
     /// Its number.
     pub(crate) id: EndpointId,
     /// Where to connect.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// Where it can be connected to as well.
     pub(crate) additional_addresses: Arc<[SocketAddr]>,
     /// Its host name, or empty.
@@ -74,7 +75,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(
         id: EndpointId,
-        address: SocketAddr,
+        address: Address,
         hostname: Arc<str>,
         transport: Option<Arc<ClientContext>>,
         shards: usize,

@@ -112,7 +112,7 @@ impl OriginalDst {
         let known = next.entry(address).or_insert_with(|| {
             let transport = self.transport.clone();
             let endpoint =
-                Endpoint::new(self.ids.next(), address, "".into(), transport, self.shards);
+                Endpoint::new(self.ids.next(), address.into(), "".into(), transport, self.shards);
             Arc::new(Known { endpoint: Arc::new(endpoint), used: AtomicBool::new(true) })
         });
         let endpoint = Arc::clone(&known.endpoint);

@@ -130,7 +130,7 @@ pub(crate) fn endpoint(port: u16) -> endpoint::Endpoint {
 pub(super) fn members(port: u16, endpoints: &[(u32, HealthStatus)]) -> Members {
     let made = endpoints.iter().zip(port..).map(|(&(weight, health), port)| {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let endpoint = Endpoint::new(EndpointId(port.into()), address, "".into(), None, 1);
+        let endpoint = Endpoint::new(EndpointId(port.into()), address.into(), "".into(), None, 1);
         endpoint.update(weight, health, &Arc::default());
         Arc::new(endpoint)
     });

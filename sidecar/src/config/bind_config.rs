@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockRef;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, UnixSocket};
 
 use super::socket_option::{self, SocketOption, State};
 
@@ -52,6 +52,18 @@ pub fn socket(config: Option<&BindConfig>, destination: SocketAddr) -> io::Resul
     if let Some(source) = source {
         socket_option::foreign_addresses(None, config.freebind, ipv6, &reference)?;
         socket.bind(source.address)?;
+    }
+    Ok(socket)
+}
+
+/// A socket to connect to a Unix domain socket with. It comes from nowhere, whatever source is set; options are its own.
+///
+/// # Errors
+/// What the system says.
+pub fn unix_socket(config: Option<&BindConfig>) -> io::Result<UnixSocket> {
+    let socket = UnixSocket::new_stream()?;
+    if let Some(config) = config {
+        socket_option::apply(&config.options, State::Prebind, false, &SockRef::from(&socket))?;
     }
     Ok(socket)
 }

@@ -3,7 +3,6 @@
 pub use super::convert::bootstrap as from_proto;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use outrigger_proto::envoy::config::core::v3::Node;
 use outrigger_proto::json::{Document, JsonError, Position, Schema, parse_document};
 use prost::Message;
 
+use super::address::Address;
 use super::bind_config::BindConfig;
 use super::cluster::Cluster;
 use super::config_source::ConfigSource;
@@ -28,8 +28,8 @@ use super::stats::StatsConfig;
 pub struct Bootstrap {
     /// Who we are, as discovery servers are told.
     pub node: Node,
-    /// Address of the admin interface; `None`: there is none.
-    pub admin: Option<SocketAddr>,
+    /// Address of the admin interface, and the permissions of the file of a Unix domain socket; `None`: there is none.
+    pub admin: Option<(Address, Option<u32>)>,
     /// Listeners that stand in the file.
     pub listeners: Vec<Arc<Listener>>,
     /// Clusters that stand in the file.

@@ -8,12 +8,20 @@ use ipnet::IpNet;
 /// Addresses that count as internal: what comes from there may steer timeouts and retries by `x-envoy-*` headers. Nobody,
 /// where nothing is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InternalAddresses(pub Box<[IpNet]>);
+pub struct InternalAddresses {
+    /// Whoever is in one of these.
+    pub ranges: Box<[IpNet]>,
+    /// Whoever connects to a Unix domain socket.
+    pub unix_sockets: bool,
+}
 
 impl InternalAddresses {
-    /// Whether the address is one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|range| range.contains(&address))
+    /// Whether a client is one of them; without an address it is at the other end of a Unix domain socket.
+    pub fn contains(&self, client: Option<IpAddr>) -> bool {
+        match client {
+            Some(address) => self.ranges.iter().any(|range| range.contains(&address)),
+            None => self.unix_sockets,
+        }
     }
 }
 

@@ -3,10 +3,11 @@
 pub use super::convert::load_assignment as from_proto;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
+
+use super::address::Address;
 
 /// A validated `envoy.config.endpoint.v3.ClusterLoadAssignment`.
 #[derive(Debug, Clone)]
@@ -100,7 +101,7 @@ pub struct CheckTarget {
     /// Instead of the port of the address.
     pub port: Option<u16>,
     /// Instead of the endpoint's own.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     /// `Host` or `:authority` of the check.
     pub hostname: Option<HeaderValue>,
     /// It is not checked: it counts as healthy.
@@ -109,9 +110,9 @@ pub struct CheckTarget {
 
 impl CheckTarget {
     /// Where an endpoint with this address is checked.
-    pub fn address_of(&self, endpoint: SocketAddr) -> SocketAddr {
-        let mut address = self.address.unwrap_or(endpoint);
-        if let Some(port) = self.port {
+    pub fn address_of(&self, endpoint: &Address) -> Address {
+        let mut address = self.address.as_ref().unwrap_or(endpoint).clone();
+        if let (Address::Ip(address), Some(port)) = (&mut address, self.port) {
             address.set_port(port);
         }
         address
@@ -130,9 +131,19 @@ pub enum EndpointAddress {
         /// The port.
         port: u16,
     },
-    /// A Unix domain socket. Only clusters of the bootstrap have such, and only discovery connects to them: for traffic
-    /// they are no endpoints.
-    Pipe(Arc<Path>),
+    /// A Unix domain socket, as [`Address::Pipe`].
+    Pipe(Arc<str>),
+}
+
+impl EndpointAddress {
+    /// The address; `None` for a name, which has to be resolved first.
+    pub fn known(&self) -> Option<Address> {
+        match self {
+            Self::Ip(address) => Some(Address::Ip(*address)),
+            Self::Pipe(path) => Some(Address::Pipe(Arc::clone(path))),
+            Self::Name { .. } => None,
+        }
+    }
 }
 
 /// Envoy's `HealthStatus`.

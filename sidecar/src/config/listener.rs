@@ -2,13 +2,13 @@
 
 pub use super::convert::listener as from_proto;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
+use super::address::Address;
 use super::cluster::TcpKeepalive;
 use super::http_connection_manager::HttpConnectionManager;
 use super::listener_filter::ListenerFilter;
@@ -23,11 +23,11 @@ pub struct Listener {
     /// Unique name.
     pub name: Arc<str>,
     /// Address to bind. Port 0 binds a free one, as in Envoy.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Settings of the sockets at `address`.
     pub socket: Arc<SocketSettings>,
     /// Further addresses, with the settings of their sockets.
-    pub additional_addresses: Vec<(SocketAddr, Arc<SocketSettings>)>,
+    pub additional_addresses: Vec<(Address, Arc<SocketSettings>)>,
     /// What stands in statistics instead of the address, `listener.STAT_PREFIX.…`.
     pub stat_prefix: Option<Box<str>>,
     /// Chains in the order of the configuration. No two match the same connections.
@@ -57,9 +57,9 @@ pub struct Listener {
 
 impl Listener {
     /// Its addresses with the settings of their sockets, the main one first.
-    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &Arc<SocketSettings>)> {
-        let more = self.additional_addresses.iter().map(|(address, socket)| (*address, socket));
-        std::iter::once((self.address, &self.socket)).chain(more)
+    pub fn addresses(&self) -> impl Iterator<Item = (&Address, &Arc<SocketSettings>)> {
+        let more = self.additional_addresses.iter().map(|(address, socket)| (address, socket));
+        std::iter::once((&self.address, &self.socket)).chain(more)
     }
 }
 
@@ -76,6 +76,8 @@ pub struct SocketSettings {
     pub freebind: Option<bool>,
     /// TCP keep-alive of the connections; `None`: as all have it.
     pub keepalive: Option<TcpKeepalive>,
+    /// Permissions of the file of a Unix domain socket; `None`: as the process makes files.
+    pub mode: Option<u32>,
     /// Further options.
     pub options: Vec<SocketOption>,
 }

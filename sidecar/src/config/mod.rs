@@ -5,7 +5,8 @@
 //! never ignored.
 //!
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
-//! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`], [`tls`], [`secret`];
+//! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`] with [`address`], [`tls`],
+//! [`secret`];
 //! [`config_source`] with [`resource_file`]; [`extension`] and [`runtime`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to;
 //! [`typed_struct`], before any of them.
 //!
@@ -15,6 +16,7 @@
 mod convert;
 
 pub mod access_log;
+pub mod address;
 pub mod bind_config;
 pub mod bootstrap;
 pub mod client_address;

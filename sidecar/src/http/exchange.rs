@@ -1,7 +1,7 @@
 //! One request and its response, from the first byte of the head to the last of the body: what is counted and logged.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
     /// `%RESPONSE_CODE_DETAILS%`
     pub(crate) details: Cow<'static, str>,
     /// The client, once it is known, and whether it came by HTTPS.
-    pub(crate) origin: Option<(IpAddr, bool)>,
+    pub(crate) origin: Option<(Option<IpAddr>, bool)>,
     /// The body of the request, if it has one.
     pub(crate) progress: Option<Rc<Progress>>,
     /// What a log or a header wants to know.
@@ -162,7 +162,7 @@ impl Exchange {
                 authority: None,
                 request_id: None,
                 https: self.origin.map_or(self.connection.tls.is_some(), |(_, https)| https),
-                client: self.origin.map(|(client, _)| client),
+                client: self.origin.and_then(|(client, _)| client),
                 route: None,
                 cluster: None,
                 endpoint: None,
@@ -205,7 +205,7 @@ impl Exchange {
         }
         self.trace = Some(trace);
         if let Some(facts) = &mut self.facts {
-            facts.client = Some(accepted.client);
+            facts.client = accepted.client;
             facts.https = accepted.https;
             facts.route = route.cloned();
         }
@@ -375,7 +375,7 @@ impl Exchange {
             exchange.progress = Some(Progress::done(exchange.start, bytes));
         }
         if let Some(facts) = &mut exchange.facts {
-            facts.client = Some(next.accepted.client);
+            facts.client = next.accepted.client;
             facts.https = next.accepted.https;
         }
         exchange
@@ -462,7 +462,7 @@ impl Exchange {
             .zip(self.request_completed_at())
             .map(|(since, complete)| since_start(since.max(complete)));
         let endpoint = facts.endpoint.as_deref();
-        record.upstream_host = endpoint.map(|endpoint| endpoint.address);
+        record.upstream_host = endpoint.map(|endpoint| endpoint.address.clone());
         record.upstream_host_name =
             endpoint.map(|endpoint| &*endpoint.hostname).filter(|name| !name.is_empty());
         record.upstream = facts.upstream.as_ref().and_then(|(upstream, http2)| {
@@ -473,14 +473,9 @@ impl Exchange {
         record.upstream_cluster_name = facts.cluster.as_ref().map(|cluster| &*cluster.name);
         record.upstream_transport_failure_reason = facts.failure.as_deref();
         record.attempt_count = facts.attempts;
-        let client = facts.client.map_or(connection.peer, |client| {
-            // The port is known only of the connection's own peer.
-            let is_peer = client == connection.peer.ip().to_canonical();
-            SocketAddr::new(client, if is_peer { connection.peer.port() } else { 0 })
-        });
-        record.downstream_remote = Some(client);
-        record.downstream_direct_remote = Some(connection.direct_peer);
-        record.downstream_local = Some(connection.local_address);
+        record.downstream_remote = Some(connection.address_of(facts.client));
+        record.downstream_direct_remote = Some(connection.direct_peer.clone());
+        record.downstream_local = Some(connection.local_address.clone());
         record.downstream_peer = identity.map(certificate_of);
         record.downstream_own = tls.and_then(|tls| tls.own.as_deref()).map(certificate_of);
         record.downstream_tls_group = tls.and_then(|tls| tls.group.as_deref());

@@ -1,6 +1,6 @@
 //! The hash of a request, for load balancers that choose by one: Envoy's `hash_policy`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use smallvec::SmallVec;
@@ -9,6 +9,7 @@ use twox_hash::XxHash64;
 use super::matching::RequestView;
 use super::rewrite;
 use crate::cluster::address_hash;
+use crate::config::address::Address;
 use crate::config::hash_policy::{HashCookie, HashPolicy, HashSource};
 use crate::config::matcher::MatchedHeader;
 
@@ -23,24 +24,28 @@ pub(crate) struct RequestHash {
 
 /// Who sent a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sender {
+pub(crate) struct Sender<'a> {
     /// The client: the peer, or whom trusted proxies name.
-    pub(crate) client: IpAddr,
+    pub(crate) client: Option<IpAddr>,
     /// The other end of its connection.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: &'a Address,
     /// This end.
-    pub(crate) local: SocketAddr,
+    pub(crate) local: &'a Address,
 }
 
 impl RequestHash {
     /// Hashes what the policies name, one after the other. All that are found count, up to the first that is terminal.
-    pub(crate) fn of(policies: &[HashPolicy], request: &RequestView<'_>, sender: Sender) -> Self {
+    pub(crate) fn of(
+        policies: &[HashPolicy],
+        request: &RequestView<'_>,
+        sender: Sender<'_>,
+    ) -> Self {
         let mut all = Self::default();
         for policy in policies {
             let found = match &policy.source {
                 HashSource::Header { name, rewrite } => header(request, name, rewrite.as_ref()),
                 HashSource::Cookie(wanted) => all.cookie(wanted, request.headers, sender),
-                HashSource::SourceIp => Some(address_hash(sender.client)),
+                HashSource::SourceIp => sender.client.map(address_hash),
                 HashSource::QueryParameter(name) => {
                     request.query_parameter(name).map(|value| hash(value.as_bytes()))
                 }
@@ -64,7 +69,12 @@ impl RequestHash {
     }
 
     /// The hash of a cookie. A client without it is given one that is the same for all requests on its connection.
-    fn cookie(&mut self, cookie: &HashCookie, headers: &HeaderMap, sender: Sender) -> Option<u64> {
+    fn cookie(
+        &mut self,
+        cookie: &HashCookie,
+        headers: &HeaderMap,
+        sender: Sender<'_>,
+    ) -> Option<u64> {
         if let Some(value) = cookie_value(headers, &cookie.name) {
             return Some(hash(value));
         }
@@ -132,14 +142,20 @@ fn cookie_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
     use http::Method;
 
     use super::*;
 
-    const SENDER: Sender = Sender {
-        client: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
-        peer: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1111),
-        local: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2222),
+    const fn local(port: u16) -> Address {
+        Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
+
+    const SENDER: Sender<'_> = Sender {
+        client: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
+        peer: &local(1111),
+        local: &local(2222),
     };
 
     fn policy(source: HashSource) -> HashPolicy {

@@ -159,7 +159,9 @@ impl Copy {
         let headers = request.headers_mut();
         *headers = original.headers.clone();
         call::mark(headers, mirroring.limits.expected(Duration::ZERO));
-        super::headers::append_forwarded_for(headers, connection.local_address.ip());
+        if let Some(local) = connection.local_address.ip() {
+            super::headers::append_forwarded_for(headers, local);
+        }
         if mirroring.counts_attempts {
             headers.insert(super::headers::X_ENVOY_ATTEMPT_COUNT, super::headers::number(1));
         }

@@ -4,14 +4,12 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
-
 use super::{Listener, handshake};
 use crate::config::listener::TrafficDirection;
 use crate::drain::Signal;
 use crate::local::Local;
 use crate::snapshot::ListenerId;
+use crate::transport::Acceptor;
 
 /// After an error that will not go away by itself at once.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -39,14 +37,13 @@ impl ProcessDrains {
 pub(crate) async fn run(
     local: Rc<Local>,
     listener: ListenerId,
-    socket: TcpListener,
+    socket: Acceptor,
     process_drains: ProcessDrains,
     chain_drains: Rc<handshake::ChainDrains>,
 ) {
     loop {
         match socket.accept().await {
             Ok((tcp, peer)) => {
-                prepare(&tcp);
                 let view = local.view();
                 // Between its removal and the end of this loop.
                 let Some(listener) = view.listener(listener).cloned() else { continue };
@@ -67,13 +64,6 @@ pub(crate) async fn run(
             }
         }
     }
-}
-
-fn prepare(tcp: &TcpStream) {
-    const IDLE: Duration = Duration::from_secs(60);
-    // A connection without these is slower to send, or to be found dead, but works.
-    let _ = tcp.set_nodelay(true);
-    let _ = SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE));
 }
 
 /// Whether an error of accept is about the connection that was to be accepted, and not about us.

@@ -20,7 +20,7 @@ pub(super) struct Began {
 
 /// What is known of a connection at its end.
 pub(super) struct Known<'a> {
-    pub(super) ends: Ends,
+    pub(super) ends: &'a Ends,
     pub(super) server_name: Option<&'a str>,
     /// Name of the filter chain, if one has taken it.
     pub(super) chain: &'a str,
@@ -43,9 +43,9 @@ pub(super) fn write(local: &Local, listener: &Listener, began: Began, known: &Kn
     record.log_type = LogType::NotSet;
     record.flags = known.flags;
     record.duration = Some(began.instant.elapsed());
-    record.downstream_remote = Some(known.ends.peer);
-    record.downstream_direct_remote = Some(known.ends.direct_peer);
-    record.downstream_local = Some(known.ends.local);
+    record.downstream_remote = Some(known.ends.peer.clone());
+    record.downstream_direct_remote = Some(known.ends.direct_peer.clone());
+    record.downstream_local = Some(known.ends.local.clone());
     record.requested_server_name = known.server_name;
     record.filter_chain_name = Some(known.chain).filter(|name| !name.is_empty());
     record.connection_id = Some(local.next_id());

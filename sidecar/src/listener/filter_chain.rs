@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::config::address::Address;
 use crate::config::listener::{
     Combination, FilterChainMatch, ServerNamePattern, SourceType, TransportProtocol,
 };
@@ -46,6 +47,13 @@ impl Default for Criteria<'_> {
 }
 
 impl Criteria<'_> {
+    /// An address as chains match it. As in Envoy a Unix domain socket counts as an IP address that no other has, at both
+    /// of its ends, and so as local.
+    pub(crate) fn place(address: &Address) -> SocketAddr {
+        let pipe = SocketAddr::new(IpAddr::V4(Ipv4Addr::BROADCAST), 0);
+        address.socket().unwrap_or(pipe)
+    }
+
     fn is_local(&self) -> bool {
         // As in Envoy 127.0.0.1 alone is meant by the loopback address, and not its network.
         let is_loopback = match self.source.ip() {

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::network_filters::{Admitted, Peer};
 use super::revocation::Revocation;
 use super::{Chain, Listener, Terminal};
 use crate::access_log::ResponseFlags;
+use crate::config::address::Address;
 use crate::drain::{Listening, Signal};
 use crate::http::connection_manager::{self, Connection, DownstreamMeter, Drains};
 use crate::local::Local;
@@ -59,12 +59,17 @@ pub(crate) async fn run(
     local: Rc<Local>,
     listener: Arc<Listener>,
     tcp: TcpStream,
-    peer: SocketAddr,
+    peer: Address,
     process_drains: &ProcessDrains,
     chain_drains: &ChainDrains,
 ) {
     let _counted = local.count_connection();
-    let Ok(local_address) = tcp.local_addr() else { return };
+    let local_address = match &peer {
+        Address::Ip(_) => tcp.local_addr().map(Address::Ip),
+        // A client of a Unix domain socket has no name of its own: both ends have that of the socket.
+        Address::Pipe(_) => Ok(peer.clone()),
+    };
+    let Ok(local_address) = local_address else { return };
     let mut socket = Socket::new(tcp, Bytes::new());
     let mut found = Found::new(Ends::of(peer, local_address));
     let began = Began::now();
@@ -73,37 +78,37 @@ pub(crate) async fn run(
         let Found { ends, server_name, .. } = &found;
         let flags = ResponseFlags::NONE;
         let server_name = server_name.as_deref();
-        let known = Known { ends: *ends, server_name, chain: "", tls: None, flags };
+        let known = Known { ends, server_name, chain: "", tls: None, flags };
         return connection_log::write(&local, &first, began, &known);
     };
     let Found { ends, transport_protocol, server_name, application_protocols } = found;
     let criteria = Criteria {
-        destination: ends.local,
+        destination: Criteria::place(&ends.local),
         server_name: server_name.as_deref().unwrap_or_default(),
         transport_protocol,
         application_protocols: &application_protocols,
-        direct_source: ends.direct_peer,
-        source: ends.peer,
+        direct_source: Criteria::place(&ends.direct_peer),
+        source: Criteria::place(&ends.peer),
     };
     let Some(chain) = listener.chain_for(&criteria).cloned() else {
         listener.stats.local().no_filter_chain_match.inc();
-        tracing::debug!(%peer, listener = %listener.config.name, ?server_name, "no filter chain takes the connection");
+        tracing::debug!(peer = %ends.peer, listener = %listener.config.name, ?server_name, "no filter chain takes the connection");
         let (server_name, flags) = (server_name.as_deref(), ResponseFlags::NO_ROUTE_FOUND);
-        let known = Known { ends, server_name, chain: "", tls: None, flags };
+        let known = Known { ends: &ends, server_name, chain: "", tls: None, flags };
         return connection_log::write(&local, &listener, began, &known);
     };
     let _life = Life::begin(&listener, local.index);
     let drain = chain_drains.of(&chain);
     let process_drain = process_drains.of(&listener);
 
-    let accepted = Accepted { local, ends, chain: &chain };
+    let accepted = Accepted { local, ends: &ends, chain: &chain };
     match &chain.terminal {
         Terminal::Http(manager) => {
             let meter = DownstreamMeter::new(&manager.stats);
             let metered = socket.metered(Arc::clone(&meter) as Arc<dyn Meter>);
             let log = |server_name: Option<&str>, tls: Option<&TlsFacts>| {
                 let (chain, flags) = (&*chain.name, ResponseFlags::NONE);
-                let known = Known { ends, server_name, chain, tls, flags };
+                let known = Known { ends: &ends, server_name, chain, tls, flags };
                 connection_log::write(&accepted.local, &listener, began, &known);
             };
             let entered = enter(&listener, &accepted, server_name, metered).await;
@@ -118,7 +123,7 @@ pub(crate) async fn run(
             let connection = Connection::new(connection_manager::Accepted {
                 local: Rc::clone(&accepted.local),
                 manager: Arc::clone(manager),
-                ends,
+                ends: ends.clone(),
                 tls,
                 chain: Arc::clone(&chain.name),
                 meter,
@@ -131,7 +136,7 @@ pub(crate) async fn run(
         Terminal::Tcp(proxy) => {
             let metered = socket.metered(proxy.meter());
             let client = |tls, server_name, cluster| tcp_proxy::Client {
-                ends,
+                ends: ends.clone(),
                 server_name,
                 cluster,
                 chain: Arc::clone(&chain.name),
@@ -152,7 +157,7 @@ pub(crate) async fn run(
                 }
                 Err(None) => {
                     let (chain, flags) = (&*chain.name, ResponseFlags::NONE);
-                    let known = Known { ends, server_name: None, chain, tls: None, flags };
+                    let known = Known { ends: &ends, server_name: None, chain, tls: None, flags };
                     connection_log::write(&accepted.local, &listener, began, &known);
                 }
             }
@@ -163,7 +168,7 @@ pub(crate) async fn run(
 /// A connection that a chain has taken.
 struct Accepted<'c> {
     local: Rc<Local>,
-    ends: Ends,
+    ends: &'c Ends,
     chain: &'c Chain,
 }
 
@@ -193,7 +198,7 @@ async fn enter(
             return Err(Some((denied.details, None, server_name)));
         }
     };
-    let peer = accepted.ends.direct_peer;
+    let peer = &accepted.ends.direct_peer;
     let Some((transport, tls)) = secure(listener, chain, socket, peer).await else {
         return Err(None);
     };
@@ -266,7 +271,7 @@ async fn secure(
     listener: &Listener,
     chain: &Chain,
     socket: Socket,
-    peer: SocketAddr,
+    peer: &Address,
 ) -> Option<(Transport, Option<TlsFacts>)> {
     let Some(context) = &chain.tls else { return Some((Transport::plain(socket), None)) };
     let stats = listener.tls_stats.local();
@@ -314,7 +319,7 @@ async fn secure(
     Some((Transport::tls(stream), Some(facts)))
 }
 
-fn refuse(listener: &Listener, peer: SocketAddr, failure: &tls::Failure) {
+fn refuse(listener: &Listener, peer: &Address, failure: &tls::Failure) {
     failure.kind.count(listener.tls_stats.local());
     // One line for each refusal, naming who and why: this is how a broken identity is found.
     tracing::info!(%peer, listener = %listener.config.name, %failure, "refused a TLS connection");

@@ -93,7 +93,7 @@ pub(crate) struct Denied {
 
 /// What access control looks at.
 pub(crate) struct Peer<'a> {
-    pub(crate) ends: Ends,
+    pub(crate) ends: &'a Ends,
     /// Server name of TLS, if there is one.
     pub(crate) server_name: Option<&'a str>,
     pub(crate) tls: Option<&'a TlsFacts>,

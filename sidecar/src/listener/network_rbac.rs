@@ -1,11 +1,10 @@
 //! Role-based access control of connections, `envoy.filters.network.rbac`: as that of requests, by what is known of a
 //! connection alone.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::network_filters::Peer;
+use crate::config::address::Address;
 use crate::config::matcher::StringMatcher;
 use crate::config::rbac::{Action, Permission, Principal, Rules};
 
@@ -23,20 +22,23 @@ pub(super) fn decide<'r>(rules: &'r Rules, peer: &Peer<'_>) -> (bool, Option<&'r
     (allowed, matched.map(|policy| &*policy.name))
 }
 
-fn contains(network: &IpNet, address: IpAddr) -> bool {
-    network.contains(&address.to_canonical())
+/// A Unix domain socket is in no network, and has no port.
+fn contains(network: &IpNet, address: &Address) -> bool {
+    address.ip().is_some_and(|address| network.contains(&address))
 }
 
 fn permits(permission: &Permission, peer: &Peer<'_>) -> bool {
-    let local = peer.ends.local;
+    let local = &peer.ends.local;
     match permission {
         Permission::Any => true,
         Permission::And(all) => all.iter().all(|one| permits(one, peer)),
         Permission::Or(any) => any.iter().any(|one| permits(one, peer)),
         Permission::Not(not) => !permits(not, peer),
-        Permission::DestinationIp(network) => contains(network, local.ip()),
-        Permission::DestinationPort(port) => local.port() == *port,
-        Permission::DestinationPortRange(start, end) => (*start..*end).contains(&local.port()),
+        Permission::DestinationIp(network) => contains(network, local),
+        Permission::DestinationPort(port) => local.port() == Some(*port),
+        Permission::DestinationPortRange(start, end) => {
+            local.port().is_some_and(|port| (*start..*end).contains(&port))
+        }
         Permission::RequestedServerName(matcher) => {
             matcher.matches(peer.server_name.unwrap_or_default().as_bytes())
         }
@@ -52,9 +54,9 @@ fn is(principal: &Principal, peer: &Peer<'_>) -> bool {
         Principal::Or(any) => any.iter().any(|one| is(one, peer)),
         Principal::Not(not) => !is(not, peer),
         Principal::Authenticated(matcher) => is_authenticated(matcher.as_ref(), peer),
-        Principal::DirectRemoteIp(network) => contains(network, peer.ends.direct_peer.ip()),
+        Principal::DirectRemoteIp(network) => contains(network, &peer.ends.direct_peer),
         Principal::SourceIp(network) | Principal::RemoteIp(network) => {
-            contains(network, peer.ends.peer.ip())
+            contains(network, &peer.ends.peer)
         }
         // Of requests: no configuration with such a rule is accepted.
         Principal::Header(_)

@@ -23,6 +23,7 @@ use crate::access_log::grpc::Streams as LogStreams;
 use crate::cluster::{EndpointId, Manager};
 use crate::config;
 use crate::config::Rejected;
+use crate::config::address::Address;
 use crate::config::bootstrap::LocalInfo;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
@@ -145,13 +146,13 @@ impl DataPlane {
     }
 
     /// Listeners in effect, with where they listen.
-    pub(super) fn open_listeners(&self) -> impl Iterator<Item = (&Arc<Listener>, Vec<SocketAddr>)> {
+    pub(super) fn open_listeners(&self) -> impl Iterator<Item = (&Arc<Listener>, Vec<Address>)> {
         self.listeners.iter().flatten().map(|listener| {
             let local = self.sockets.local_addresses(&listener.config.name);
             if local.is_empty() {
                 // It has been stopped.
                 let addresses = listener.config.addresses();
-                return (listener, addresses.map(|(address, _)| address).collect());
+                return (listener, addresses.map(|(address, _)| address.clone()).collect());
             }
             (listener, local)
         })
@@ -268,7 +269,7 @@ impl DataPlane {
                         self.put_listener(built, &mut left);
                         continue;
                     }
-                    Err((address, error)) => cannot_bind(address, &error),
+                    Err((address, error)) => cannot_bind(&address, &error),
                 },
                 Settled::After(other) => {
                     tracing::debug!(listener = %config.name, %other, "waits for the address");
@@ -404,9 +405,9 @@ impl DataPlane {
         }
         let open =
             self.open_listeners().filter(|(listener, _)| !self.stopped.contains(&listener.id));
-        let each = |(listener, addresses): (&Arc<Listener>, Vec<SocketAddr>)| {
+        let each = |(listener, addresses): (&Arc<Listener>, Vec<Address>)| {
             let id = listener.id;
-            addresses.into_iter().map(move |address| (address, id))
+            addresses.into_iter().filter_map(move |address| Some((address.socket()?, id)))
         };
         let map: HashMap<_, _> = open.flat_map(each).collect();
         Arc::clone(self.by_address.insert(Arc::new(map)))
@@ -453,7 +454,7 @@ impl DataPlane {
 impl Publish for DataPlane {
     fn reserve(&mut self, listener: &config::listener::Listener) -> Result<(), Rejected> {
         let reserved = self.sockets.reserve(listener);
-        reserved.map_err(|(address, error)| cannot_bind(address, &error))
+        reserved.map_err(|(address, error)| cannot_bind(&address, &error))
     }
 
     fn publish(&mut self, changes: Changes) -> Vec<Refusal> {
@@ -546,6 +547,6 @@ impl Publish for DataPlane {
     }
 }
 
-fn cannot_bind(address: SocketAddr, error: &io::Error) -> Rejected {
+fn cannot_bind(address: &Address, error: &io::Error) -> Rejected {
     Rejected { path: "address".to_owned(), reason: format!("cannot bind {address}: {error}") }
 }

@@ -1,11 +1,11 @@
 //! Why the process cannot serve.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Rejected;
+use crate::config::address::Address;
 use crate::config::bootstrap::ConfigError;
 use crate::mesh;
 use crate::xds::Kind;
@@ -39,7 +39,7 @@ pub(super) enum Error {
     #[error("admin interface at {address}: {source}")]
     Admin {
         /// Where.
-        address: SocketAddr,
+        address: Address,
         /// What the system says.
         source: io::Error,
     },

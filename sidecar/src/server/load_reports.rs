@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::access_log::grpc::entry::address_proto;
 use crate::cluster::{Cluster, ClusterTable, Endpoint, EndpointId};
 use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::Discovery;
@@ -247,7 +247,7 @@ impl Told {
                     if by_endpoint && (since.successful | since.failed | since.issued | active) != 0
                     {
                         stats.upstream_endpoint_stats.push(UpstreamEndpointStats {
-                            address: Some(address(endpoint.address)),
+                            address: Some(address_proto(&endpoint.address)),
                             total_successful_requests: since.successful,
                             total_error_requests: since.failed,
                             total_issued_requests: since.issued,
@@ -329,17 +329,6 @@ fn interval_of(proto: DurationProto) -> Duration {
     let nanos = u32::try_from(proto.nanos).unwrap_or(0).min(999_999_999);
     // A server that wants a report in a hundred years may as well say so in one.
     Duration::new(seconds.min(31_536_000), nanos)
-}
-
-fn address(address: SocketAddr) -> core::Address {
-    let port = core::socket_address::PortSpecifier::PortValue(u32::from(address.port()));
-    core::Address {
-        address: Some(core::address::Address::SocketAddress(core::SocketAddress {
-            address: address.ip().to_string(),
-            port_specifier: Some(port),
-            ..core::SocketAddress::default()
-        })),
-    }
 }
 
 #[cfg(test)]

@@ -4,18 +4,26 @@
 //! With SO_REUSEPORT each worker has a socket of its own, and the kernel spreads connections over them. A socket that is
 //! closed loses what waits in its queue; so an update that keeps the address and its settings keeps the very sockets.
 //!
+//! A Unix domain socket is one for all workers, as in Envoy: there is no SO_REUSEPORT for it. A file that an earlier process
+//! left at its path is in the way of nobody: it is replaced, if it is a socket.
+//!
 //! Listeners that take effect together settle together who has which address: [`Sockets::settle`].
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::config::address::{self, Address};
 use crate::config::listener::{Listener, SocketSettings};
-use crate::config::socket_option::{self, State};
+use crate::config::socket_option::{self, SocketOption, State};
+use crate::transport::ListeningSocket;
 
 /// Length of the accept queue unless the listener says otherwise. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -25,12 +33,12 @@ const KEEPALIVE: Duration = Duration::from_secs(7200);
 /// An address that only one listener can have: with its name where the address alone says nothing (port 0: each such
 /// listener gets its own).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Address(SocketAddr, Option<Arc<str>>);
+struct Key(Address, Option<Arc<str>>);
 
 /// An address with the settings of its sockets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
-    address: Address,
+    address: Key,
     settings: Arc<SocketSettings>,
     /// There are sockets.
     bound: bool,
@@ -39,10 +47,10 @@ struct Place {
 impl Place {
     /// Of a listener, in the order of its addresses.
     fn all(listener: &Listener) -> Vec<Self> {
-        let place = |(address, settings): (SocketAddr, &Arc<SocketSettings>)| {
-            let own = (address.port() == 0).then(|| Arc::clone(&listener.name));
+        let place = |(address, settings): (&Address, &Arc<SocketSettings>)| {
+            let own = (address.port() == Some(0)).then(|| Arc::clone(&listener.name));
             Self {
-                address: Address(address, own),
+                address: Key(address.clone(), own),
                 settings: Arc::clone(settings),
                 bound: listener.bind_to_port,
             }
@@ -56,7 +64,7 @@ impl Place {
 struct Bound {
     /// One for each worker, or one for all.
     sockets: Vec<Socket>,
-    local: SocketAddr,
+    local: Address,
     listening: bool,
 }
 
@@ -68,11 +76,11 @@ pub(super) enum Settled {
     /// Not before that listener has left the address, as its next version will.
     After(Arc<str>),
     /// That listener has the address, and keeps it.
-    Taken(Arc<str>, SocketAddr),
+    Taken(Arc<str>, Address),
 }
 
 /// For each worker the sockets of a listener.
-pub(super) type Given = Vec<Vec<TcpListener>>;
+pub(super) type Given = Vec<Vec<ListeningSocket>>;
 
 /// All listening sockets of the process.
 #[derive(Debug)]
@@ -95,7 +103,7 @@ impl Sockets {
     ///
     /// # Errors
     /// What the system says, with the address. Nothing is bound then that was not before.
-    pub(super) fn reserve(&mut self, listener: &Listener) -> Result<(), (SocketAddr, io::Error)> {
+    pub(super) fn reserve(&mut self, listener: &Listener) -> Result<(), (Address, io::Error)> {
         let places = Place::all(listener);
         let mut new = Vec::new();
         for place in &places {
@@ -105,7 +113,7 @@ impl Sockets {
                     .keys()
                     .any(|other| other.address == place.address && other.settings.reuse_port);
                 let bound = Bound::bind(place, self.workers, shares)
-                    .map_err(|error| (place.address.0, error))?;
+                    .map_err(|error| (place.address.0.clone(), error))?;
                 new.push((place.clone(), bound));
             }
         }
@@ -124,7 +132,7 @@ impl Sockets {
                 all.any(|(it, how)| it.name == *name && *how == Settled::Now)
             };
             let staying = self.open.iter().filter(|(name, _)| !moves(name));
-            let mut taken: HashMap<&Address, Arc<str>> = staying
+            let mut taken: HashMap<&Key, Arc<str>> = staying
                 .flat_map(|(name, places)| {
                     places.iter().map(move |it| (&it.address, Arc::clone(name)))
                 })
@@ -158,12 +166,12 @@ impl Sockets {
     }
 
     /// Whether a version of this listener that is accepted already is elsewhere.
-    fn leaves(&self, name: &Arc<str>, address: &Address) -> Settled {
+    fn leaves(&self, name: &Arc<str>, address: &Key) -> Settled {
         match self.reserved.get(name) {
             Some(next) if next.iter().all(|place| place.address != *address) => {
                 Settled::After(Arc::clone(name))
             }
-            _ => Settled::Taken(Arc::clone(name), address.0),
+            _ => Settled::Taken(Arc::clone(name), address.0.clone()),
         }
     }
 
@@ -174,7 +182,7 @@ impl Sockets {
     pub(super) fn open(
         &mut self,
         listener: &Listener,
-    ) -> Result<Option<Given>, (SocketAddr, io::Error)> {
+    ) -> Result<Option<Given>, (Address, io::Error)> {
         let places = Place::all(listener);
         if self.open.get(&listener.name) == Some(&places) {
             self.reserved.remove(&listener.name);
@@ -186,7 +194,7 @@ impl Sockets {
             let Some(bound) = self.bound.get_mut(place) else { continue };
             let sockets = bound
                 .listen(&place.settings, self.workers)
-                .map_err(|error| (place.address.0, error))?;
+                .map_err(|error| (place.address.0.clone(), error))?;
             for (worker, socket) in given.iter_mut().zip(sockets) {
                 worker.push(socket);
             }
@@ -218,11 +226,37 @@ impl Sockets {
 
     /// Where a listener listens, in the order of its addresses: with the port the system chose, if it was 0. Without sockets
     /// it is where it would be.
-    pub(super) fn local_addresses(&self, name: &str) -> Vec<SocketAddr> {
+    pub(super) fn local_addresses(&self, name: &str) -> Vec<Address> {
         let places = self.open.get(name).into_iter().flatten();
         places
-            .map(|place| self.bound.get(place).map_or(place.address.0, |bound| bound.local))
+            .map(|place| {
+                self.bound.get(place).map_or(&place.address.0, |bound| &bound.local).clone()
+            })
             .collect()
+    }
+}
+
+/// One listening socket, for the admin interface, and where it is.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn simple(
+    address: &Address,
+    mode: Option<u32>,
+) -> io::Result<(ListeningSocket, Address)> {
+    match address {
+        Address::Ip(address) => {
+            let socket = std::net::TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let bound = socket.local_addr()?;
+            Ok((ListeningSocket::Tcp(socket), bound.into()))
+        }
+        Address::Pipe(path) => {
+            let socket = pipe(path, mode, &[])?;
+            socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
+            let socket = ListeningSocket::Unix(OwnedFd::from(socket).into(), Arc::clone(path));
+            Ok((socket, address.clone()))
+        }
     }
 }
 
@@ -230,7 +264,17 @@ impl Bound {
     /// `shares`: we have sockets at this address, with other settings.
     fn bind(place: &Place, workers: usize, shares: bool) -> io::Result<Self> {
         let settings = &place.settings;
-        let mut address = place.address.0;
+        let mut address = match &place.address.0 {
+            Address::Ip(address) => *address,
+            Address::Pipe(path) => {
+                let local = place.address.0.clone();
+                return Ok(Self {
+                    sockets: vec![pipe(path, settings.mode, &settings.options)?],
+                    local,
+                    listening: false,
+                });
+            }
+        };
         if !settings.reuse_port || !shares {
             // Without SO_REUSEPORT first: with it, a second process that runs by mistake would quietly get its share.
             let probe = socket(address, settings, false)?;
@@ -240,13 +284,13 @@ impl Bound {
                 address = chosen;
             }
             if !settings.reuse_port {
-                return Ok(Self { sockets: vec![probe], local: address, listening: false });
+                return Ok(Self { sockets: vec![probe], local: address.into(), listening: false });
             }
         }
         let sockets = (0..workers)
             .map(|_| socket(address, settings, true))
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { sockets, local: address, listening: false })
+        Ok(Self { sockets, local: address.into(), listening: false })
     }
 
     /// Begins to listen, all sockets before any of them is handed out.
@@ -254,10 +298,10 @@ impl Bound {
         &mut self,
         settings: &SocketSettings,
         workers: usize,
-    ) -> io::Result<Vec<TcpListener>> {
+    ) -> io::Result<Vec<ListeningSocket>> {
         if !self.listening {
             let backlog = settings.backlog.unwrap_or(BACKLOG);
-            let ipv6 = self.local.is_ipv6();
+            let ipv6 = self.local.socket().is_some_and(|address| address.is_ipv6());
             for socket in &self.sockets {
                 socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
                 let socket = SockRef::from(socket);
@@ -266,8 +310,36 @@ impl Bound {
             self.listening = true;
         }
         let each = self.sockets.iter().cycle().take(workers);
-        each.map(|socket| Ok(socket.try_clone()?.into())).collect()
+        each.map(|socket| {
+            let socket = socket.try_clone()?;
+            Ok(match &self.local {
+                Address::Ip(_) => ListeningSocket::Tcp(socket.into()),
+                Address::Pipe(path) => {
+                    ListeningSocket::Unix(OwnedFd::from(socket).into(), Arc::clone(path))
+                }
+            })
+        })
+        .collect()
     }
+}
+
+/// Binds a Unix domain socket.
+fn pipe(path: &str, mode: Option<u32>, options: &[SocketOption]) -> io::Result<Socket> {
+    let file = address::pipe_path(path);
+    let has_file = !path.starts_with('@');
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket_option::apply(options, State::Prebind, false, &SockRef::from(&socket))?;
+    // What is no socket stays, and the path is in use.
+    if has_file && fs::symlink_metadata(&file).is_ok_and(|it| it.file_type().is_socket()) {
+        fs::remove_file(&file)?;
+    }
+    socket.bind(&SockAddr::unix(&file)?)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+    }
+    socket_option::apply(options, State::Bound, false, &SockRef::from(&socket))?;
+    Ok(socket)
 }
 
 fn socket(address: SocketAddr, settings: &SocketSettings, reuse_port: bool) -> io::Result<Socket> {

@@ -12,9 +12,10 @@ use tokio_rustls::TlsConnector;
 
 use super::{Failure, happy_eyeballs};
 use crate::cluster::{Cluster, Endpoint, RoutingPriority};
+use crate::config::address::{self, Address};
 use crate::config::bind_config;
 use crate::tls;
-use crate::transport::{Meter, Socket, Transport};
+use crate::transport::{Meter, Socket, Transport, from_unix};
 
 /// Connects to an endpoint. `host` is the `Host` of the request that wants it, for `auto_sni`; `alpn` is what is offered
 /// where the transport does not say.
@@ -63,7 +64,14 @@ async fn connect_without_limit(
     life: &Arc<Life>,
 ) -> Result<Transport, Failure> {
     let tcp = tcp(cluster, endpoint).await.map_err(|error| {
-        Failure::Connect(format!("delayed connect error: {}", strerror(&error)))
+        let error = strerror(&error);
+        Failure::Connect(match &endpoint.address {
+            Address::Ip(_) => format!("delayed connect error: {error}"),
+            // There is nothing to wait for: it is known at once.
+            Address::Pipe(path) => {
+                format!("immediate connect error: {error}|remote address:{path}")
+            }
+        })
     })?;
     // A connection without these is slower, but works.
     let _ = tcp.set_nodelay(true);
@@ -111,12 +119,19 @@ async fn tcp(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<TcpStream> {
     let connect = async |address: SocketAddr| {
         bind_config::socket(cluster.bind.as_deref(), address)?.connect(address).await
     };
+    let address = match &endpoint.address {
+        Address::Ip(address) => *address,
+        Address::Pipe(path) => {
+            let socket = bind_config::unix_socket(cluster.bind.as_deref())?;
+            return from_unix(socket.connect(address::pipe_path(path)).await?);
+        }
+    };
     let more = &endpoint.additional_addresses;
     if more.is_empty() {
-        return connect(endpoint.address).await;
+        return connect(address).await;
     }
     let config = cluster.config.happy_eyeballs.as_ref();
-    let ordered = happy_eyeballs::order(endpoint.address, more, config);
+    let ordered = happy_eyeballs::order(address, more, config);
     happy_eyeballs::first(ordered, connect).await
 }
 

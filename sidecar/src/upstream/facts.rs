@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustls_pki_types::CertificateDer;
 
+use crate::cluster::Endpoint;
+use crate::config::address::Address;
 use crate::tls::{self, PeerIdentity};
 use crate::transport::Transport;
 
@@ -13,8 +15,8 @@ use crate::transport::Transport;
 pub(crate) struct ConnectionFacts {
     /// Unique among the connections to endpoints.
     pub(crate) id: u64,
-    /// Our address and the endpoint's; `None` if the connection was gone at once.
-    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Our address, which a Unix domain socket does not have, and the endpoint's; `None` if the connection was gone at once.
+    pub(crate) addresses: Option<(Option<SocketAddr>, Address)>,
     /// Under TLS.
     pub(crate) tls: Option<TlsFacts>,
 }
@@ -38,12 +40,18 @@ impl TlsFacts {
 
 impl ConnectionFacts {
     /// What is to be known of a connection that is up.
-    pub(crate) fn of(transport: &Transport) -> Self {
+    pub(crate) fn of(transport: &Transport, endpoint: &Endpoint) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let tcp = transport.socket().tcp();
         Self {
             id: NEXT.fetch_add(1, Relaxed),
-            addresses: tcp.local_addr().ok().zip(tcp.peer_addr().ok()),
+            addresses: match &endpoint.address {
+                Address::Ip(_) => {
+                    let remote = tcp.peer_addr().ok().map(Address::Ip);
+                    tcp.local_addr().ok().map(Some).zip(remote)
+                }
+                pipe @ Address::Pipe(_) => Some((None, pipe.clone())),
+            },
             tls: transport.tls_state().map(|state| TlsFacts {
                 version: tls::version_name(state.protocol_version()),
                 cipher: state.negotiated_cipher_suite().map(|it| tls::cipher_name(it.suite())),

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{ConnectionFacts, Failure, RequestBody};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Endpoint};
 use crate::transport::Transport;
 
 /// Bytes of the response header section, and of the buffer that it is read into.
@@ -38,6 +38,7 @@ pub(crate) struct Connection<B> {
 pub(crate) async fn handshake<B: RequestBody>(
     transport: Transport,
     cluster: &Cluster,
+    endpoint: &Endpoint,
 ) -> Result<(Connection<B>, impl Future<Output = hyper::Result<()>> + use<B>), Failure> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(cluster.config.per_connection_buffer_limit.clamp(16 * 1024, MAX_BUFFER));
@@ -46,7 +47,7 @@ pub(crate) async fn handshake<B: RequestBody>(
     if cluster.config.max_response_headers_count != 100 {
         builder.max_headers(cluster.config.max_response_headers_count);
     }
-    let facts = Rc::new(ConnectionFacts::of(&transport));
+    let facts = Rc::new(ConnectionFacts::of(&transport, endpoint));
     let (sender, connection) = builder
         .handshake(TokioIo::new(transport))
         .await

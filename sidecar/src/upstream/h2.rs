@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::{ConnectionFacts, Failure, RequestBody};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Endpoint};
 use crate::transport::Transport;
 
 /// Most bytes of a response's header section.
@@ -81,6 +81,7 @@ impl<B> Connection<B> {
 pub(crate) async fn handshake<B: RequestBody>(
     transport: Transport,
     cluster: &Cluster,
+    endpoint: &Endpoint,
 ) -> Result<(Rc<Connection<B>>, impl Future<Output = ()> + use<B>), Failure> {
     let options = &cluster.config.http2;
     let mut builder = http2::Builder::new(LocalExecutor);
@@ -94,7 +95,7 @@ pub(crate) async fn handshake<B: RequestBody>(
     if let Some((interval, timeout)) = options.keepalive {
         builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
     }
-    let facts = Rc::new(ConnectionFacts::of(&transport));
+    let facts = Rc::new(ConnectionFacts::of(&transport, endpoint));
     let (sender, driver) = builder
         .handshake(TokioIo::new(transport))
         .await

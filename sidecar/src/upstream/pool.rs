@@ -336,7 +336,7 @@ impl<B: RequestBody> Pool<B> {
         let (pool, for_waiting) = (Rc::clone(self), Arc::clone(cluster));
         let cluster = Arc::clone(cluster);
         if http2 {
-            let (connection, drive) = h2::handshake(transport, &cluster).await?;
+            let (connection, drive) = h2::handshake(transport, &cluster, &self.endpoint).await?;
             self.h2.borrow_mut().push(Rc::clone(&connection));
             tokio::task::spawn_local(async move {
                 cluster.while_healthy(&pool.endpoint, drive).await;
@@ -345,7 +345,8 @@ impl<B: RequestBody> Pool<B> {
                 pool.serve_waiting();
             });
         } else {
-            let (mut connection, drive) = h1::handshake(transport, &cluster).await?;
+            let (mut connection, drive) =
+                h1::handshake(transport, &cluster, &self.endpoint).await?;
             connection.age = self.age.get();
             self.h1.borrow_mut().push(connection);
             tokio::task::spawn_local(async move {

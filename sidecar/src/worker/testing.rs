@@ -24,6 +24,7 @@ use crate::stats::registry::Reading;
 use crate::stats::{Registry, Scope};
 use crate::tls;
 use crate::trace::Reporters;
+use crate::transport::ListeningSocket;
 
 /// Longest wait for anything in a test.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,11 +104,13 @@ impl Sidecar {
         let worker = spawn(0, shared.clone()).unwrap();
         let mut addresses = Vec::new();
         for (index, _) in bootstrap.listeners.iter().enumerate() {
-            let socket = std::net::TcpListener::bind(bootstrap.listeners[index].address).unwrap();
+            let socket = bootstrap.listeners[index].address.socket();
+            let socket = std::net::TcpListener::bind(socket.unwrap()).unwrap();
             socket.set_nonblocking(true).unwrap();
             addresses.push(socket.local_addr().unwrap());
             let listener = ListenerId(index as u32);
-            worker.commands.send(Command::Listen { listener, sockets: vec![socket] }).unwrap();
+            let sockets = vec![ListeningSocket::Tcp(socket)];
+            worker.commands.send(Command::Listen { listener, sockets }).unwrap();
         }
         Self { addresses, shared, registry, manager, worker: Some(worker), writer }
     }

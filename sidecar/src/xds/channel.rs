@@ -3,10 +3,8 @@
 //! The control plane is spoken to from the control thread over a connection of its own, so that neither a broken data
 //! plane nor an overloaded one keeps new configuration away.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +16,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::Rejected;
+use crate::config::address::{Address, pipe_path};
 use crate::config::bind_config;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::{EndpointAddress, LoadAssignment};
@@ -174,7 +173,7 @@ impl ControlPlane {
                 tcp.set_nodelay(true)?;
                 Box::new(tcp)
             }
-            Address::Pipe(path) => Box::new(UnixStream::connect(path).await?),
+            Address::Pipe(path) => Box::new(UnixStream::connect(pipe_path(path)).await?),
         };
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(plain)) };
         let (config, server_name) = tls.config().ok_or(OpenError::SecretsMissing)?;
@@ -210,22 +209,6 @@ impl ControlPlane {
             }
         }
         Ok(addresses)
-    }
-}
-
-/// Where a server listens.
-#[derive(Debug, Clone)]
-enum Address {
-    Ip(SocketAddr),
-    Pipe(Arc<Path>),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Pipe(path) => path.display().fmt(f),
-        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! A record as an entry of a gRPC log: what stands in which field is Envoy's.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderName, Version};
 use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use outrigger_proto::envoy::data::accesslog::v3 as proto;
 use outrigger_proto::envoy::data::accesslog::v3::tls_properties::certificate_properties::{
     SubjectAltName, subject_alt_name::San,
@@ -21,6 +21,7 @@ use super::super::flags::ResponseFlags;
 use super::super::record::{Certificate, Headers, LogRecord, LogType};
 use super::super::tag::tag_value;
 use crate::config::access_log::{GrpcAccessLog, GrpcLogKind};
+use crate::config::address::Address;
 
 /// An encoded `HTTPAccessLogEntry` or `TCPAccessLogEntry`.
 pub(super) fn encoded(config: &GrpcAccessLog, record: &LogRecord<'_>) -> Bytes {
@@ -116,9 +117,12 @@ fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCom
         Some((tag.tag.to_string(), tag_value(&tag.value, record)?))
     };
     proto::AccessLogCommon {
-        downstream_remote_address: record.downstream_remote.map(address),
-        downstream_local_address: record.downstream_local.map(address),
-        downstream_direct_remote_address: record.downstream_direct_remote.map(address),
+        downstream_remote_address: record.downstream_remote.as_ref().map(address_proto),
+        downstream_local_address: record.downstream_local.as_ref().map(address_proto),
+        downstream_direct_remote_address: record
+            .downstream_direct_remote
+            .as_ref()
+            .map(address_proto),
         tls_properties: tls(record),
         start_time: Some(timestamp(record.start)),
         time_to_last_rx_byte: record.request_duration.map(duration),
@@ -128,8 +132,9 @@ fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCom
         time_to_last_upstream_rx_byte: record.response_rx_duration.map(duration),
         time_to_first_downstream_tx_byte: record.downstream_tx_begin().map(duration),
         time_to_last_downstream_tx_byte: record.downstream_tx_end().map(duration),
-        upstream_remote_address: record.upstream_host.map(address),
-        upstream_local_address: upstream.map(|upstream| address(upstream.local)),
+        upstream_remote_address: record.upstream_host.as_ref().map(address_proto),
+        upstream_local_address: upstream
+            .and_then(|upstream| Some(address_proto(&upstream.local?.into()))),
         // Of the endpoint: without one there is none.
         upstream_cluster: text(
             record.upstream_cluster_name.filter(|_| record.upstream_host.is_some()),
@@ -157,13 +162,19 @@ fn kind(log_type: LogType) -> proto::AccessLogType {
     }
 }
 
-fn address(address: SocketAddr) -> core::Address {
-    let socket = core::SocketAddress {
-        address: address.ip().to_string(),
-        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(address.port().into())),
-        ..Default::default()
+/// The message of an address.
+pub(crate) fn address_proto(address: &Address) -> core::Address {
+    let address = match address {
+        Address::Ip(address) => core::address::Address::SocketAddress(core::SocketAddress {
+            address: address.ip().to_string(),
+            port_specifier: Some(PortSpecifier::PortValue(address.port().into())),
+            ..Default::default()
+        }),
+        Address::Pipe(path) => {
+            core::address::Address::Pipe(core::Pipe { path: path.to_string(), mode: 0 })
+        }
     };
-    core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
+    core::Address { address: Some(address) }
 }
 
 fn timestamp(at: SystemTime) -> Timestamp {

@@ -5,7 +5,7 @@
 //! that finds no place is dropped and counted: no request waits for a log server.
 
 mod batch;
-mod entry;
+pub(crate) mod entry;
 mod stream;
 
 use std::sync::Arc;

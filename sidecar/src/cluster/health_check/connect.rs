@@ -1,6 +1,7 @@
 //! A connection for health checks: as the cluster connects, but outside of its limits, its pools and its counts of
 //! traffic.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,8 +10,10 @@ use tokio_rustls::TlsConnector;
 
 use super::judge::Failure;
 use super::{Plan, Target};
+use crate::config::address::{self, Address};
 use crate::config::bind_config;
 use crate::tls::{self, ClientContext};
+use crate::transport::from_unix;
 
 /// TCP, or TLS over it.
 pub(super) type Stream = Box<dyn Bytes>;
@@ -22,14 +25,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
 
 /// Connects to where an endpoint is checked. The timeout of the check is the caller's.
 pub(super) async fn connect(plan: &Plan, target: &Target) -> Result<Stream, Failure> {
-    let socket = bind_config::socket(plan.cluster.bind.as_deref(), target.address);
-    let tcp = socket.map_err(Failure::network)?.connect(target.address).await;
-    let tcp = tcp.map_err(Failure::network)?;
+    let tcp = tcp(plan, &target.address).await.map_err(Failure::network)?;
     // A connection without it is slower, but works.
     let _ = tcp.set_nodelay(true);
     match transport(plan, target) {
         None => Ok(Box::new(tcp)),
         Some(context) => handshake(plan, context, tcp).await,
+    }
+}
+
+async fn tcp(plan: &Plan, address: &Address) -> io::Result<TcpStream> {
+    let bind = plan.cluster.bind.as_deref();
+    match address {
+        Address::Ip(address) => bind_config::socket(bind, *address)?.connect(*address).await,
+        Address::Pipe(path) => {
+            let socket = bind_config::unix_socket(bind)?;
+            from_unix(socket.connect(address::pipe_path(path)).await?)
+        }
     }
 }
 

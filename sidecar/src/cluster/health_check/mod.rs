@@ -22,7 +22,6 @@ mod session;
 mod tcp;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::HeaderValue;
@@ -30,6 +29,7 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::{Endpoint, EndpointId};
+use crate::config::address::Address;
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::HealthCheck;
 use crate::stats::{HealthCheckCells, Sharded};
@@ -78,7 +78,7 @@ impl Plan {
 /// Where an endpoint is checked.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// `Host` or `:authority`, where the endpoint has one of its own.
     pub(super) hostname: Option<HeaderValue>,
     pub(super) transport: Option<Arc<ClientContext>>,
@@ -118,7 +118,8 @@ impl Checks {
             return false;
         }
         let target = Target {
-            address: at.map_or(endpoint.address, |at| at.address_of(endpoint.address)),
+            address: at
+                .map_or_else(|| endpoint.address.clone(), |at| at.address_of(&endpoint.address)),
             hostname: at.and_then(|at| at.hostname.clone()),
             transport: endpoint.transport.clone(),
         };

@@ -185,7 +185,7 @@ impl Results {
         first: bool,
         transition: Transition,
     ) {
-        let (cluster, endpoint) = (&plan.cluster.name, self.endpoint.address);
+        let (cluster, endpoint) = (&plan.cluster.name, &self.endpoint.address);
         let changed = transition == Transition::Changed;
         match result {
             Ok(passed) if changed => {

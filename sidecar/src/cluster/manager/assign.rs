@@ -7,10 +7,9 @@ use std::sync::Arc;
 use crate::cluster::endpoint::{Endpoint, EndpointId};
 use crate::cluster::host_set::{HostSet, LocalityHosts, Members};
 use crate::config::Rejected;
+use crate::config::address::Address;
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::{
-    CheckTarget, EndpointAddress, LoadAssignment, Locality, Metadata, MetadataMatch,
-};
+use crate::config::endpoint::{CheckTarget, LoadAssignment, Locality, Metadata, MetadataMatch};
 use crate::config::tls::UpstreamTls;
 use crate::tls::{ClientContext, Contexts};
 
@@ -56,16 +55,16 @@ impl Transports {
 }
 
 /// What makes an endpoint the same one.
-type Identity = (SocketAddr, Arc<[SocketAddr]>, Arc<str>, *const ClientContext);
+type Identity = (Address, Arc<[SocketAddr]>, Arc<str>, *const ClientContext);
 
 fn identity(
-    address: SocketAddr,
+    address: &Address,
     additional: &Arc<[SocketAddr]>,
     hostname: &Arc<str>,
     transport: Option<&Arc<ClientContext>>,
 ) -> Identity {
     let transport = transport.map_or(std::ptr::null(), Arc::as_ptr);
-    (address, Arc::clone(additional), Arc::clone(hostname), transport)
+    (address.clone(), Arc::clone(additional), Arc::clone(hostname), transport)
 }
 
 /// The members of the next host set.
@@ -120,14 +119,14 @@ pub(super) fn members(
     transports: &Transports,
     before: &HostSet,
     keeps: &dyn Fn(&Endpoint) -> bool,
-    make: &mut dyn FnMut(SocketAddr, Arc<str>, Option<Arc<ClientContext>>) -> Endpoint,
+    make: &mut dyn FnMut(Address, Arc<str>, Option<Arc<ClientContext>>) -> Endpoint,
 ) -> (NextMembers, bool) {
     let mut known: HashMap<Identity, Arc<Endpoint>> = before
         .endpoints()
         .map(|endpoint| {
             let transport = endpoint.transport.as_ref();
             let identity = identity(
-                endpoint.address,
+                &endpoint.address,
                 &endpoint.additional_addresses,
                 &endpoint.hostname,
                 transport,
@@ -149,10 +148,10 @@ pub(super) fn members(
         };
         let start = all.len();
         for endpoint in &group.endpoints {
-            let EndpointAddress::Ip(address) = endpoint.address else { continue };
+            let Some(address) = endpoint.address.known() else { continue };
             let transport = transports.of(&endpoint.metadata);
             let additional = &endpoint.additional_addresses;
-            let identity = identity(address, additional, &endpoint.hostname, transport.as_ref());
+            let identity = identity(&address, additional, &endpoint.hostname, transport.as_ref());
             let same = known.entry(identity).or_insert_with(|| {
                 made = true;
                 let made = make(address, Arc::clone(&endpoint.hostname), transport);

@@ -1,7 +1,6 @@
 //! The bootstrap: its parts, and whether they fit each other.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_proto::any;
@@ -15,6 +14,7 @@ use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use prost::Message;
 
 use crate::config::Problems;
+use crate::config::address::Address;
 use crate::config::bind_config::BindConfig;
 use crate::config::bootstrap::{Bootstrap, DiscoveryService};
 use crate::config::cluster::Cluster;
@@ -24,6 +24,7 @@ use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
 use super::common::{Present, ip_and_port, optional, unsupported};
+use super::common::{Present, address, unsupported};
 use super::{
     bind_config, bootstrap_references, cluster, config_source, discovery, listener, runtime,
     secret, stats_config,
@@ -206,12 +207,12 @@ fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> 
     ClusterManager { bind: bind.map(Arc::new), load_stats, local_cluster }
 }
 
-fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> {
+fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<(Address, Option<u32>)> {
     let proto::Admin {
         access_log,
         access_log_path,
         profile_path: _, // of Envoy's CPU profiler, which there is not
-        address,
+        address: place,
         socket_options,
         ignore_global_conn_limit: _, // there is no global limit
         allow_paths,
@@ -230,8 +231,8 @@ fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<SocketAddr> 
         });
     }
     // Without an address Envoy has no admin interface either.
-    let address = address?;
-    problems.field("address", |problems| ip_and_port(problems, address))
+    let place = place?;
+    problems.field("address", |problems| address(problems, place))
 }
 
 fn is_discarded(log: &AccessLog) -> bool {

@@ -1,7 +1,6 @@
 //! Whether what a bootstrap names is there: clusters, secrets, the discovery server, addresses.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
@@ -9,6 +8,7 @@ use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type
 
 use super::bootstrap::{Secrets, Statics};
 use crate::config::Problems;
+use crate::config::address::Address;
 use crate::config::bootstrap::DiscoveryService;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::config_source::{ConfigSource, Origin};
@@ -145,15 +145,15 @@ pub(super) fn local_cluster(
 
 fn unique_address(
     problems: &mut Problems,
-    seen: &mut HashMap<SocketAddr, usize>,
+    seen: &mut HashMap<Address, usize>,
     index: usize,
-    address: SocketAddr,
+    address: &Address,
 ) {
     // Each port 0 becomes a port of its own.
-    if address.port() == 0 {
+    if address.port() == Some(0) {
         return;
     }
-    if let Some(first) = seen.insert(address, index) {
+    if let Some(first) = seen.insert(address.clone(), index) {
         problems.reject_field(
             "address",
             format!("duplicate: listeners[{first}] has {address} already"),

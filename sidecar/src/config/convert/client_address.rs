@@ -18,9 +18,7 @@ use crate::config::Problems;
 use crate::config::client_address::{ClientAddress, InternalAddresses, TrustedProxies};
 use crate::config::http_filters::HeaderOperation;
 
-use super::common::{
-    boolean, cidr_range, header_name, required, unknown_type, unpack, unsupported,
-};
+use super::common::{boolean, cidr_range, header_name, required, unknown_type, unpack};
 use super::http_filters::header_mutation;
 
 /// `internal_address_config`: without it no address is internal.
@@ -29,9 +27,9 @@ pub(super) fn internal(
     proto: Option<InternalAddressConfig>,
 ) -> InternalAddresses {
     let InternalAddressConfig { unix_sockets, cidr_ranges } = proto.unwrap_or_default();
-    problems.field("internal_address_config", |problems| {
-        unsupported!(problems; unix_sockets);
-        InternalAddresses(ranges(problems, "cidr_ranges", cidr_ranges))
+    problems.field("internal_address_config", |problems| InternalAddresses {
+        ranges: ranges(problems, "cidr_ranges", cidr_ranges),
+        unix_sockets,
     })
 }
 

@@ -304,7 +304,7 @@ fn discovery(
     match kind {
         DiscoveryType::Static => {
             let assignment = match assignment {
-                Some(_) => inline(problems, assignment, Hosts::Static)?,
+                Some(_) => inline(problems, assignment, Hosts::Addresses)?,
                 // Without endpoints it answers every request with 503, which is what black holes are for.
                 None => Arc::new(LoadAssignment {
                     cluster_name: name.into(),

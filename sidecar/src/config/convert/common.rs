@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::{Debug, Write};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -16,6 +17,7 @@ pub(super) use outrigger_proto::json::json_object;
 use prost::Name;
 
 use crate::config::Problems;
+use crate::config::address::{Address, MAX_PIPE_PATH};
 
 /// Whether a proto field says something.
 pub(super) trait Present {
@@ -336,6 +338,36 @@ pub(super) fn ip_and_port(problems: &mut Problems, address: core::Address) -> Op
             None
         }
     }
+}
+
+/// An IP address and port, or a Unix domain socket with the mode of its file.
+pub(super) fn address(
+    problems: &mut Problems,
+    proto: core::Address,
+) -> Option<(Address, Option<u32>)> {
+    if let Some(core::address::Address::Pipe(proto)) = proto.address {
+        let (path, mode) = problems.field("pipe", |problems| pipe(problems, proto))?;
+        return Some((Address::Pipe(path), mode));
+    }
+    ip_and_port(problems, proto).map(|address| (Address::Ip(address), None))
+}
+
+/// A Unix domain socket, and the mode of its file where that is set.
+fn pipe(problems: &mut Problems, proto: core::Pipe) -> Option<(Arc<str>, Option<u32>)> {
+    let core::Pipe { path, mode } = proto;
+    let path = text(problems, "path", path);
+    if path.len() > MAX_PIPE_PATH {
+        problems.reject_field("path", format!("is longer than {MAX_PIPE_PATH} bytes"));
+    } else if path.contains('\0') || path == "@" {
+        problems.reject_field("path", format!("{path:?} names no socket"));
+    } else if mode > 0o777 {
+        problems.reject_field("mode", format!("{mode} is out of range: 0 to 511"));
+    } else if mode != 0 && path.starts_with('@') {
+        problems.reject_field("mode", "a name that begins with @ has no file that could have one");
+    } else if !path.is_empty() {
+        return Some((path.into(), (mode != 0).then_some(mode)));
+    }
+    None
 }
 
 /// A range of addresses in a field. As in Envoy a missing length is 0, which is every address.

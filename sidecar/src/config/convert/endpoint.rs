@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_proto::envoy::config::core::v3 as core;
@@ -12,15 +11,16 @@ use outrigger_proto::envoy::config::endpoint::v3::cluster_load_assignment::polic
 use outrigger_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use crate::config::Problems;
+use crate::config::address::Address;
 use crate::config::endpoint::{
-    AssignmentPolicy, Endpoint, EndpointAddress, HealthStatus, LoadAssignment, Locality,
-    LocalityEndpoints,
+    AssignmentPolicy, CheckTarget, Endpoint, EndpointAddress, HealthStatus, LoadAssignment,
+    Locality, LocalityEndpoints,
 };
 
 use super::common::{
     enumeration, host_and_port, ip_and_port, number_in, required, text, unsupported,
 };
-use super::{health_check, metadata, percent};
+use super::{common, health_check, metadata, percent};
 
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
@@ -28,11 +28,9 @@ const MAX_PRIORITY: u32 = 128;
 /// Whether host names may stand where addresses do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hosts {
-    /// Only IP addresses.
+    /// No: IP addresses and Unix domain sockets only.
     Addresses,
-    /// Unix domain sockets too: a cluster of type STATIC.
-    Static,
-    /// Host names too: they are resolved.
+    /// Yes: they are resolved. There are no Unix domain sockets then.
     Names,
 }
 
@@ -146,7 +144,7 @@ fn locality(
     problems: &mut Problems,
     proto: proto::LocalityLbEndpoints,
     hosts: Hosts,
-    seen: &mut HashSet<SocketAddr>,
+    seen: &mut HashSet<Address>,
 ) -> Option<LocalityEndpoints> {
     let proto::LocalityLbEndpoints {
         locality,
@@ -173,11 +171,8 @@ fn locality(
         .filter_map(|(index, proto)| {
             problems.element("lb_endpoints", index, |problems| endpoint(problems, proto, hosts))
         })
-        .filter(|endpoint| match endpoint.address {
-            // Of endpoints with the same address the first counts, as in Envoy.
-            EndpointAddress::Ip(address) => seen.insert(address),
-            EndpointAddress::Name { .. } | EndpointAddress::Pipe(_) => true,
-        })
+        // Of endpoints with the same address the first counts, as in Envoy.
+        .filter(|endpoint| endpoint.address.known().is_none_or(|address| seen.insert(address)))
         .collect();
     Some(LocalityEndpoints {
         locality: Arc::new(Locality {
@@ -246,6 +241,9 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
             let address = required(problems, "address", address)?;
             let address =
                 problems.field("address", |problems| endpoint_address(problems, address, hosts))?;
+            if let EndpointAddress::Pipe(_) = address {
+                pipe_alone(problems, &additional, check.as_ref());
+            }
             Some((address, hostname, check, additional))
         })?;
     Some(Endpoint {
@@ -259,27 +257,42 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
     })
 }
 
+/// A Unix domain socket has neither a port nor addresses beside it.
+fn pipe_alone(
+    problems: &mut Problems,
+    additional: &Arc<[SocketAddr]>,
+    check: Option<&CheckTarget>,
+) {
+    if !additional.is_empty() {
+        problems.reject_field("additional_addresses", "go with an IP address only");
+    }
+    if check.is_some_and(|check| check.port.is_some() && check.address.is_none()) {
+        problems.field("health_check_config", |problems| {
+            problems.reject_field("port_value", "a pipe has no port");
+        });
+    }
+}
+
 fn endpoint_address(
     problems: &mut Problems,
     address: core::Address,
     hosts: Hosts,
 ) -> Option<EndpointAddress> {
-    if hosts == Hosts::Static
-        && let Some(core::address::Address::Pipe(core::Pipe { path, mode })) = &address.address
+    if hosts == Hosts::Addresses
+        && let Some(core::address::Address::Pipe(_)) = &address.address
     {
-        return problems.field("pipe", |problems| {
-            problems.unsupported("mode", *mode != 0);
-            let path = text(problems, "path", path.clone());
-            // An abstract socket, whose name has no file, begins with `@`.
-            problems.unsupported("path", path.starts_with('@'));
-            Some(EndpointAddress::Pipe(Path::new(&path).into()))
-        });
+        // The mode of the file is for whoever listens there.
+        let (address, _mode) = common::address(problems, address)?;
+        return match address {
+            Address::Pipe(path) => Some(EndpointAddress::Pipe(path)),
+            Address::Ip(address) => Some(EndpointAddress::Ip(address)),
+        };
     }
     let (host, port) = host_and_port(problems, address)?;
     match (host.parse::<IpAddr>(), hosts) {
         (Ok(ip), _) => Some(EndpointAddress::Ip(SocketAddr::new(ip, port))),
         (Err(_), Hosts::Names) => Some(EndpointAddress::Name { host: host.into(), port }),
-        (Err(_), Hosts::Addresses | Hosts::Static) => {
+        (Err(_), Hosts::Addresses) => {
             problems.field("socket_address", |problems| {
                 problems.reject_field(
                     "address",

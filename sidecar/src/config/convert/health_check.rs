@@ -19,7 +19,7 @@ use crate::config::header::{HeaderMutations, HeaderTemplate};
 use crate::config::health_check::{Check, GrpcCheck, HealthCheck, HttpCheck, Pace, TcpCheck};
 
 use super::common::{
-    boolean, duration, enumeration, fingerprint, ip_and_port, json_object, number,
+    address, boolean, duration, enumeration, fingerprint, json_object, number,
     optional_header_value, positive_duration, required, text, unsupported,
 };
 use super::{header, matcher};
@@ -363,13 +363,15 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
 
 /// The field `health_check_config` of an endpoint.
 pub(super) fn target(problems: &mut Problems, proto: HealthCheckConfig) -> Option<CheckTarget> {
-    let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = proto;
+    let HealthCheckConfig { port_value, hostname, address: place, disable_active_health_check } =
+        proto;
     let port = u16::try_from(port_value);
     if port.is_err() {
         problems.reject_field("port_value", format!("{port_value} is not a port: 0 to 65535"));
     }
-    let address = address
-        .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));
+    let address = place
+        .and_then(|proto| problems.field("address", |problems| address(problems, proto)))
+        .map(|(address, _mode)| address);
     let hostname: Option<HeaderValue> = optional_header_value(problems, "hostname", &hostname);
     let target = CheckTarget {
         port: port.ok().filter(|port| *port > 0),

@@ -1,6 +1,5 @@
 //! Listeners and filter chains.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::TcpProx
 use outrigger_proto::google::protobuf::{Any, BoolValue};
 
 use crate::config::Problems;
+use crate::config::address::Address;
 use crate::config::cluster::TcpKeepalive;
 use crate::config::listener::{
     FilterChain, Listener, SocketSettings, TerminalFilter, TrafficDirection,
@@ -23,7 +23,7 @@ use crate::config::network_filter::NetworkFilter;
 use crate::config::tls::DownstreamTls;
 
 use super::common::{
-    boolean, enumeration, fingerprint, ip_and_port, limit, number, optional, required, text,
+    address, boolean, enumeration, fingerprint, limit, number, optional, required, text,
     unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::{
@@ -39,7 +39,7 @@ const DEFAULT_LISTENER_FILTERS: Duration = Duration::from_secs(15);
 pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option<Listener> {
     let proto::Listener {
         name,
-        address,
+        address: place,
         additional_addresses,
         stat_prefix,
         stats_matcher: _, // only leaves statistics out
@@ -87,14 +87,16 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         deprecated_v1.and_then(|proto::listener::DeprecatedV1 { bind_to_port }| bind_to_port);
     let drain_type = enumeration(problems, "drain_type", drain_type);
 
-    let address = required(problems, "address", address)
-        .and_then(|address| problems.field("address", |problems| ip_and_port(problems, address)));
+    let place = required(problems, "address", place)
+        .and_then(|proto| problems.field("address", |problems| address(problems, proto)));
+    let (place, mode) = place.unzip();
     let socket = SocketSettings {
         backlog: number(tcp_backlog_size),
         reuse_port: boolean(enable_reuse_port, true),
         transparent: transparent.map(|BoolValue { value }| value),
         freebind: freebind.map(|BoolValue { value }| value),
         keepalive: keepalive(tcp_keepalive),
+        mode: mode.flatten(),
         options: socket_option::list(problems, "socket_options", socket_options),
     };
     let additional_addresses = additional_addresses
@@ -149,7 +151,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Listener) -> Option
         Some(DEFAULT_LISTENER_FILTERS),
     );
     let access_logs = access_log::convert(problems, "access_log", access_log);
-    let address = address?;
+    let address = place?;
     // Envoy makes up a random name for a listener without one; ours is the same each time.
     let name = if name.is_empty() { address.to_string() } else { name };
     Some(Listener {
@@ -177,8 +179,8 @@ fn additional_address(
     problems: &mut Problems,
     proto: proto::AdditionalAddress,
     socket: &SocketSettings,
-) -> Option<(SocketAddr, Arc<SocketSettings>)> {
-    let proto::AdditionalAddress { address, socket_options, tcp_keepalive } = proto;
+) -> Option<(Address, Arc<SocketSettings>)> {
+    let proto::AdditionalAddress { address: place, socket_options, tcp_keepalive } = proto;
     let mut socket = socket.clone();
     if let Some(core::SocketOptionsOverride { socket_options }) = socket_options {
         socket.options = problems.field("socket_options", |problems| {
@@ -188,9 +190,10 @@ fn additional_address(
     if tcp_keepalive.is_some() {
         socket.keepalive = keepalive(tcp_keepalive);
     }
-    let address = required(problems, "address", address)?;
-    let address = problems.field("address", |problems| ip_and_port(problems, address))?;
-    Some((address, Arc::new(socket)))
+    let place = required(problems, "address", place)?;
+    let (place, mode) = problems.field("address", |problems| address(problems, place))?;
+    socket.mode = mode;
+    Some((place, Arc::new(socket)))
 }
 
 /// A part that is 0 turns it off.

@@ -90,8 +90,6 @@ use prost::Message;
 
 pub(crate) use metadata::to_proto as metadata_to_proto;
 
-use super::cluster::Discovery;
-use super::endpoint::EndpointAddress;
 use super::{Problems, Rejected};
 
 /// Converts a bootstrap that is made in memory. Secrets that it names without `sds_config` need not stand in it: whoever
@@ -137,7 +135,7 @@ pub fn route_configuration(
     problems.finish(Some(value))
 }
 
-/// Converts the cluster behind a channel, from its encoded message. As one of the bootstrap it may be a Unix socket.
+/// Converts the cluster behind a channel, from its encoded message.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
@@ -149,26 +147,17 @@ pub(super) fn channel(encoded: &[u8]) -> Result<super::cluster::Cluster, Vec<Rej
     problems.finish(value)
 }
 
-/// Converts a cluster that was discovered: it has no Unix domain sockets, which are for discovery itself.
+/// Converts a cluster that was discovered.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.
 pub fn cluster(proto: ClusterProto) -> Result<super::cluster::Cluster, Vec<Rejected>> {
     let mut problems = Problems::new();
     let value = cluster::convert(&mut problems, proto);
-    if let Some(Discovery::Static(assignment)) = value.as_ref().map(|cluster| &cluster.discovery) {
-        let mut endpoints = assignment.localities.iter().flat_map(|it| &it.endpoints);
-        if endpoints.any(|it| matches!(it.address, EndpointAddress::Pipe(_))) {
-            problems.reject_field(
-                "load_assignment",
-                "a pipe is not supported by this version of Outrigger but to a discovery server",
-            );
-        }
-    }
     problems.finish(value)
 }
 
-/// Converts a load assignment that was discovered: it has IP addresses only.
+/// Converts a load assignment that was discovered: it has addresses, and no host names.
 ///
 /// # Errors
 /// With every field that is wrong or not supported.

@@ -1,7 +1,7 @@
 //! A connection from a client, as its requests see it.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::ConnectionManager;
 use crate::cluster::{Cluster, Endpoint};
+use crate::config::address::Address;
 use crate::http::head_tap::HeadTap;
 use crate::http::headers;
 use crate::local::Local;
@@ -33,11 +34,11 @@ pub(crate) struct Connection {
     /// Unique in the process.
     pub(crate) id: u64,
     /// The client: the other end, or whom the PROXY protocol names.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
     /// The other end itself.
-    pub(crate) direct_peer: SocketAddr,
+    pub(crate) direct_peer: Address,
     /// Where the client connected to: this end, unless it was redirected here.
-    pub(crate) local_address: SocketAddr,
+    pub(crate) local_address: Address,
     /// Where it was going to, if it was redirected.
     original_destination: Option<SocketAddr>,
     pub(crate) tls: Option<TlsFacts>,
@@ -128,10 +129,10 @@ impl Connection {
             id: local.next_id(),
             local,
             manager,
+            original_destination: ends.original_destination(),
             peer: ends.peer,
             direct_peer: ends.direct_peer,
             local_address: ends.local,
-            original_destination: ends.original_destination(),
             tls,
             chain,
             meter,
@@ -180,6 +181,17 @@ impl Connection {
         self.received_at_idle.set(self.meter.received.load(Relaxed));
         if let Some(head) = self.head.get() {
             head.start();
+        }
+    }
+
+    /// The address of a request's client, whose port is known only if it is the connection's own peer.
+    pub(crate) fn address_of(&self, client: Option<IpAddr>) -> Address {
+        match client {
+            Some(client) if self.peer.ip() != Some(client) => {
+                Address::Ip(SocketAddr::new(client, 0))
+            }
+            Some(client) => SocketAddr::new(client, self.peer.port().unwrap_or(0)).into(),
+            None => self.peer.clone(),
         }
     }
 

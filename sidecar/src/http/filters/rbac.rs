@@ -74,7 +74,7 @@ struct Input<'a> {
     request: RequestView<'a>,
     connection: &'a Connection,
     /// The client, which is not the peer where trusted proxies stand in between.
-    client: IpAddr,
+    client: Option<IpAddr>,
     route: Option<&'a Metadata>,
 }
 
@@ -113,7 +113,7 @@ fn decide<'r>(rules: &'r Rules, input: &Input<'_>) -> (bool, Option<&'r Policy>)
 
 /// `any_value`: a header matches if any of its values does. Turned round below a `not`, so that it stays on the safe side.
 fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool {
-    let local = input.connection.local_address;
+    let local = &input.connection.local_address;
     match permission {
         Permission::Any => true,
         Permission::And(all) => all.iter().all(|one| permits(one, input, any_value)),
@@ -122,9 +122,11 @@ fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool 
         Permission::Header(matcher) if any_value => matcher.matches_any_value(&input.request),
         Permission::Header(matcher) => matcher.matches(&input.request),
         Permission::UrlPath(matcher) => matcher.matches(input.request.path.as_bytes()),
-        Permission::DestinationIp(network) => network.contains(&local.ip().to_canonical()),
-        Permission::DestinationPort(port) => local.port() == *port,
-        Permission::DestinationPortRange(start, end) => (*start..*end).contains(&local.port()),
+        Permission::DestinationIp(network) => contains(network, local.ip()),
+        Permission::DestinationPort(port) => local.port() == Some(*port),
+        Permission::DestinationPortRange(start, end) => {
+            local.port().is_some_and(|port| (*start..*end).contains(&port))
+        }
         Permission::RequestedServerName(matcher) => {
             let name = input.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
             matcher.matches(name.unwrap_or_default().as_bytes())
@@ -133,9 +135,12 @@ fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool 
     }
 }
 
+/// A Unix domain socket is in no network, and has no port.
+fn contains(network: &ipnet::IpNet, address: Option<IpAddr>) -> bool {
+    address.is_some_and(|address| network.contains(&address.to_canonical()))
+}
+
 fn is(principal: &Principal, input: &Input<'_>, any_value: bool) -> bool {
-    let contains =
-        |network: &ipnet::IpNet, address: IpAddr| network.contains(&address.to_canonical());
     match principal {
         Principal::Any => true,
         Principal::And(all) => all.iter().all(|one| is(one, input, any_value)),

@@ -1,6 +1,6 @@
 //! A request's headers brought into the form that everything behind this point sees.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -18,6 +18,7 @@ use super::{
     X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE, X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
     X_ENVOY_UPSTREAM_STREAM_DURATION_MS,
 };
+use crate::config::address::Address;
 use crate::config::http_connection_manager::{HttpConnectionManager, Underscores};
 use crate::http::head_tap::HeadTap;
 use crate::http::local_reply::Reason;
@@ -52,9 +53,9 @@ const EDGE_ONLY: [HeaderName; 3] = [
 /// Who sends the request, for the rules of forwarding headers.
 pub(crate) struct Peer<'a> {
     /// The other end of the connection.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: &'a Address,
     /// This end.
-    pub(crate) local: SocketAddr,
+    pub(crate) local: &'a Address,
     /// The connection is encrypted.
     pub(crate) tls: bool,
     /// The client's certificate.
@@ -68,8 +69,8 @@ pub(crate) struct Peer<'a> {
 /// What was found out about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The client: the peer, or whom trusted proxies name.
-    pub(crate) client: IpAddr,
+    /// The client: the peer, or whom trusted proxies name. `None`: at the other end of a Unix domain socket.
+    pub(crate) client: Option<IpAddr>,
     /// It is one of ours.
     pub(crate) internal: bool,
     /// It may steer what is done with its request, and has headers that could say so.
@@ -189,7 +190,9 @@ pub(crate) fn accept(
             if x_envoy {
                 EDGE_ONLY.iter().for_each(|name| drop(parts.headers.remove(name)));
             }
-            forwarding::name_external_address(&mut parts.headers, origin.client);
+            if let Some(client) = origin.client {
+                forwarding::name_external_address(&mut parts.headers, client);
+            }
         }
     }
     client_cert::apply(&mut parts.headers, seen, config, peer);

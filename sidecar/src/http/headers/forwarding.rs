@@ -15,7 +15,8 @@ use crate::http::matching::joined;
 /// Whom a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Origin {
-    pub(super) client: IpAddr,
+    /// `None`: at the other end of a Unix domain socket.
+    pub(super) client: Option<IpAddr>,
     /// It is one of ours.
     pub(super) internal: bool,
 }
@@ -23,7 +24,8 @@ pub(super) struct Origin {
 /// An address that may be the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
-    address: IpAddr,
+    /// `None`: the other end of a Unix domain socket.
+    address: Option<IpAddr>,
     /// No proxy stands between us and it, so it can be one of ours.
     alone: bool,
 }
@@ -37,12 +39,12 @@ pub(super) fn client(
     config: &HttpConnectionManager,
     peer: &Peer<'_>,
 ) -> Result<Origin, Refused> {
-    let direct = peer.address.ip().to_canonical();
+    let direct = peer.address.ip();
     let hops = config.xff_num_trusted_hops as usize;
     let found = if config.use_remote_address {
         let alone = !headers.contains_key(X_FORWARDED_FOR);
         let before = hops.checked_sub(1).and_then(|hop| from_right(headers, hop));
-        if !config.skip_xff_append {
+        if let Some(direct) = direct.filter(|_| !config.skip_xff_append) {
             append(headers, direct);
         }
         Some(Found { address: before.map_or(direct, |found| found.address), alone })
@@ -61,20 +63,22 @@ pub(super) fn client(
 fn detected(
     headers: &mut HeaderMap,
     ways: &[ClientAddress],
-    direct: IpAddr,
+    direct: Option<IpAddr>,
 ) -> Result<Option<Found>, Refused> {
     for way in ways {
         let found = match way {
             ClientAddress::ForwardedFor { trust, append: appends } => {
                 let (found, trusted) = match trust {
                     TrustedProxies::Hops(hops) => (from_right(headers, *hops as usize), true),
-                    TrustedProxies::Ranges(ranges) if contains(ranges, direct) => {
+                    TrustedProxies::Ranges(ranges)
+                        if direct.is_some_and(|direct| contains(ranges, direct)) =>
+                    {
                         (behind(headers, ranges), true)
                     }
                     TrustedProxies::Ranges(_) => (None, false),
                 };
                 // Whoever looks for it behind us has to see a peer that is not trusted.
-                if *appends || !trusted {
+                if let Some(direct) = direct.filter(|_| *appends || !trusted) {
                     append(headers, direct);
                 }
                 found
@@ -89,7 +93,7 @@ fn detected(
                         Reason::ClientAddressUnknown,
                     ));
                 }
-                address.map(|address| Found { address, alone: *trusted })
+                address.map(|address| Found { address: Some(address), alone: *trusted })
             }
         };
         if found.is_some() {
@@ -130,7 +134,7 @@ pub(super) fn name_external_address(headers: &mut HeaderMap, client: IpAddr) {
 fn from_right(headers: &HeaderMap, skip: usize) -> Option<Found> {
     let all = joined(headers, &X_FORWARDED_FOR)?;
     let mut entries = all.rsplit(|byte| *byte == b',');
-    let address = parsed(entries.nth(skip)?)?;
+    let address = Some(parsed(entries.nth(skip)?)?);
     Some(Found { address, alone: skip == 0 && entries.next().is_none() })
 }
 
@@ -142,7 +146,7 @@ fn behind(headers: &HeaderMap, trusted: &[IpNet]) -> Option<Found> {
     let mut last = None;
     for entry in entries() {
         let address = parsed(entry)?;
-        last = Some(Found { address, alone });
+        last = Some(Found { address: Some(address), alone });
         if !contains(trusted, address) {
             break;
         }
@@ -203,7 +207,7 @@ mod tests {
             ("", 0, None),
         ] {
             let expected =
-                expected.map(|(address, alone)| Found { address: address.parse().unwrap(), alone });
+                expected.map(|(address, alone)| Found { address: address.parse().ok(), alone });
             assert_eq!(from_right(&forwarded(value), skip), expected, "{value} {skip}");
         }
     }
@@ -219,7 +223,7 @@ mod tests {
         ] {
             let found = behind(&forwarded(value), &trusted);
             assert_eq!(
-                found.map(|found| found.address.to_string()).as_deref(),
+                found.and_then(|found| found.address).map(|it| it.to_string()).as_deref(),
                 expected,
                 "{value}"
             );

@@ -58,7 +58,7 @@ pub(super) fn host(
     let bare = without_port(text);
     let port = text.get(bare.len() + 1..).and_then(|port| port.parse::<u16>().ok());
     if config.strip_port == StripPort::Any
-        || config.strip_port == StripPort::Matching && port == Some(peer.local.port())
+        || config.strip_port == StripPort::Matching && port.is_some() && port == peer.local.port()
     {
         new = bare;
     }

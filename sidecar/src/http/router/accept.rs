@@ -25,8 +25,8 @@ pub(super) fn accept(
 ) -> Result<Accepted, Refusal> {
     let manager = &connection.manager;
     let peer = Peer {
-        address: connection.peer,
-        local: connection.local_address,
+        address: &connection.peer,
+        local: &connection.local_address,
         tls: connection.tls.is_some(),
         identity: connection.tls.as_ref().and_then(|tls| tls.identity.as_ref()),
         local_uri_sans: connection
@@ -64,7 +64,7 @@ pub(super) fn accept(
     }
     exchange.origin = Some((accepted.client, accepted.https));
     if let Some(facts) = &mut exchange.facts {
-        facts.client = Some(accepted.client);
+        facts.client = accepted.client;
         facts.https = accepted.https;
     }
 

@@ -127,8 +127,8 @@ pub(super) async fn forward(
             let policies = if own.is_empty() { &action.hash_policy } else { own };
             let sender = Sender {
                 client: accepted.client,
-                peer: connection.peer,
-                local: connection.local_address,
+                peer: &connection.peer,
+                local: &connection.local_address,
             };
             RequestHash::of(policies, &view_of(request, accepted, None), sender)
         }

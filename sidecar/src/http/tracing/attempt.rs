@@ -130,7 +130,7 @@ impl AttemptSpan {
         record.authority = Some(host_of(&self.request));
         record.response_code = self.answered.map(|(_, status)| status);
         record.flags = self.failure.map_or(ResponseFlags::NONE, |(_, flags)| flags);
-        record.upstream_host = Some(endpoint.address);
+        record.upstream_host = Some(endpoint.address.clone());
         record.upstream_cluster = Some(cluster.observed_name());
         record.upstream_cluster_name = Some(&cluster.name);
         record.cluster_metadata = Some(&*cluster.config.metadata);

@@ -304,7 +304,11 @@ impl Tracer {
         span.set("downstream_cluster", or_none(header(&DOWNSTREAM_CLUSTER)));
         span.set("user_agent", or_none(header(&header::USER_AGENT)));
         span.set("http.protocol", tags::protocol(record.protocol));
-        span.set("peer.address", connection.peer.ip().to_canonical().to_string());
+        let peer = connection.peer.ip();
+        span.set(
+            "peer.address",
+            peer.map_or_else(|| connection.peer.to_string(), |ip| ip.to_string()),
+        );
         if let Some(id) = header(&decision::X_CLIENT_TRACE_ID) {
             span.set("guid:x-client-trace-id", id);
         }

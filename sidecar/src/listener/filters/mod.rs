@@ -107,7 +107,7 @@ pub(crate) async fn run(
     found: &mut Found,
 ) -> io::Result<Passed> {
     for filter in filters {
-        let port = found.ends.local.port();
+        let port = found.ends.local.port().unwrap_or(0);
         if filter.disabled.as_ref().is_some_and(|predicate| predicate.holds(port)) {
             continue;
         }

@@ -9,8 +9,9 @@ use crate::transport::Socket;
 
 /// Asks the kernel, and restores the destination if it knows.
 pub(super) fn restore(socket: &Socket, found: &mut Found) {
-    if let Some(destination) = destination(socket, found.ends.local) {
-        found.ends.local = destination;
+    let Some(local) = found.ends.local.socket() else { return };
+    if let Some(destination) = destination(socket, local) {
+        found.ends.local = destination.into();
         found.ends.is_restored = true;
     }
 }

@@ -95,6 +95,7 @@ pub(super) async fn read(
     socket.skip(length);
     if let Some(Addresses { source, destination }) = addresses {
         let ends = &mut found.ends;
+        let (source, destination) = (source.into(), destination.into());
         if ends.local != destination {
             ends.local = destination;
             ends.is_restored = true;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::dump;
 use super::super::error::Error;
+use super::super::sockets;
 use super::{Control, GRACE};
 use crate::admin::{self, Admin, Command, Info, Query, Status};
 use crate::cli::Args;
@@ -86,10 +87,9 @@ pub(super) fn open(
     let node = bootstrap.node.encode_to_vec().into();
     let info = Info::new(node, args);
     let (admin, queries) = Admin::new(registry, status, info);
-    if let Some(address) = bootstrap.admin {
-        let failed = |source| Error::Admin { address, source };
-        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
-        let bound = socket.local_addr().map_err(failed)?;
+    if let Some((address, mode)) = &bootstrap.admin {
+        let (socket, bound) = sockets::simple(address, *mode)
+            .map_err(|source| Error::Admin { address: address.clone(), source })?;
         if let Some(path) = &args.admin_address_path {
             std::fs::write(path, bound.to_string())
                 .map_err(|source| Error::File { path: path.clone(), source })?;

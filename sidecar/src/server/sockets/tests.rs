@@ -1,3 +1,6 @@
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+
 use super::*;
 use crate::config::bootstrap;
 
@@ -39,8 +42,14 @@ fn free() -> SocketAddr {
     TcpListener::bind(any_port()).unwrap().local_addr().unwrap()
 }
 
-fn opened(sockets: &mut Sockets, listener: &Listener) -> Option<Given> {
-    sockets.open(listener).map_err(|(_, error)| error).unwrap()
+/// For each worker the sockets of TCP.
+fn opened(sockets: &mut Sockets, listener: &Listener) -> Option<Vec<Vec<TcpListener>>> {
+    let tcp = |socket| match socket {
+        ListeningSocket::Tcp(socket) => socket,
+        ListeningSocket::Unix(_, path) => panic!("{path}"),
+    };
+    let given = sockets.open(listener).map_err(|(_, error)| error).unwrap()?;
+    Some(given.into_iter().map(|worker| worker.into_iter().map(tcp).collect()).collect())
 }
 
 #[test]
@@ -49,7 +58,7 @@ fn an_address_that_another_process_has_is_refused() {
     let mut sockets = Sockets::new(2);
     let address = taken.local_addr().unwrap();
     let (at, error) = sockets.reserve(&listener("a", address)).unwrap_err();
-    assert_eq!((at, error.kind()), (address, io::ErrorKind::AddrInUse));
+    assert_eq!((at, error.kind()), (address.into(), io::ErrorKind::AddrInUse));
 }
 
 #[test]
@@ -59,7 +68,7 @@ fn every_worker_gets_a_socket_at_the_same_port() {
     let ports: Vec<u16> = given.iter().map(|it| it[0].local_addr().unwrap().port()).collect();
     assert_eq!(ports.len(), 3);
     assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
-    assert_eq!(sockets.local_addresses("a")[0].port(), ports[0]);
+    assert_eq!(sockets.local_addresses("a")[0].port(), Some(ports[0]));
 }
 
 #[test]
@@ -121,7 +130,11 @@ fn an_address_goes_from_a_removed_listener_to_a_new_one_without_being_closed() {
     let waiting = std::net::TcpStream::connect(address).unwrap();
     let next = listener("b", address);
     sockets.reserve(&next).unwrap();
-    assert_eq!(sockets.settle(&[&next]), [Settled::Taken("a".into(), address)], "while a has it");
+    assert_eq!(
+        sockets.settle(&[&next]),
+        [Settled::Taken("a".into(), address.into())],
+        "while a has it"
+    );
     sockets.close("a");
     assert_eq!(sockets.settle(&[&next]), [Settled::Now]);
     let given = opened(&mut sockets, &next).unwrap();
@@ -147,7 +160,7 @@ fn addresses_go_round_among_listeners_that_change_together() {
     assert_eq!(sockets.settle(&wanted), vec![Settled::Now; 3]);
     for listener in &next {
         let given = opened(&mut sockets, listener).unwrap();
-        assert_eq!(given[0][0].local_addr().unwrap(), listener.address);
+        assert_eq!(listener.address, given[0][0].local_addr().unwrap());
     }
     sockets.close_unused();
     assert_eq!(sockets.bound.len(), 3);
@@ -155,8 +168,8 @@ fn addresses_go_round_among_listeners_that_change_together() {
     let next = [listener("a", one), listener("b", two)];
     let wanted: Vec<&Listener> = next.iter().map(|it| &**it).collect();
     let settled = sockets.settle(&wanted);
-    assert_eq!(settled[0], Settled::Taken("c".into(), one));
-    assert_eq!(settled[1], Settled::Taken("a".into(), two));
+    assert_eq!(settled[0], Settled::Taken("c".into(), one.into()));
+    assert_eq!(settled[1], Settled::Taken("a".into(), two.into()));
 }
 
 #[test]
@@ -180,7 +193,7 @@ fn a_listener_without_a_socket_has_its_address_all_the_same() {
     assert!(TcpListener::bind(address).is_ok());
     assert_eq!(sockets.local_addresses("a"), [address]);
     let rival = listener_with("b", &[address], ", bind_to_port: false");
-    assert_eq!(sockets.settle(&[&rival]), [Settled::Taken("a".into(), address)]);
+    assert_eq!(sockets.settle(&[&rival]), [Settled::Taken("a".into(), address.into())]);
     let bound = listener("a", address);
     assert_eq!(sockets.settle(&[&bound]), [Settled::Now]);
     assert!(opened(&mut sockets, &bound).is_some());
@@ -198,4 +211,60 @@ fn settings_are_set_on_the_sockets() {
     assert!(socket.keepalive().unwrap());
     assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 7);
     assert!(socket.recv_buffer_size().unwrap() >= 65_536);
+}
+
+fn at_pipe(name: &str, path: &str, mode: u32) -> Arc<Listener> {
+    let mut listener = Listener::clone(&listener(name, any_port()));
+    listener.address = Address::Pipe(path.into());
+    listener.socket = Arc::new(SocketSettings {
+        mode: (mode != 0).then_some(mode),
+        ..SocketSettings::clone(&listener.socket)
+    });
+    Arc::new(listener)
+}
+
+fn unix(given: &[Vec<ListeningSocket>]) -> Vec<&std::os::unix::net::UnixListener> {
+    let each = given.iter().flatten().map(|socket| match socket {
+        ListeningSocket::Unix(socket, _) => socket,
+        ListeningSocket::Tcp(_) => panic!("a socket of TCP"),
+    });
+    each.collect()
+}
+
+#[test]
+fn all_workers_share_the_one_socket_of_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s").display().to_string();
+    let mut sockets = Sockets::new(2);
+    let given = sockets.open(&at_pipe("a", &path, 0o600)).unwrap().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let _client = UnixStream::connect(&path).unwrap();
+    let [first, second] = unix(&given)[..] else { panic!("for each worker one") };
+    assert!(first.accept().is_ok());
+    assert_eq!(second.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "it was taken");
+    assert_eq!(sockets.local_addresses("a"), [Address::Pipe(path.into())]);
+}
+
+#[test]
+fn a_socket_that_was_left_at_a_path_is_replaced_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s").display().to_string();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(Sockets::new(1).open(&at_pipe("a", &path, 0)).is_ok());
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "mine").unwrap();
+    let (at, error) = Sockets::new(1).reserve(&at_pipe("a", &path, 0)).unwrap_err();
+    assert_eq!((at, error.kind()), (Address::Pipe((*path).into()), io::ErrorKind::AddrInUse));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[test]
+fn a_name_with_an_at_sign_has_no_file() {
+    let name = format!("@outrigger-test-{}", std::process::id());
+    let mut sockets = Sockets::new(1);
+    assert!(sockets.open(&at_pipe("a", &name, 0)).is_ok());
+    assert!(!std::path::Path::new(&name).exists());
+    let address = SockAddr::unix(address::pipe_path(&name)).unwrap();
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    client.connect(&address).unwrap();
 }

@@ -135,7 +135,9 @@ mod tests {
         let shares = vec![1.0 / active.len() as f64; active.len()];
         let sum = active.iter().map(|active| u64::from(*active)).sum();
         let mut ports: Vec<_> = (0..50)
-            .map(|hash| choose(&hosts, &shares, 0, hash, sum, factor).unwrap().address.port())
+            .map(|hash| {
+                choose(&hosts, &shares, 0, hash, sum, factor).unwrap().address.port().unwrap()
+            })
             .collect();
         ports.sort_unstable();
         ports.dedup();
@@ -157,7 +159,7 @@ mod tests {
         let hosts = endpoints(&[20, 12, 15]);
         for hash in 0..20 {
             let chosen = choose(&hosts, &[1.0 / 3.0; 3], 0, hash, 26, 100).unwrap();
-            assert_eq!(chosen.address.port(), 1);
+            assert_eq!(chosen.address.port().unwrap(), 1);
         }
     }
 

@@ -76,8 +76,9 @@ fn reached(cluster: &Cluster, asked: Option<Value>) -> Vec<u16> {
     });
     let hosts = cluster.hosts.load();
     let context = Context { metadata: criteria.as_ref(), ..Context::default() };
-    let mut ports: Vec<u16> =
-        (0..200).filter_map(|_| Some(cluster.pick(&hosts, &context)?.address.port())).collect();
+    let mut ports: Vec<u16> = (0..200)
+        .filter_map(|_| Some(cluster.pick(&hosts, &context)?.address.port().unwrap()))
+        .collect();
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -318,7 +319,7 @@ fn a_hash_has_its_place_within_the_subset() {
     let hosts = cluster.hosts.load();
     for hash in 0..100 {
         let context = Context { hash: Some(hash), metadata: Some(&criteria), ..Context::default() };
-        let pick = || cluster.pick(&hosts, &context).unwrap().address.port();
+        let pick = || cluster.pick(&hosts, &context).unwrap().address.port().unwrap();
         assert_eq!((pick() % 2, pick()), (1, pick()));
     }
 }
@@ -336,7 +337,7 @@ fn endpoints_that_were_tried_are_avoided_within_the_subset() {
         ..Context::default()
     };
     for _ in 0..20 {
-        assert_eq!(cluster.pick(&hosts, &context).unwrap().address.port(), 1);
+        assert_eq!(cluster.pick(&hosts, &context).unwrap().address.port().unwrap(), 1);
     }
 }
 
@@ -363,7 +364,8 @@ fn a_locality_may_count_for_the_part_of_it_that_is_in_the_subset() {
         let criteria = MetadataCriteria::new([("v".into(), json!("1"))]);
         let context = Context { metadata: Some(&criteria), ..Context::default() };
         let hosts = cluster.hosts.load();
-        let ports = (0..300).map(|_| cluster.pick(&hosts, &context).unwrap().address.port());
+        let ports =
+            (0..300).map(|_| cluster.pick(&hosts, &context).unwrap().address.port().unwrap());
         ports.filter(|port| *port == 0).count()
     };
     assert_eq!(share_of_first(false, false), 150, "in turn");
@@ -379,7 +381,7 @@ fn what_a_worker_remembers_is_of_the_host_set_of_the_moment() {
     let criteria = MetadataCriteria::new([("v".into(), json!(1))]);
     let context = Context { metadata: Some(&criteria), ..Context::default() };
     let hosts = cluster.hosts.load_full();
-    assert_eq!(cluster.pick(&hosts, &context).unwrap().address.port(), 0);
+    assert_eq!(cluster.pick(&hosts, &context).unwrap().address.port().unwrap(), 0);
     for (endpoint, version) in hosts.endpoints().zip([2, 1]) {
         let metadata = Metadata(object(json!({"envoy.lb": {"v": version}})));
         endpoint.update(1, UP, &Arc::new(metadata));
@@ -390,5 +392,5 @@ fn what_a_worker_remembers_is_of_the_host_set_of_the_moment() {
         config::endpoint::AssignmentPolicy::default(),
         None,
     );
-    assert_eq!(cluster.pick(&next, &context).unwrap().address.port(), 1);
+    assert_eq!(cluster.pick(&next, &context).unwrap().address.port().unwrap(), 1);
 }

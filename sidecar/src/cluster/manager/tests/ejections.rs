@@ -54,7 +54,7 @@ async fn the_fifth_consecutive_5xx_ejects_and_a_success_in_between_starts_the_co
     let hosts = cluster.hosts.load();
     assert_eq!(hosts.priorities[0].healthy.list.len(), 1);
     let chosen: Vec<_> = (0..10)
-        .map(|_| cluster.pick(&hosts, &Context::default()).unwrap().address.port())
+        .map(|_| cluster.pick(&hosts, &Context::default()).unwrap().address.port().unwrap())
         .collect();
     assert_eq!(chosen, [2; 10]);
 }

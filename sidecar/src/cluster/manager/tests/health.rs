@@ -57,7 +57,7 @@ impl Probe for Endpoints {
         _: &'a Plan,
         target: &'a Target,
     ) -> Pending<'a, Result<Passed, Failure>> {
-        let port = target.address.port();
+        let port = target.address.port().unwrap();
         let answer = {
             let mut script = self.0.lock().unwrap();
             script.asked.push((port, Instant::now()));
@@ -147,7 +147,7 @@ async fn settle(manager: &mut Manager) {
 fn healthy(manager: &Manager) -> Vec<u16> {
     let hosts = manager.get("c").unwrap().hosts.load();
     let healthy = hosts.priorities.iter().flat_map(|priority| priority.healthy.list.iter());
-    healthy.map(|endpoint| endpoint.address.port()).collect()
+    healthy.map(|endpoint| endpoint.address.port().unwrap()).collect()
 }
 
 fn is_shown(manager: &mut Manager) -> bool {
@@ -377,8 +377,10 @@ async fn endpoints_that_are_kept_stay_in_their_priority_and_locality() {
     settle(&mut manager).await;
     assign(&mut manager, "c", vec![group(0, ports(2..3))]);
     let hosts = manager.get("c").unwrap().hosts.load_full();
-    let located: Vec<_> =
-        hosts.located().map(|(level, _, endpoint)| (level, endpoint.address.port())).collect();
+    let located: Vec<_> = hosts
+        .located()
+        .map(|(level, _, endpoint)| (level, endpoint.address.port().unwrap()))
+        .collect();
     assert_eq!(located, [(0, 2), (0, 1), (1, 3), (1, 4)]);
     assert!(all[0].check.has(Flag::Left) && !all[1].check.has(Flag::Left));
 }

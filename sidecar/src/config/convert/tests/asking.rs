@@ -56,12 +56,15 @@ fn detecting(extensions: Value) -> [(&'static str, Value); 3] {
 
 #[test]
 fn nobody_is_internal_unless_configured() {
-    assert!(manager(&accepted(&[])).internal_addresses.0.is_empty());
+    assert!(manager(&accepted(&[])).internal_addresses.ranges.is_empty());
     let ranges = json!([{"address_prefix": "10.0.0.1", "prefix_len": 8}]);
     let bootstrap = accepted(&[("HCM.internal_address_config.cidr_ranges", ranges)]);
     let internal = &manager(&bootstrap).internal_addresses;
-    assert!(internal.contains("10.255.0.1".parse().unwrap()));
-    assert!(!internal.contains("11.0.0.1".parse().unwrap()));
+    assert!(internal.contains("10.255.0.1".parse().ok()));
+    assert!(!internal.contains("11.0.0.1".parse().ok()));
+    assert!(!internal.contains(None), "a client of a Unix domain socket");
+    let bootstrap = accepted(&[("HCM.internal_address_config.unix_sockets", json!(true))]);
+    assert!(manager(&bootstrap).internal_addresses.contains(None));
     refused_at(
         &[("HCM.internal_address_config.cidr_ranges", json!([{"address_prefix": "here"}]))],
         "HCM.internal_address_config.cidr_ranges[0].address_prefix",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{accepted, refused, refused_at};
+use crate::config::address::Address;
 use crate::config::cluster::Discovery;
 use crate::config::listener_filter::{ListenerFilterKind, Predicate};
 use crate::config::load_balancer::LoadBalancer;
@@ -253,7 +254,7 @@ fn a_listener_has_addresses_each_with_its_sockets() {
     ]);
     let listener = &bootstrap.listeners[0];
     assert!(!listener.drains_on_health_check_failure);
-    let ports: Vec<u16> = listener.addresses().map(|(address, _)| address.port()).collect();
+    let ports: Vec<_> = listener.addresses().filter_map(|(address, _)| address.port()).collect();
     assert_eq!(ports, [10_000, 10_001, 10_002]);
     let sockets: Vec<_> = listener.addresses().map(|(_, socket)| socket).collect();
     assert_eq!(sockets[0], sockets[1], "it is like the main one");
@@ -262,9 +263,6 @@ fn a_listener_has_addresses_each_with_its_sockets() {
     let time = sockets[0].keepalive.as_ref().and_then(|keepalive| keepalive.time);
     assert_eq!(time, Some(Duration::from_secs(7)));
     assert!(sockets[2].options.is_empty() && sockets[2].keepalive.is_none());
-    let pipe = json!([{"address": {"pipe": {"path": "/a"}}}]);
-    let path = "LISTENER.additional_addresses[0].address.pipe";
-    refused_at(&[("LISTENER.additional_addresses", pipe)], path, "not supported");
     let taken = json!([{"address": address(10_000)}]);
     refused_at(&[("LISTENER.additional_addresses", taken)], "LISTENER.address", "duplicate");
 }
@@ -463,5 +461,67 @@ fn an_endpoint_may_have_several_addresses() {
         ),
     ] {
         refused_at(&[(path, value)], &format!("{path}{field}"), reason);
+    }
+}
+
+fn pipe(path: &str, mode: u32) -> Value {
+    json!({"pipe": {"path": path, "mode": mode}})
+}
+
+#[test]
+fn a_unix_domain_socket_may_stand_where_an_address_does() {
+    let more = json!([{"address": pipe("@name", 0)}, {"address": pipe("/b", 0)}]);
+    let bootstrap = accepted(&[
+        ("LISTENER.address", pipe("/run/a.sock", 0o660)),
+        ("LISTENER.additional_addresses", more),
+        ("ENDPOINT.endpoint.address", pipe("/run/b.sock", 0o600)),
+        (
+            "ENDPOINT.endpoint.health_check_config",
+            json!({"address": pipe("/run/check.sock", 0), "port_value": 1}),
+        ),
+    ]);
+    let listener = &bootstrap.listeners[0];
+    let addresses: Vec<_> =
+        listener.addresses().map(|(address, socket)| (address.to_string(), socket.mode)).collect();
+    let expected = [("/run/a.sock", Some(0o660)), ("@name", None), ("/b", None)];
+    assert_eq!(addresses, expected.map(|(path, mode)| (path.to_owned(), mode)));
+    let Discovery::Static(assignment) = &bootstrap.clusters[0].discovery else { panic!("static") };
+    let endpoint = &assignment.localities[0].endpoints[0];
+    let address = endpoint.address.known().unwrap();
+    assert_eq!(address, Address::Pipe("/run/b.sock".into()), "its mode is for who listens");
+    let check = endpoint.check.as_ref().unwrap().address_of(&address);
+    assert_eq!(check, Address::Pipe("/run/check.sock".into()));
+}
+
+#[test]
+fn paths_of_unix_domain_sockets_that_cannot_be() {
+    let long = "a".repeat(108);
+    for (value, field, reason) in [
+        (pipe("", 0), "path", "must not be empty"),
+        (pipe(&long, 0), "path", "107 bytes"),
+        (pipe("@", 0), "path", "names no socket"),
+        (pipe("a\0b", 0), "path", "names no socket"),
+        (pipe("/a", 0o1000), "mode", "out of range: 0 to 511"),
+        (pipe("@a", 0o600), "mode", "has no file"),
+    ] {
+        for place in ["LISTENER.address", "ENDPOINT.endpoint.address"] {
+            refused_at(&[(place, value.clone())], &format!("{place}.pipe.{field}"), reason);
+        }
+    }
+    accepted(&[("LISTENER.address", pipe(&"a".repeat(107), 0))]);
+    let taken = json!([{"address": pipe("/a", 0)}]);
+    refused_at(
+        &[("LISTENER.address", pipe("/a", 0)), ("LISTENER.additional_addresses", taken)],
+        "LISTENER.address",
+        "duplicate",
+    );
+    let more = json!([{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}]);
+    for (field, value, path) in [
+        ("additional_addresses", more, "additional_addresses"),
+        ("health_check_config", json!({"port_value": 1}), "health_check_config.port_value"),
+    ] {
+        let field = format!("ENDPOINT.endpoint.{field}");
+        let changes = [("ENDPOINT.endpoint.address", pipe("/a", 0)), (&*field, value)];
+        refused_at(&changes, &format!("ENDPOINT.endpoint.{path}"), "");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{accepted, refusal, refused};
+use crate::config::address::Address;
 use crate::config::cluster::{Discovery, HealthRules};
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::{Check, HealthCheck};
@@ -298,14 +299,14 @@ fn an_endpoint_says_where_it_is_checked() {
     assert_eq!(target(json!({})), None);
     let address = json!({"socket_address": {"address": "10.0.0.9", "port_value": 81}});
     let said = target(json!({"port_value": 82, "hostname": "h", "address": address})).unwrap();
-    let endpoint = "10.0.0.1:80".parse().unwrap();
-    assert_eq!(said.address_of(endpoint).to_string(), "10.0.0.9:82");
+    let endpoint = Address::Ip("10.0.0.1:80".parse().unwrap());
+    assert_eq!(said.address_of(&endpoint).to_string(), "10.0.0.9:82");
     assert_eq!(said.hostname.as_ref().map(|name| name.as_bytes()), Some(&b"h"[..]));
     let elsewhere = target(json!({"address": address})).unwrap();
-    assert_eq!(elsewhere.address_of(endpoint).to_string(), "10.0.0.9:81");
+    assert_eq!(elsewhere.address_of(&endpoint).to_string(), "10.0.0.9:81");
     let disabled = target(json!({"disable_active_health_check": true}));
     assert_eq!(disabled, Some(CheckTarget { is_disabled: true, ..CheckTarget::default() }));
-    assert_eq!(CheckTarget::default().address_of(endpoint), endpoint);
+    assert_eq!(CheckTarget::default().address_of(&endpoint), endpoint);
     let place = "ENDPOINT.endpoint.health_check_config";
     refused(&format!("{place}.port_value"), json!(65_536), "is not a port");
 }

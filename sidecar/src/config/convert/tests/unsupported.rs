@@ -139,7 +139,6 @@ fn fields_of_the_http_connection_manager() {
             ("append_x_forwarded_port", json!(true)),
             ("append_local_overload", json!(true)),
             ("forward_proto_config", json!({})),
-            ("internal_address_config.unix_sockets", json!(true)),
             (
                 "request_id_extension.typed_config",
                 any("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
@@ -413,19 +412,14 @@ fn fields_of_a_cluster() {
         "CLUSTER.cluster_type",
         UNSUPPORTED,
     );
-    for (address, field) in [
-        (json!({"pipe": {"path": "/a", "mode": 1}}), "pipe.mode"),
-        (
+    refused_at(
+        &[(
+            "ENDPOINT.endpoint.address",
             json!({"envoy_internal_address": {"server_listener_name": "a"}}),
-            "envoy_internal_address",
-        ),
-    ] {
-        refused_at(
-            &[("ENDPOINT.endpoint.address", address)],
-            &format!("ENDPOINT.endpoint.address.{field}"),
-            UNSUPPORTED,
-        );
-    }
+        )],
+        "ENDPOINT.endpoint.address.envoy_internal_address",
+        UNSUPPORTED,
+    );
     all(
         "ENDPOINT.endpoint.address.socket_address",
         &[

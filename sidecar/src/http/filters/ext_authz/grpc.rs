@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::question::Question;
 use super::verdict::{Action, Change, Changes, Decision, Denial, Verdict};
 use super::{MOST, Settings};
+use crate::access_log::grpc::entry::address_proto;
 use crate::access_log::url_encoded_pem;
 use crate::config::ext_authz::{AuthGrpc, ExtAuthz};
 use crate::config::header::AppendAction;
@@ -42,14 +43,6 @@ pub(super) fn request(
     let tls = connection.tls.as_ref();
     let peer = tls.and_then(|tls| tls.identity.as_ref());
     let own = tls.and_then(|tls| tls.own.as_deref());
-    let client = std::net::SocketAddr::new(
-        passage.accepted.client,
-        if passage.accepted.client == connection.peer.ip().to_canonical() {
-            connection.peer.port()
-        } else {
-            0
-        },
-    );
     let certificate = peer
         .filter(|_| config.include_peer_certificate)
         .and_then(|peer| peer.chain.first())
@@ -57,14 +50,14 @@ pub(super) fn request(
         .unwrap_or_default();
     let service = passage.request.headers.get(SERVICE).and_then(|name| name.to_str().ok());
     let source = attributes::Peer {
-        address: Some(address(client)),
+        address: Some(address_proto(&connection.address_of(passage.accepted.client))),
         service: service.unwrap_or_default().to_owned(),
         principal: peer.map(principal).unwrap_or_default(),
         certificate,
         ..Default::default()
     };
     let destination = attributes::Peer {
-        address: Some(address(connection.local_address)),
+        address: Some(address_proto(&connection.local_address)),
         principal: own.map(principal).unwrap_or_default(),
         ..Default::default()
     };
@@ -142,15 +135,6 @@ fn http(
 fn principal(identity: &PeerIdentity) -> String {
     let names = identity.uri_sans.first().or(identity.dns_sans.first());
     names.map_or_else(|| identity.subject.to_string(), ToString::to_string)
-}
-
-fn address(of: std::net::SocketAddr) -> core::Address {
-    let socket = core::SocketAddress {
-        address: of.ip().to_string(),
-        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(of.port().into())),
-        ..Default::default()
-    };
-    core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
 }
 
 fn timestamp(passage: &Passage<'_>) -> Timestamp {
