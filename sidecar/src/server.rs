@@ -12,6 +12,7 @@
 //! - [`data_plane`]: puts configuration into effect, with [`sockets`], [`routes`], [`extensions`] and [`runtime`];
 //! - [`export`]: sends what workers report;
 //! - [`load_reports`]: tells a server how much load there was;
+//! - [`event_files`]: where event logs are written;
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
 
@@ -19,6 +20,7 @@ mod control;
 mod data_plane;
 mod dump;
 mod error;
+mod event_files;
 mod export;
 mod extensions;
 mod load_reports;

@@ -10,6 +10,7 @@ mod client_address;
 mod distributions;
 mod compression;
 mod domains;
+mod event_logs;
 mod ext_authz;
 mod filters;
 mod forwarding;
@@ -91,6 +92,7 @@ groups! {
     distributions
     compression
     domains
+    event_logs
     ext_authz
     filters
     forwarding

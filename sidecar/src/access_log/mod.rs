@@ -32,4 +32,4 @@ pub(crate) use record::{
 };
 pub(crate) use tag::{filled, tag_value};
 pub(crate) use text::render;
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Lines, Writer};

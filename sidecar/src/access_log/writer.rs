@@ -102,6 +102,14 @@ impl Writer {
         Ok(output)
     }
 
+    /// A file that takes lines of no access log. It is created if it is missing.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub(crate) fn lines(&self, path: &Path) -> io::Result<Lines> {
+        self.output(&Sink::File(path.to_owned())).map(Lines)
+    }
+
     /// Opens every file again under its name: it was moved away (log rotation). SIGHUP and `POST /reopen_logs`.
     pub(crate) fn reopen(&self) {
         self.shared.tell(|wanted| wanted.reopen = true);
@@ -114,6 +122,20 @@ impl Writer {
             // A panic there has been reported already.
             let _ = thread.join();
         }
+    }
+}
+
+/// A file that takes lines.
+#[derive(Clone)]
+pub(crate) struct Lines(Arc<Output>);
+
+impl Lines {
+    /// Appends a line, and a line break.
+    pub(crate) fn append(&self, line: &str) {
+        self.0.append(|out| {
+            out.extend_from_slice(line.as_bytes());
+            out.push(b'\n');
+        });
     }
 }
 

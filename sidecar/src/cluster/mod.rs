@@ -7,6 +7,7 @@
 //! - [`latency`]: how long endpoints take to answer;
 //! - [`load_report`]: what endpoints report of their own load, and the weights that follow;
 //! - [`circuit_breaker`], [`outlier_detection`], [`health_check`]: what limits, ejects, and asks endpoints how they are;
+//!   [`event_log`]: what of it is written down;
 //! - [`cluster`]: all of it together, what a request sees; [`table`]: all clusters by id; [`aggregate`]: several as one;
 //! - [`manager`]: the control thread's side, which keeps identity over updates; [`dns`] feeds it.
 
@@ -16,6 +17,7 @@ pub(crate) mod circuit_breaker;
 pub(crate) mod cluster;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+pub(crate) mod event_log;
 pub(crate) mod health_check;
 pub(crate) mod host_set;
 pub(crate) mod latency;
@@ -31,6 +33,8 @@ pub(crate) mod testing;
 pub(crate) use circuit_breaker::Breaker;
 pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
 pub(crate) use endpoint::{Endpoint, EndpointId, Health};
+pub(crate) use event_log::EventLog;
+pub(crate) use load_balancer::Context;
 pub(crate) use load_balancer::hashing::address_hash;
 pub(crate) use load_balancer::{Context, NamedHosts};
 pub(crate) use load_report::LoadReport;

@@ -44,6 +44,8 @@ pub struct Bootstrap {
     pub cds: Option<ConfigSource>,
     /// Who is told how much load there was (`cluster_manager.load_stats_config`).
     pub load_stats: Option<DiscoveryService>,
+    /// Where ejections are written to (`cluster_manager.outlier_detection.event_log_path`).
+    pub outlier_event_log: Option<PathBuf>,
     /// Where connections to endpoints come from, of clusters that do not say.
     pub bind: Option<Arc<BindConfig>>,
     /// The cluster of the sidecars of our own kind, for zone aware routing. It stands in the file.

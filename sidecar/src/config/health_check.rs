@@ -1,6 +1,7 @@
 //! Active health checks of a cluster.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub struct HealthCheck {
     pub reuse_connection: bool,
     /// When the next check comes.
     pub pace: Pace,
+    /// Files that are told of what changes, and of every check where that is asked for (Envoy's `HealthCheckEvent`).
+    pub event_logs: Vec<PathBuf>,
     /// Log every failure, and not only the first and those that change something.
     pub always_log_failures: bool,
     /// The same for successes.

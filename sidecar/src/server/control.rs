@@ -124,6 +124,11 @@ impl Control {
         if let Some(name) = &bootstrap.local_cluster {
             data.manager.set_local(Arc::clone(name), bootstrap.locality());
         }
+        let log = bootstrap.outlier_event_log.as_deref();
+        data.log_ejections(log).map_err(|source| Error::File {
+            path: log.map(ToOwned::to_owned).unwrap_or_default(),
+            source,
+        })?;
         for secret in std::mem::take(&mut bootstrap.secrets) {
             let name = Arc::clone(&secret.name);
             data.contexts.set_secret(secret).map_err(|rejected| Error::Static {

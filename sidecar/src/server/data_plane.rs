@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +14,7 @@ use http::HeaderValue;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::event_files::EventFiles;
 use super::export;
 use super::extensions::Extensions;
 use super::routes::{Inline, Routes};
@@ -71,6 +73,7 @@ pub(super) struct DataPlane {
     sockets: Sockets,
     workers: Vec<WorkerHandle>,
     writer: Writer,
+    event_files: Arc<EventFiles>,
     cells: Arc<Sharded<ListenerManagerCells>>,
     version: u64,
     local_info: Arc<LocalInfo>,
@@ -136,6 +139,7 @@ impl DataPlane {
             sockets: Sockets::new(workers),
             workers: started,
             writer,
+            event_files: Arc::default(),
             cells,
             version: 0,
             local_info: Arc::new(local_info),
@@ -226,10 +230,38 @@ impl DataPlane {
     fn set_clusters(&mut self, clusters: Vec<Arc<Cluster>>, refusals: &mut Vec<Refusal>) {
         for cluster in clusters {
             let name = Arc::clone(&cluster.name);
+            if let Err(rejected) = self.open_event_logs(&cluster) {
+                refusals.push(Refusal { kind: Kind::Cluster, name, rejected: vec![rejected] });
+                continue;
+            }
             if let Err(rejected) = self.manager.set(cluster, &mut self.contexts) {
                 refusals.push(Refusal { kind: Kind::Cluster, name, rejected: vec![rejected] });
             }
         }
+    }
+
+    /// Opens the files that the health checks of a cluster write to.
+    fn open_event_logs(&self, cluster: &Cluster) -> Result<(), Rejected> {
+        let check = cluster.health_check.iter();
+        for path in check.flat_map(|check| &check.event_logs) {
+            self.event_files.open(&self.writer, path).map_err(|error| Rejected {
+                path: "health_checks[0].event_logger".to_owned(),
+                reason: format!("cannot open {}: {error}", path.display()),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes ejections to a file from now on.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(super) fn log_ejections(&mut self, path: Option<&Path>) -> io::Result<()> {
+        if let Some(path) = path {
+            self.event_files.open(&self.writer, path)?;
+        }
+        self.manager.set_event_log(Arc::clone(&self.event_files) as _, path);
+        Ok(())
     }
 
     fn set_routes(&mut self, routes: &[Arc<RouteConfiguration>]) {

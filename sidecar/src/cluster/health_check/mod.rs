@@ -30,12 +30,14 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::{Endpoint, EndpointId};
 use crate::config::address::Address;
+use super::event_log::EventLog;
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::HealthCheck;
 use crate::stats::{HealthCheckCells, Sharded};
 use crate::tls::ClientContext;
+pub(super) use judge::FailureKind;
 #[cfg(test)]
-pub(super) use judge::{Failure, FailureKind, Passed};
+pub(super) use judge::{Failure, Passed};
 use probe::MakeProbe;
 use session::Session;
 
@@ -60,6 +62,8 @@ pub(super) struct Plan {
     pub(super) stats: Arc<Sharded<HealthCheckCells>>,
     /// The transport that the configuration chooses for all; `None`: each endpoint's own.
     pub(super) transport: Option<Option<Arc<ClientContext>>>,
+    /// What writes the event logs.
+    pub(super) log: Arc<dyn EventLog>,
 }
 
 impl Plan {

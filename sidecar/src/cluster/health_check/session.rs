@@ -12,6 +12,8 @@ use super::judge::{Failure, FailureKind, Judge, Passed, Transition};
 use super::probe::Probe;
 use super::{HealthEvent, Plan, Target, pace};
 use crate::cluster::endpoint::Endpoint;
+use crate::cluster::event_log::{self, HealthNews};
+use crate::cluster::health_check::flags::Flag;
 use crate::config::endpoint::CheckTarget;
 
 /// The checks of one endpoint. Dropping it ends them.
@@ -147,6 +149,7 @@ impl Results {
         let stats = plan.stats.local();
         let config = &plan.config;
         let first = self.judge.is_first();
+        let before = self.state();
         let transition = match &result {
             Ok(passed) => {
                 stats.success.inc();
@@ -163,6 +166,7 @@ impl Results {
             }
         };
         self.log(plan, &result, first, transition);
+        self.write_events(plan, &result, first, before);
         let changed = transition == Transition::Changed;
         let ejected = self.endpoint.outlier.ejection().is_some();
         if first || changed || (result.is_ok() && ejected) {
@@ -177,7 +181,50 @@ impl Results {
         transition
     }
 
-    /// As Envoy's event log: changes, the first failure, and everything where that is asked for.
+    /// Whether the endpoint is unhealthy, and whether it is degraded.
+    fn state(&self) -> (bool, bool) {
+        let flags = &self.endpoint.check;
+        (flags.has(Flag::Failed), flags.has(Flag::Degraded))
+    }
+
+    /// Writes to the event logs of the cluster, where it has any. `before`: see [`Results::state`].
+    fn write_events(
+        &self,
+        plan: &Plan,
+        result: &Result<Passed, Failure>,
+        first: bool,
+        before: (bool, bool),
+    ) {
+        let write = |news| {
+            event_log::health(&*plan.log, &plan.cluster, &plan.config, &self.endpoint, news);
+        };
+        let ((was_failed, was_degraded), (is_failed, is_degraded)) = (before, self.state());
+        match result {
+            Ok(_) => {
+                if was_failed && !is_failed {
+                    write(HealthNews::AddHealthy { first });
+                }
+                match (was_degraded, is_degraded) {
+                    (false, true) => write(HealthNews::Degraded),
+                    (true, false) => write(HealthNews::NoLongerDegraded),
+                    (true, true) | (false, false) => {}
+                }
+                if plan.config.always_log_successes {
+                    write(HealthNews::Successful);
+                }
+            }
+            Err(failure) => {
+                if !was_failed && is_failed {
+                    write(HealthNews::EjectUnhealthy(failure.kind));
+                }
+                if first || plan.config.always_log_failures {
+                    write(HealthNews::Failure { kind: failure.kind, first });
+                }
+            }
+        }
+    }
+
+    /// For operators: changes, the first failure, and everything where that is asked for.
     fn log(
         &self,
         plan: &Plan,

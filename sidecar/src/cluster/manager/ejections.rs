@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Entry, Manager};
 use crate::cluster::cluster::{Cluster, ClusterId};
 use crate::cluster::endpoint::{Endpoint, EndpointId};
+use crate::cluster::event_log::Ejected;
 use crate::cluster::outlier_detection::{Detected, Ejection, EjectionReason};
 use crate::config::cluster::OutlierDetection;
 use crate::stats::OutlierCells;
@@ -22,6 +23,16 @@ pub(super) struct Ejections {
     since: Instant,
     /// Endpoints that are ejected or were.
     records: HashMap<EndpointId, Record>,
+    /// For the event log: the same, for as long as the endpoint is there.
+    history: HashMap<EndpointId, History>,
+}
+
+/// When an endpoint was last ejected, when it last returned, and how often it was ejected.
+#[derive(Debug, Clone, Copy, Default)]
+struct History {
+    ejections: u32,
+    ejected_at: Option<Instant>,
+    returned_at: Option<Instant>,
 }
 
 /// An endpoint's history of ejections.
@@ -36,7 +47,7 @@ struct Record {
 
 impl Ejections {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, records: HashMap::new() }
+        Self { since: now, records: HashMap::new(), history: HashMap::new() }
     }
 
     /// Lets intervals count from now: their length changed.
@@ -47,6 +58,29 @@ impl Ejections {
     /// Forgets an endpoint that is gone.
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
         self.records.remove(&endpoint);
+        self.history.remove(&endpoint);
+    }
+
+    /// What the event log says beside an ejection: before it is one, if it is `enforced`.
+    fn ejecting(&mut self, endpoint: EndpointId, now: Instant, enforced: bool) -> Ejected {
+        if !enforced && !self.history.contains_key(&endpoint) {
+            return Ejected::default();
+        }
+        let history = self.history.entry(endpoint).or_default();
+        let since = history.returned_at.map(|at| now.saturating_duration_since(at));
+        if enforced {
+            history.ejections = history.ejections.saturating_add(1);
+            history.ejected_at = Some(now);
+        }
+        Ejected { count: history.ejections, since }
+    }
+
+    /// What the event log says beside a return.
+    fn returning(&mut self, endpoint: EndpointId, now: Instant) -> Ejected {
+        let history = self.history.entry(endpoint).or_default();
+        history.returned_at = Some(now);
+        let since = history.ejected_at.map(|at| now.saturating_duration_since(at));
+        Ejected { count: history.ejections, since }
     }
 
     /// Lets everyone return: the cluster has no outlier detection any more.
@@ -121,6 +155,10 @@ impl Manager {
                     record.returned_at = Some(now);
                     returned = true;
                     log_return(&entry.cluster, endpoint, "its ejection time is over");
+                    let ejected = entry.ejections.returning(endpoint.id, now);
+                    if let Some(log) = &entry.outlier_log {
+                        log.returned(&entry.cluster, endpoint, ejected);
+                    }
                 }
             } else if record.returned_at.is_some_and(|at| now - at >= config.interval) {
                 record.multiplier = record.multiplier.saturating_sub(1);
@@ -164,6 +202,10 @@ impl Entry {
         if let Some(record) = self.ejections.records.get_mut(&endpoint.id) {
             record.returned_at = Some(Instant::now());
         }
+        let ejected = self.ejections.returning(endpoint.id, Instant::now());
+        if let Some(log) = &self.outlier_log {
+            log.returned(&self.cluster, endpoint, ejected);
+        }
         true
     }
 
@@ -198,7 +240,12 @@ impl Entry {
         {
             cells.ejections_total.inc();
         }
-        if fastrand::u32(0..100) >= enforcing(config, reason) {
+        let enforced = fastrand::u32(0..100) < enforcing(config, reason);
+        let history = self.ejections.ejecting(endpoint.id, Instant::now(), enforced);
+        if let Some(log) = &self.outlier_log {
+            log.ejected(&self.cluster, endpoint, reason, enforced, history);
+        }
+        if !enforced {
             return;
         }
         if let Some(cells) = cells {

@@ -61,8 +61,13 @@ impl Manager {
             registry.scope::<HealthCheckCells>(Scope::Cluster(cluster.observed_name().into()));
         let transport =
             config.transport_match.as_ref().map(|metadata| entry.transports.of(metadata));
-        let plan =
-            Plan { config: Arc::clone(config), cluster: Arc::clone(cluster), stats, transport };
+        let plan = Plan {
+            config: Arc::clone(config),
+            cluster: Arc::clone(cluster),
+            stats,
+            transport,
+            log: Arc::clone(&self.events),
+        };
         match &entry.health.checks {
             Some(checks) => checks.adopt(plan),
             None => entry.health.checks = Some(Checks::new(plan, make_probe, events)),

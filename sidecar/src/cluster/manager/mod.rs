@@ -26,6 +26,7 @@ mod update;
 mod weights;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -36,6 +37,7 @@ use super::circuit_breaker::BreakerGauges;
 use super::cluster::{Cluster, ClusterId};
 use super::dns;
 use super::endpoint::{Endpoint, EndpointId};
+use super::event_log::{self, EventLog, OutlierLog};
 use super::health_check::HealthEvent;
 use super::health_check::probe::{MakeProbe, over_network};
 use super::host_set::{HostSet, Members, SubsetValues};
@@ -82,6 +84,10 @@ pub(crate) struct Manager {
     /// When the endpoints of a cluster are weighed next. Only clusters of which they report their load are in here.
     weighings: BTreeSet<(Instant, ClusterId)>,
     made: (mpsc::UnboundedSender<ClusterId>, mpsc::UnboundedReceiver<ClusterId>),
+    /// What writes event logs.
+    events: Arc<dyn EventLog>,
+    /// Where ejections are written to.
+    outlier_log: Option<Arc<Path>>,
     resolver: dns::Resolver,
     make_probe: MakeProbe,
     health: (mpsc::UnboundedSender<HealthEvent>, mpsc::UnboundedReceiver<HealthEvent>),
@@ -106,6 +112,7 @@ struct Entry {
     /// Its place in `Manager::weighings`.
     weighing: Option<Instant>,
     outlier_stats: Option<Arc<Sharded<OutlierCells>>>,
+    outlier_log: Option<OutlierLog>,
     /// Endpoints were found, or the first attempt is over.
     initialized: bool,
     /// Gauges, which the registry only holds weakly.
@@ -134,6 +141,8 @@ impl Manager {
             untidy: BTreeSet::new(),
             weighings: BTreeSet::new(),
             made: mpsc::unbounded_channel(),
+            events: Arc::new(event_log::Nowhere),
+            outlier_log: None,
             resolver: dns::Resolver::new(registry),
             make_probe: over_network(),
             health: mpsc::unbounded_channel(),
@@ -145,6 +154,12 @@ impl Manager {
     /// Where connections come from, of clusters that do not say.
     pub(crate) fn set_default_bind(&mut self, bind: Option<Arc<BindConfig>>) {
         self.bind = bind;
+    }
+
+    /// What writes event logs, and where ejections are written to.
+    pub(crate) fn set_event_log(&mut self, events: Arc<dyn EventLog>, outliers: Option<&Path>) {
+        self.events = events;
+        self.outlier_log = outliers.map(Arc::from);
     }
 
     /// The id of a name. A cluster need not exist: routes may name one that is still to come.

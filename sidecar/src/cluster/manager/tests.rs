@@ -12,6 +12,7 @@ use crate::cluster::LoadReport;
 use crate::cluster::Outcome;
 use crate::cluster::cluster::Cluster;
 use crate::cluster::endpoint::{Endpoint, Health};
+use crate::cluster::event_log::testing::Kept;
 use crate::cluster::outlier_detection::EjectionReason;
 use crate::cluster::testing::{assignment, config, endpoint, group, outlier_detection};
 use crate::config;

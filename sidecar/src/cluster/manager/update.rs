@@ -14,6 +14,7 @@ use super::original_dst::Tidying;
 use super::{Entry, Manager};
 use crate::cluster::circuit_breaker::{Breaker, BreakerGauges};
 use crate::cluster::cluster::{Cluster, ClusterId};
+use crate::cluster::event_log::OutlierLog;
 use crate::cluster::host_set::HostSet;
 use crate::cluster::outlier_detection::Detector;
 use crate::config;
@@ -189,6 +190,10 @@ impl Manager {
         if cluster.config.outlier_detection.is_none() {
             ejections.forgive_all(&cluster);
         }
+        let outlier_log = self
+            .outlier_log
+            .as_ref()
+            .map(|path| OutlierLog { events: Arc::clone(&self.events), path: Arc::clone(path) });
         Entry {
             cluster: Arc::new(cluster),
             transports,
@@ -201,6 +206,7 @@ impl Manager {
             tidying,
             weighing: None,
             outlier_stats,
+            outlier_log,
             initialized,
             breaker_gauges,
             _membership: membership,

@@ -1,6 +1,8 @@
 //! The bootstrap: its parts, and whether they fit each other.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use outrigger_proto::any;
@@ -103,7 +105,7 @@ pub(super) fn convert(
         xds_config_tracker_extension, listener_manager, application_log_config,
         enable_worker_cpu_affinity);
     let manager = cluster_manager.unwrap_or_default();
-    let ClusterManager { bind, load_stats, local_cluster } =
+    let ClusterManager { bind, load_stats, local_cluster, outlier_event_log } =
         problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
     let stats = problems.field("stats_config", |problems| {
         stats_config::convert(problems, stats_config.unwrap_or_default())
@@ -147,6 +149,7 @@ pub(super) fn convert(
         lds,
         cds,
         load_stats,
+        outlier_event_log,
         bind,
         local_cluster,
         stats,
@@ -186,6 +189,7 @@ struct ClusterManager {
     bind: Option<Arc<BindConfig>>,
     load_stats: Option<DiscoveryService>,
     local_cluster: Option<Arc<str>>,
+    outlier_event_log: Option<PathBuf>,
 }
 
 fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> ClusterManager {
@@ -196,7 +200,13 @@ fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> 
         load_stats_config,
         enable_deferred_cluster_creation: _, // when Envoy's workers build a cluster; changes no outcome
     } = proto;
-    unsupported!(problems; outlier_detection);
+    let outlier_event_log = outlier_detection.and_then(|proto| {
+        let proto::cluster_manager::OutlierDetection { event_log_path, event_service } = proto;
+        problems.field("outlier_detection", |problems| {
+            unsupported!(problems; event_service);
+        });
+        (!event_log_path.is_empty()).then(|| PathBuf::from(event_log_path))
+    });
     let load_stats = load_stats_config.and_then(|proto| {
         problems.field("load_stats_config", |problems| discovery::convert(problems, proto))
     });
@@ -204,7 +214,7 @@ fn cluster_manager_of(problems: &mut Problems, proto: proto::ClusterManager) -> 
         problems.field("upstream_bind_config", |problems| bind_config::convert(problems, proto))
     });
     let local_cluster = optional(local_cluster_name).map(Arc::from);
-    ClusterManager { bind: bind.map(Arc::new), load_stats, local_cluster }
+    ClusterManager { bind: bind.map(Arc::new), load_stats, local_cluster, outlier_event_log }
 }
 
 fn admin_of(problems: &mut Problems, proto: proto::Admin) -> Option<(Address, Option<u32>)> {

@@ -1,15 +1,18 @@
 //! Active health checks.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
+use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::RequestMethod;
 use outrigger_proto::envoy::config::core::v3::health_check::{self as proto, HealthChecker};
 use outrigger_proto::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
+use outrigger_proto::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use outrigger_proto::envoy::r#type::v3::{CodecClientType, Int64Range};
 use outrigger_proto::google::protobuf::Duration as DurationProto;
 
@@ -20,7 +23,7 @@ use crate::config::health_check::{Check, GrpcCheck, HealthCheck, HttpCheck, Pace
 
 use super::common::{
     address, boolean, duration, enumeration, fingerprint, json_object, number,
-    optional_header_value, positive_duration, required, text, unsupported,
+    optional_header_value, positive_duration, required, text, unknown_type, unpack, unsupported,
 };
 use super::{header, matcher};
 
@@ -69,7 +72,8 @@ fn one(problems: &mut Problems, proto: core::HealthCheck) -> Option<HealthCheck>
         transport_socket_match_criteria,
         health_checker,
     } = proto;
-    unsupported!(problems; event_log_path, event_logger, event_service);
+    unsupported!(problems; event_service);
+    let event_logs = event_logs(problems, event_log_path, event_logger);
     if alt_port.is_some() {
         problems.reject_field(
             "alt_port",
@@ -125,6 +129,7 @@ fn one(problems: &mut Problems, proto: core::HealthCheck) -> Option<HealthCheck>
             jitter: interval_jitter,
             jitter_percent: interval_jitter_percent,
         },
+        event_logs,
         always_log_failures: always_log_health_check_failures,
         always_log_successes: always_log_health_check_success,
         alpn,
@@ -133,6 +138,35 @@ fn one(problems: &mut Problems, proto: core::HealthCheck) -> Option<HealthCheck>
     };
     check.fingerprint = fingerprint(&check);
     Some(check)
+}
+
+/// The files of the field `event_logger`, and that of the older `event_log_path`.
+fn event_logs(
+    problems: &mut Problems,
+    path: String,
+    loggers: Vec<core::TypedExtensionConfig>,
+) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    if !path.is_empty() {
+        paths.push(PathBuf::from(path));
+    }
+    for (index, logger) in loggers.into_iter().enumerate() {
+        // name: of the logger, which its type already says.
+        let core::TypedExtensionConfig { name: _, typed_config } = logger;
+        problems.element("event_logger", index, |problems| {
+            let Some(config) = required(problems, "typed_config", typed_config) else { return };
+            problems.field("typed_config", |problems| {
+                if !any::holds::<HealthCheckEventFileSink>(&config) {
+                    unknown_type(problems, &config, &["HealthCheckEventFileSink"]);
+                    return;
+                }
+                let Some(sink) = unpack(problems, &config) else { return };
+                let HealthCheckEventFileSink { event_log_path } = sink;
+                paths.push(PathBuf::from(text(problems, "event_log_path", event_log_path)));
+            });
+        });
+    }
+    paths
 }
 
 /// Envoy counts these times in milliseconds. One that is set is never zero.

@@ -323,3 +323,47 @@ async fn jitter_lengthens_an_ejection_by_at_most_its_bound() {
     assert!(times.iter().any(|&time| time < 2 * SECOND));
     assert!(times.iter().any(|&time| time > 5 * SECOND));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_log_tells_every_ejection_and_return() {
+    let kept = Arc::new(Kept::default());
+    let mut manager = manager();
+    manager.set_event_log(Arc::clone(&kept) as _, Some(std::path::Path::new("/log")));
+    set(&mut manager, with(OutlierDetection { interval: 10 * SECOND, ..outlier_detection() }));
+    assign(&mut manager, "c", vec![group(0, ports(1..3))]);
+    let cluster = Arc::clone(manager.get("c").unwrap());
+    let first = Arc::clone(&endpoints(&manager, "c")[0]);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        fail(&cluster, &first, Outcome::Status(500), 5);
+        run(&mut manager, 61 * SECOND).await;
+        told.extend(kept.take());
+    }
+    let lines: Vec<String> = told
+        .into_iter()
+        .map(|(path, event)| {
+            assert_eq!(path.to_str(), Some("/log"));
+            assert_eq!(event["upstream_url"], "127.0.0.1:1");
+            assert_eq!(event["cluster_name"], "c");
+            assert_eq!(event.get("eject_consecutive_event").is_some(), event["action"] == "EJECT");
+            let since = event.get("secs_since_last_action").map(ToString::to_string);
+            format!(
+                "{} {} {} {} {}",
+                event["action"],
+                event["type"],
+                event["num_ejections"],
+                event["enforced"],
+                since.unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            r#""EJECT" "CONSECUTIVE_5XX" 1 true "#,
+            r#""UNEJECT" "CONSECUTIVE_5XX" 1 false "30""#,
+            r#""EJECT" "CONSECUTIVE_5XX" 2 true "31""#,
+            r#""UNEJECT" "CONSECUTIVE_5XX" 2 false "39""#,
+        ]
+    );
+}

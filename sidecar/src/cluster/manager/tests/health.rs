@@ -105,6 +105,7 @@ fn check() -> HealthCheck {
         healthy_threshold: 2,
         reuse_connection: true,
         pace: pace(10 * SECOND),
+        event_logs: Vec::new(),
         always_log_failures: false,
         always_log_successes: false,
         alpn: Vec::new(),
@@ -599,4 +600,43 @@ async fn outlier_detection_alone_has_no_statistics_of_health_checks() {
     let mut names = Vec::new();
     manager.registry.visit(&mut |sample| names.push(sample.name.text.to_owned()));
     assert!(!names.is_empty() && !names.iter().any(|name| name.starts_with("health_check")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_log_tells_the_first_failure_and_every_change() {
+    let (mut manager, script) = scripted();
+    let kept = Arc::new(Kept::default());
+    manager.set_event_log(Arc::clone(&kept) as _, None);
+    script.answer(1, Answer::Fail(FailureKind::Network));
+    set(&mut manager, checked(HealthCheck { event_logs: vec!["/log".into()], ..check() }));
+    assign(&mut manager, "c", vec![group(0, ports(1..2))]);
+    settle(&mut manager).await;
+    let told = |kept: &Kept| -> Vec<String> {
+        let events = kept.take().into_iter().map(|(path, mut event)| {
+            assert_eq!(path.to_str(), Some("/log"));
+            assert_eq!(event["cluster_name"], "c");
+            assert_eq!(event["host"]["socket_address"]["port_value"], 1);
+            let fields = event.as_object_mut().unwrap();
+            for field in ["cluster_name", "host", "locality", "health_checker_type"] {
+                fields.remove(field).unwrap();
+            }
+            event.to_string()
+        });
+        events.collect()
+    };
+    assert_eq!(
+        told(&kept),
+        [r#"{"health_check_failure_event":{"failure_type":"NETWORK","first_check":true}}"#]
+    );
+    run(&mut manager, 10 * SECOND).await;
+    assert_eq!(told(&kept), [""; 0], "it was unhealthy before");
+    script.answer(1, Answer::Pass);
+    run(&mut manager, 20 * SECOND).await;
+    assert_eq!(told(&kept), [r#"{"add_healthy_event":{"first_check":false}}"#]);
+    script.answer(1, Answer::Degraded);
+    run(&mut manager, 20 * SECOND).await;
+    assert_eq!(told(&kept), [r#"{"degraded_healthy_host":{}}"#]);
+    script.answer(1, Answer::Fail(FailureKind::Answer));
+    run(&mut manager, 10 * SECOND).await;
+    assert_eq!(told(&kept), [r#"{"eject_unhealthy_event":{"failure_type":"ACTIVE"}}"#]);
 }

@@ -219,8 +219,7 @@ fn what_is_wrong_with_a_check_is_refused_where_it_stands() {
             "[0].header.value",
             UNSUPPORTED,
         ),
-        ("event_log_path", json!("/dev/null"), "", UNSUPPORTED),
-        ("event_logger", json!([{"name": "a"}]), "", UNSUPPORTED),
+        ("event_logger", json!([{"name": "a"}]), "[0].typed_config", "required"),
         ("event_service", json!({}), "", UNSUPPORTED),
     ];
     let wrong: Vec<String> = cases

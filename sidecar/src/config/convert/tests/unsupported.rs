@@ -62,7 +62,6 @@ fn fields_of_the_bootstrap() {
             ("xds_config_tracker_extension", extension()),
             ("listener_manager", extension()),
             ("application_log_config", json!({})),
-            ("cluster_manager.outlier_detection", json!({})),
             ("stats_config.use_all_default_tags", json!(false)),
             ("admin.access_log_path", json!("/var/log/admin.log")),
             ("admin.socket_options", json!([{"level": 1}])),
