@@ -68,6 +68,8 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/access_loggers/file/v3/file.proto",
     "envoy/extensions/access_loggers/stream/v3/stream.proto",
     "envoy/extensions/access_loggers/grpc/v3/als.proto",
+    "envoy/extensions/access_loggers/open_telemetry/v3/logs_service.proto",
+    "envoy/extensions/health_check/event_sinks/file/v3/file.proto",
     "envoy/config/trace/v3/opentelemetry.proto",
     "envoy/config/trace/v3/zipkin.proto",
     "envoy/extensions/tracers/opentelemetry/samplers/v3/always_on_sampler.proto",

@@ -13,6 +13,7 @@
 pub mod any;
 pub mod json;
 
+pub use envoy_types::pb::opentelemetry::proto as opentelemetry;
 pub use envoy_types::pb::xds as xds_core;
 pub use envoy_types::pb::{envoy, google, udpa};
 

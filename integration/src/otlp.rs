@@ -1,12 +1,14 @@
-//! What a collector of traces gets: OTLP requests, decoded and made comparable.
+//! What a collector of traces and logs gets: OTLP requests, decoded and made comparable.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use prost::Message;
 
@@ -66,17 +68,7 @@ impl Span {
 /// # Errors
 /// It is no OTLP request.
 pub fn spans(request: &Recorded) -> Result<Vec<Span>> {
-    let is_grpc = request
-        .headers
-        .iter()
-        .any(|(name, value)| name == "content-type" && value.starts_with("application/grpc"));
-    let message = match is_grpc {
-        false => &request.body[..],
-        true => match &request.body[..] {
-            [0, _, _, _, _, message @ ..] => message,
-            _ => bail!("not one uncompressed gRPC message"),
-        },
-    };
+    let message = message(request)?;
     let request = ExportTraceServiceRequest::decode(message).context("not an OTLP request")?;
     let mut all = Vec::new();
     for resource_spans in request.resource_spans {
@@ -88,6 +80,68 @@ pub fn spans(request: &Recorded) -> Result<Vec<Span>> {
         }
     }
     Ok(all)
+}
+
+/// A record of a log as the collector got it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// What the record says.
+    pub proto: LogRecord,
+    /// What its resource says.
+    pub resource: BTreeMap<String, String>,
+    /// Who made it.
+    pub scope: Option<String>,
+}
+
+impl Record {
+    /// Its attributes.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        pairs(&self.proto.attributes)
+    }
+
+    /// Its body; `None`: it has none.
+    pub fn body(&self) -> Option<String> {
+        self.proto.body.as_ref().map(|body| text(Some(body)))
+    }
+
+    /// Its trace and span, in hexadecimal.
+    pub fn ids(&self) -> (String, String) {
+        (hex(&self.proto.trace_id), hex(&self.proto.span_id))
+    }
+}
+
+/// The records of a request to a collector, over gRPC or HTTP.
+///
+/// # Errors
+/// It is no OTLP request.
+pub fn records(request: &Recorded) -> Result<Vec<Record>> {
+    let message = message(request)?;
+    let request = ExportLogsServiceRequest::decode(message).context("not an OTLP request")?;
+    let mut all = Vec::new();
+    for logs in request.resource_logs {
+        let resource = logs.resource.map(|it| pairs(&it.attributes)).unwrap_or_default();
+        for logs in logs.scope_logs {
+            let scope = logs.scope.map(|scope| scope.name);
+            let record = |proto| Record { proto, resource: resource.clone(), scope: scope.clone() };
+            all.extend(logs.log_records.into_iter().map(record));
+        }
+    }
+    Ok(all)
+}
+
+/// The message of a request.
+fn message(request: &Recorded) -> Result<&[u8]> {
+    let is_grpc = request
+        .headers
+        .iter()
+        .any(|(name, value)| name == "content-type" && value.starts_with("application/grpc"));
+    match is_grpc {
+        false => Ok(&request.body[..]),
+        true => match &request.body[..] {
+            [0, _, _, _, _, message @ ..] => Ok(message),
+            _ => bail!("not one uncompressed gRPC message"),
+        },
+    }
 }
 
 fn pairs(attributes: &[KeyValue]) -> BTreeMap<String, String> {

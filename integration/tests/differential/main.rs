@@ -38,6 +38,7 @@ mod names;
 mod network_filters;
 mod orca;
 mod original_dst;
+mod otel_access_log;
 mod outlier_detection;
 mod override_host;
 mod pipes;
@@ -120,6 +121,7 @@ groups! {
     network_filters
     orca
     original_dst
+    otel_access_log
     outlier_detection
     override_host
     pipes

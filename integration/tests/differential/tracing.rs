@@ -12,6 +12,9 @@ use crate::parts::{bootstrap, cluster, http_listener, routes};
 
 /// A caller's context, sampled.
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+/// A caller whose trace is one of the first half of all traces, and one whose is of the other half.
+const WITHIN: &str = "00-20f7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const BEYOND: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01";
 /// A request id whose chance is 30 of 10000, as it is without any decision.
 const ID: &str = "0000001e-8346-491f-9760-6e4165cec4e6";
 
@@ -91,6 +94,11 @@ pub(crate) fn group() -> Group {
     let parent = sampler(
         "{'@type': V3.ParentBasedSamplerConfig, wrapped_sampler: {name: w, typed_config: {'@type': V3.AlwaysOnSamplerConfig}}}",
     );
+    let ratio = |share: &str| {
+        sampler(&format!(
+            "{{'@type': V3.TraceIdRatioBasedSamplerConfig, sampling_percentage: {{{share}}}}}"
+        ))
+    };
     let id = |text: &str| {
         format!(
             "request_id_extension: {{typed_config: {{'@type': \
@@ -129,6 +137,14 @@ pub(crate) fn group() -> Group {
                 listener("LISTEN_ALWAYS", &always, "", ""),
                 listener("LISTEN_ALWAYS_NONE", &always, "random_sampling: {value: 0}", ""),
                 listener("LISTEN_PARENT", &parent, "", ""),
+                listener("LISTEN_RATIO", &ratio("numerator: 50"), "", ""),
+                listener("LISTEN_RATIO_NONE", &ratio(""), "", ""),
+                listener(
+                    "LISTEN_RATIO_ALL",
+                    &ratio("numerator: 10000, denominator: TEN_THOUSAND"),
+                    "",
+                    "",
+                ),
                 listener("LISTEN_UNPACKED", HTTP, "", &id("pack_trace_reason: false")),
                 listener(
                     "LISTEN_INDEPENDENT",
@@ -323,6 +339,16 @@ fn cases() -> Vec<Case> {
         traced("the_context_is_not_passed_on", "LISTEN_KEPT", child("/a", PARENT), 1),
         traced("no_context_is_passed_on", "LISTEN_KEPT", get("/a"), 1),
         // Sampling.
+        traced("a_trace_within_the_ratio", "LISTEN_RATIO", child("/a", WITHIN), 1),
+        traced("a_trace_beyond_the_ratio", "LISTEN_RATIO", child("/a", BEYOND), 0),
+        traced(
+            "the_ratio_counts_and_not_the_caller",
+            "LISTEN_RATIO",
+            child("/a", &WITHIN.replace("-01", "-00")),
+            1,
+        ),
+        traced("a_ratio_of_nothing", "LISTEN_RATIO_NONE", child("/a", PARENT), 0),
+        traced("a_ratio_of_everything", "LISTEN_RATIO_ALL", child("/a", &unsampled), 1),
         traced("by_chance", "LISTEN", with_id("/a", ID), 1),
         traced("never_by_chance", "LISTEN_NONE", with_id("/a", ID), 0),
         traced(

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use super::filter::Filter;
 use super::grpc::{GrpcLogger, Streams};
 use super::json::{self, Compiled};
+use super::otel::OtelLogger;
 use super::record::{LogRecord, Needs};
 use super::text;
 use super::writer::{Output, Writer};
-use crate::config::access_log::{self as config, AccessLog, Format, JsonFormat, LineFormat};
+use crate::config::access_log::{
+    self as config, AccessLog, Format, GrpcLogStream, JsonFormat, LineFormat, OtelLogStream,
+};
 use crate::stats::Registry;
 
 /// A log, compiled. Made with the listener or filter that has it.
@@ -23,12 +26,23 @@ enum Target {
     Lines(Arc<Output>, Line),
     /// A server.
     Grpc(GrpcLogger),
+    /// A collector.
+    Otel(OtelLogger),
+}
+
+/// What sends logs away.
+#[derive(Default)]
+pub(crate) struct LogStreams {
+    /// By Envoy's own protocol.
+    pub(crate) grpc: Streams<GrpcLogStream>,
+    /// By OTLP.
+    pub(crate) otel: Streams<OtelLogStream>,
 }
 
 /// Where logs go: what they are opened with.
 pub(crate) struct Outputs<'a> {
     pub(crate) writer: &'a Writer,
-    pub(crate) streams: &'a mut Streams,
+    pub(crate) streams: &'a mut LogStreams,
     pub(crate) registry: &'a Registry,
 }
 
@@ -75,8 +89,12 @@ impl Logger {
                 Target::Lines(outputs.writer.output(sink)?, line)
             }
             config::Output::Grpc(log) => {
-                let stream = outputs.streams.of(&log.stream, outputs.registry);
+                let stream = outputs.streams.grpc.of(&log.stream, outputs.registry);
                 Target::Grpc(GrpcLogger::new(log, stream))
+            }
+            config::Output::Otel(log) => {
+                let stream = outputs.streams.otel.of(&log.stream, outputs.registry);
+                Target::Otel(OtelLogger::new(log, stream))
             }
         };
         Ok(Self { filter: config.filter.as_ref().map(Filter::new), target })
@@ -90,6 +108,7 @@ impl Logger {
         match &self.target {
             Target::Lines(output, line) => output.append(|buffer| line.render(record, buffer)),
             Target::Grpc(logger) => logger.log(record),
+            Target::Otel(logger) => logger.log(record),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! 64 KiB, and appends them to their files. So a request never waits for a disk.
 //!
 //! Reading order: [`record`] (what is known at the end of a stream), [`flags`], [`operator`] (the value of one command),
-//! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`grpc`] (logs that are sent to a server), [`logger`].
+//! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`grpc`] and [`otel`] (logs that are sent to a server), [`logger`].
 
 mod certificate;
 mod derived;
@@ -14,6 +14,7 @@ pub(crate) mod grpc;
 mod json;
 mod logger;
 mod operator;
+pub(crate) mod otel;
 mod record;
 mod tag;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub(crate) use certificate::url_encoded_pem;
 pub(crate) use derived::unique_id;
 pub(crate) use filter::Filter;
 pub(crate) use flags::ResponseFlags;
-pub(crate) use logger::{Line, Loggers, Outputs};
+pub(crate) use logger::{Line, LogStreams, Loggers, Outputs};
 pub(crate) use record::{
     Captured, Certificate, Headers, LogRecord, LogType, Needs, UpstreamConnection,
 };

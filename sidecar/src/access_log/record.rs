@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 use super::flags::ResponseFlags;
 use crate::config::access_log::{
     AccessLog, Filter, Format, FormatPart, GrpcAccessLog, HeaderOrPseudo, JsonFormat, LineFormat,
-    Operator, Output,
+    Operator, OtelAccessLog, OtelValue, Output,
 };
 use crate::config::address::Address;
 use crate::config::header::HeaderTemplate;
 use crate::config::local_reply::LocalReplies;
 use crate::config::matcher::{HeaderMatcher, MatchedHeader};
 use crate::config::metadata::{FilterState, Metadata};
-use crate::config::tracing::TagValue;
+use crate::config::tracing::{CustomTag, TagValue};
 
 /// One request, or one connection, at its end. Fields follow Envoy's command operators, which say what each means; what is
 /// not known is `None` and prints as `-`.
@@ -359,6 +359,7 @@ impl Needs {
             match &log.output {
                 Output::Lines { format, .. } => found.line(format),
                 Output::Grpc(log) => found.grpc(log),
+                Output::Otel(log) => found.otel(log),
             }
             if let Some(filter) = &log.filter {
                 found.filter(filter);
@@ -422,7 +423,25 @@ impl Found {
         log.request_headers.iter().chain(&ALWAYS).for_each(|it| add(&mut self.request, Some(it)));
         log.response_headers.iter().for_each(|name| add(&mut self.response, Some(name)));
         log.response_trailers.iter().for_each(|name| add(&mut self.trailers, Some(name)));
-        for tag in &log.custom_tags {
+        self.tags(&log.custom_tags);
+    }
+
+    fn otel(&mut self, log: &OtelAccessLog) {
+        let attributes = log.attributes.iter().map(|(_, value)| value);
+        attributes.chain(&log.body).for_each(|value| self.otel_value(value));
+        self.tags(&log.custom_tags);
+    }
+
+    fn otel_value(&mut self, value: &OtelValue) {
+        match value {
+            OtelValue::Text(format) => self.format(format),
+            OtelValue::List(list) => list.iter().for_each(|value| self.otel_value(value)),
+            OtelValue::Map(map) => map.iter().for_each(|(_, value)| self.otel_value(value)),
+        }
+    }
+
+    fn tags(&mut self, tags: &[CustomTag]) {
+        for tag in tags {
             match &tag.value {
                 TagValue::RequestHeader(name, _) => add(&mut self.request, Some(name)),
                 TagValue::Format(format) => self.format(format),

@@ -195,7 +195,12 @@ struct FailurePercentage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthNews {
     /// The endpoint is unhealthy now.
-    EjectUnhealthy(FailureKind),
+    EjectUnhealthy {
+        /// How the check failed.
+        kind: FailureKind,
+        /// The HTTP status; 0 for none.
+        status: u16,
+    },
     /// The endpoint is healthy now.
     AddHealthy {
         /// By its first check.
@@ -207,6 +212,8 @@ pub(super) enum HealthNews {
     Failure {
         /// How.
         kind: FailureKind,
+        /// The HTTP status; 0 for none.
+        status: u16,
         /// It was the first.
         first: bool,
     },
@@ -248,15 +255,21 @@ pub(super) fn health(
         successful_health_check_event: None,
     };
     match news {
-        HealthNews::EjectUnhealthy(kind) => {
-            event.eject_unhealthy_event = Some(Unhealthy { failure_type: failure_type(kind) });
+        HealthNews::EjectUnhealthy { kind, status } => {
+            let failure_type = failure_type(kind);
+            event.eject_unhealthy_event =
+                Some(Unhealthy { failure_type, http_status_code: status });
         }
         HealthNews::AddHealthy { first } => {
             event.add_healthy_event = Some(Healthy { first_check: first });
         }
         HealthNews::Successful => event.successful_health_check_event = Some(Empty {}),
-        HealthNews::Failure { kind, first } => {
-            let failed = Failed { failure_type: failure_type(kind), first_check: first };
+        HealthNews::Failure { kind, status, first } => {
+            let failed = Failed {
+                failure_type: failure_type(kind),
+                first_check: first,
+                http_status_code: status,
+            };
             event.health_check_failure_event = Some(failed);
         }
         HealthNews::Degraded => event.degraded_healthy_host = Some(Empty {}),
@@ -300,6 +313,7 @@ struct HealthEvent<'a> {
 #[derive(Serialize)]
 struct Unhealthy {
     failure_type: &'static str,
+    http_status_code: u16,
 }
 
 #[derive(Serialize)]
@@ -311,6 +325,7 @@ struct Healthy {
 struct Failed {
     failure_type: &'static str,
     first_check: bool,
+    http_status_code: u16,
 }
 
 /// An `envoy.config.core.v3.Address`.

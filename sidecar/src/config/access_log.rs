@@ -10,7 +10,7 @@ use http::HeaderName;
 use super::grpc_service::GrpcService;
 use super::matcher::HeaderMatcher;
 use super::metadata::MetadataMatcher;
-use super::tracing::CustomTag;
+use super::tracing::{CustomTag, Exporter};
 
 /// One access logger.
 #[derive(Debug, Clone)]
@@ -35,6 +35,53 @@ pub enum Output {
     },
     /// Entries that are sent to a server.
     Grpc(Arc<GrpcAccessLog>),
+    /// Records that are sent to a collector.
+    Otel(Arc<OtelAccessLog>),
+}
+
+/// A validated `OpenTelemetryAccessLogConfig`.
+#[derive(Debug, Clone)]
+pub struct OtelAccessLog {
+    /// How records are sent. Logs that have it in common are sent together.
+    pub stream: Arc<OtelLogStream>,
+    /// The body of a record.
+    pub body: Option<OtelValue>,
+    /// Its attributes, in order.
+    pub attributes: Vec<(Box<str>, OtelValue)>,
+    /// Filter state that is added to the attributes.
+    pub filter_state: Vec<Box<str>>,
+    /// Tags that are added to the attributes.
+    pub custom_tags: Vec<CustomTag>,
+}
+
+/// A value of a record.
+#[derive(Debug, Clone)]
+pub enum OtelValue {
+    /// Text; `-` stands for what is not known.
+    Text(Format),
+    /// A list.
+    List(Box<[OtelValue]>),
+    /// A map, in order.
+    Map(Box<[(Box<str>, OtelValue)]>),
+}
+
+/// How the records of logs are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtelLogStream {
+    /// The collector.
+    pub exporter: Exporter,
+    /// What the collector is told of which log it is.
+    pub log_name: Box<str>,
+    /// The resource says which log, zone, cluster and node it is of. Default true.
+    pub builtin_labels: bool,
+    /// More attributes of the resource: an encoded `KeyValueList`.
+    pub resource: Vec<u8>,
+    /// Behind `access_logs.open_telemetry_access_log` in the names of statistics; empty for nothing.
+    pub stat_prefix: Box<str>,
+    /// Records wait at most so long for others. Default 1 s.
+    pub flush_interval: Duration,
+    /// Bytes of records that are sent at once; with 0 each is sent by itself. Default 16384.
+    pub buffer_size: usize,
 }
 
 /// A validated `HttpGrpcAccessLogConfig` or `TcpGrpcAccessLogConfig`.

@@ -135,6 +135,8 @@ pub enum Exporter {
 pub enum Sampler {
     /// Always.
     AlwaysOn,
+    /// A share of all traces, the same ones wherever they pass: numerator and denominator.
+    TraceIdRatio(u32, u32),
     /// As the caller sampled; for a request without a caller's context, another sampler.
     ParentBased(Box<Sampler>),
 }

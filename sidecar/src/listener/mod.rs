@@ -18,8 +18,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::grpc::Streams as LogStreams;
-use crate::access_log::{Loggers, Outputs, Writer};
+use crate::access_log::{LogStreams, Loggers, Outputs, Writer};
 use crate::cluster::ClusterId;
 use crate::config;
 use crate::config::Rejected;

@@ -20,8 +20,7 @@ use super::extensions::Extensions;
 use super::routes::{Inline, Routes};
 use super::runtime::Runtime;
 use super::sockets::{Given, Settled, Sockets};
-use crate::access_log::Writer;
-use crate::access_log::grpc::Streams as LogStreams;
+use crate::access_log::{LogStreams, Writer};
 use crate::cluster::{EndpointId, Manager};
 use crate::config;
 use crate::config::Rejected;
@@ -357,9 +356,13 @@ impl DataPlane {
         for opened in self.reporters.take_opened() {
             self.exporting.spawn_local(export::spans(opened, Rc::clone(&self.local)));
         }
-        for opened in self.log_streams.take_opened() {
+        for opened in self.log_streams.grpc.take_opened() {
             let (local, local_info) = (Rc::clone(&self.local), Arc::clone(&self.local_info));
             self.exporting.spawn_local(export::logs(opened, local, local_info));
+        }
+        for opened in self.log_streams.otel.take_opened() {
+            let (local, local_info) = (Rc::clone(&self.local), Arc::clone(&self.local_info));
+            self.exporting.spawn_local(export::otel_logs(opened, local, local_info));
         }
         match built {
             Ok(listener) => Ok(Built { listener: Arc::new(listener), inline }),

@@ -48,6 +48,8 @@ pub(crate) enum Scope {
     LocalRateLimit(Arc<str>),
     /// `local_rate_limit.STAT_PREFIX`
     NetworkRateLimit(Arc<str>),
+    /// `access_logs.open_telemetry_access_log`, and `.STAT_PREFIX` of a log that has one
+    OtelLog(Arc<str>),
     /// `PREFIXrbac`, or `PREFIXrbac.SHADOW_PREFIX` of rules that are only counted: as they stand, without a dot between
     NetworkRbac(Arc<str>, Arc<str>),
     /// `proxy_proto`, or `proxy_proto.STAT_PREFIX` of a filter that has one
@@ -105,6 +107,12 @@ impl Scope {
             Self::Lds => "listener_manager.lds".to_owned(),
             Self::LocalRateLimit(prefix) => format!("{}.http_local_rate_limit", Segment(prefix)),
             Self::NetworkRateLimit(prefix) => format!("local_rate_limit.{}", Segment(prefix)),
+            Self::OtelLog(prefix) if prefix.is_empty() => {
+                "access_logs.open_telemetry_access_log".to_owned()
+            }
+            Self::OtelLog(prefix) => {
+                format!("access_logs.open_telemetry_access_log.{}", Segment(prefix))
+            }
             Self::NetworkRbac(prefix, shadow) => {
                 // What is written ends in a dot, as a rule, so that a name comes out.
                 let prefix = format!("{}rbac.{}", Segment(prefix), Segment(shadow));
@@ -122,7 +130,7 @@ impl Scope {
     pub(crate) fn stem(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             // Envoy makes no tag of this one.
-            Self::ExtensionConfig(_) => return self.prefix().into(),
+            Self::ExtensionConfig(_) | Self::OtelLog(_) => return self.prefix().into(),
             // Envoy makes no tag of the library.
             Self::Coding { filter, library, direction, .. } => {
                 let dot = if direction.is_empty() { "" } else { "." };
@@ -204,6 +212,7 @@ impl Scope {
             | Self::Cds
             | Self::ControlPlane
             | Self::ExtensionConfig(_)
+            | Self::OtelLog(_)
             | Self::ListenerManager
             | Self::Lds
             | Self::Server => Vec::new(),

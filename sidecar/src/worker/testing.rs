@@ -11,8 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Command, WorkerHandle, spawn};
-use crate::access_log::Writer;
-use crate::access_log::grpc::Streams;
+use crate::access_log::{LogStreams, Writer};
 use crate::cluster::Manager;
 use crate::config::bootstrap;
 use crate::config::http_connection_manager::RouteSource;
@@ -76,7 +75,7 @@ impl Sidecar {
                 log_writer: &writer,
                 control: &control,
                 reporters: &mut Reporters::default(),
-                log_streams: &mut Streams::default(),
+                log_streams: &mut LogStreams::default(),
                 local_info: &Arc::default(),
                 cluster: &mut |name| manager.id(name),
                 routes: &mut |source| {
@@ -139,7 +138,7 @@ impl Sidecar {
                 log_writer: &self.writer,
                 control: &Local::new(1, self.shared.clone()),
                 reporters: &mut Reporters::default(),
-                log_streams: &mut Streams::default(),
+                log_streams: &mut LogStreams::default(),
                 local_info: &Arc::default(),
                 cluster: &mut |name| self.manager.id(name),
                 routes: &mut |_| RouteConfigId(index as u32),

@@ -24,7 +24,7 @@ mod field {
 }
 
 /// A message of these entries.
-pub(super) fn message(kind: GrpcLogKind, entries: &[Bytes]) -> Message {
+pub(crate) fn message(kind: GrpcLogKind, entries: &[Bytes]) -> Message {
     let size: usize = entries.iter().map(|entry| entry.len() + 6).sum();
     let mut logs = Vec::with_capacity(size);
     for entry in entries {

@@ -11,19 +11,19 @@ mod stream;
 use std::sync::Arc;
 
 use super::record::LogRecord;
-use crate::config::access_log::GrpcAccessLog;
+use crate::config::access_log::{GrpcAccessLog, GrpcLogStream};
 
-pub(crate) use batch::Message;
+pub(crate) use batch::{Message, message};
 pub(crate) use stream::{Opened, Stream, Streams};
 
 /// One configured log.
 pub(super) struct GrpcLogger {
     config: Arc<GrpcAccessLog>,
-    stream: Arc<Stream>,
+    stream: Arc<Stream<GrpcLogStream>>,
 }
 
 impl GrpcLogger {
-    pub(super) fn new(config: &Arc<GrpcAccessLog>, stream: Arc<Stream>) -> Self {
+    pub(super) fn new(config: &Arc<GrpcAccessLog>, stream: Arc<Stream<GrpcLogStream>>) -> Self {
         Self { config: Arc::clone(config), stream }
     }
 

@@ -69,7 +69,7 @@ fn judge(plan: &Plan, check: &HttpCheck, response: &Response<Vec<u8>>) -> Result
     let headers = response.headers();
     let failed = |kind, reason: String| {
         let excluded = headers.contains_key(FAIL_AT_ONCE);
-        Failure { excluded, ..Failure::new(kind, reason) }
+        Failure { excluded, status: status.as_u16(), ..Failure::new(kind, reason) }
     };
     if !has_in_order(response.body(), &check.receive) {
         let reason = format!("the response, of status {}, lacks what is expected", status.as_u16());

@@ -20,6 +20,8 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// The endpoint says as well that it is to get nothing more.
     pub(crate) excluded: bool,
+    /// The HTTP status that it answered with; 0 for none.
+    pub(crate) status: u16,
 }
 
 /// How a check fails.
@@ -39,7 +41,7 @@ pub(crate) enum FailureKind {
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), excluded: false }
+        Self { kind, reason: reason.into(), excluded: false, status: 0 }
     }
 
     /// It could not be reached.

@@ -215,10 +215,14 @@ impl Results {
             }
             Err(failure) => {
                 if !was_failed && is_failed {
-                    write(HealthNews::EjectUnhealthy(failure.kind));
+                    write(HealthNews::EjectUnhealthy {
+                        kind: failure.kind,
+                        status: failure.status,
+                    });
                 }
                 if first || plan.config.always_log_failures {
-                    write(HealthNews::Failure { kind: failure.kind, first });
+                    let (kind, status) = (failure.kind, failure.status);
+                    write(HealthNews::Failure { kind, status, first });
                 }
             }
         }

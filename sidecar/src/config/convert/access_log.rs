@@ -15,7 +15,7 @@ use crate::config::Problems;
 use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Output, Sink};
 
 use super::common::{json_object, text, unknown_type, unpack, unsupported};
-use super::{access_log_filter, data_source, format, grpc_access_log};
+use super::{access_log_filter, data_source, format, grpc_access_log, otel_access_log};
 
 /// Envoy's default format.
 pub(super) const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -71,12 +71,16 @@ fn logger(problems: &mut Problems, config: &Any) -> Option<Output> {
     if let Some(log) = grpc_access_log::convert(problems, config) {
         return log.map(|log| Output::Grpc(Arc::new(log)));
     }
+    if let Some(log) = otel_access_log::convert(problems, config) {
+        return log.map(|log| Output::Otel(Arc::new(log)));
+    }
     let supported = [
         "FileAccessLog",
         "StdoutAccessLog",
         "StderrAccessLog",
         "HttpGrpcAccessLogConfig",
         "TcpGrpcAccessLogConfig",
+        "OpenTelemetryAccessLogConfig",
     ];
     unknown_type(problems, config, &supported);
     None

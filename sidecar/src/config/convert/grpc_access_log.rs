@@ -15,9 +15,9 @@ use super::common::{header_name, number, positive_duration, required, text, unpa
 use super::{config_source, grpc_service, tracing};
 
 /// Entries wait so long for others where nothing is set.
-const DEFAULT_FLUSH: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_FLUSH: Duration = Duration::from_secs(1);
 /// Bytes of entries that are sent at once where nothing is set.
-const DEFAULT_BUFFER: u32 = 16_384;
+pub(super) const DEFAULT_BUFFER: u32 = 16_384;
 /// Bounds of the pause before a stream that broke is opened again, where nothing is set.
 const DEFAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 

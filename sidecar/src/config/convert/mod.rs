@@ -56,6 +56,7 @@ mod metadata;
 mod mirror;
 mod network_filter;
 mod original_dst;
+mod otel_access_log;
 mod outlier_detection;
 mod percent;
 mod rate_limit;

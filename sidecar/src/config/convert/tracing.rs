@@ -344,7 +344,23 @@ fn sampler_of(problems: &mut Problems, proto: TypedExtensionConfig, depth: u32) 
                 .field("wrapped_sampler", |problems| sampler_of(problems, wrapped, depth + 1))?;
             return Some(Sampler::ParentBased(Box::new(wrapped)));
         }
-        unknown_type(problems, &config, &["AlwaysOnSamplerConfig", "ParentBasedSamplerConfig"]);
+        if any::holds::<samplers::TraceIdRatioBasedSamplerConfig>(&config) {
+            let samplers::TraceIdRatioBasedSamplerConfig { sampling_percentage } =
+                unpack(problems, &config)?;
+            // Without a share Envoy samples nothing.
+            let share = sampling_percentage.unwrap_or_default();
+            let (numerator, denominator) = percent::plain(problems, "sampling_percentage", share)?;
+            return Some(Sampler::TraceIdRatio(numerator, denominator));
+        }
+        unknown_type(
+            problems,
+            &config,
+            &[
+                "AlwaysOnSamplerConfig",
+                "ParentBasedSamplerConfig",
+                "TraceIdRatioBasedSamplerConfig",
+            ],
+        );
         None
     })
 }

@@ -133,10 +133,12 @@ impl Tracer {
         let sampler = provider.sampler.as_ref();
         match headers.get(TRACEPARENT) {
             None => {
+                let trace = TraceId::random();
+                let sampled = is_traced && samples(sampler, None, trace.as_str());
                 let context = SpanContext {
-                    trace: TraceId::random(),
+                    trace,
                     span: SpanId::random(),
-                    sampled: is_traced && samples(sampler, None),
+                    sampled,
                     state: HeaderValue::from_static(""),
                 };
                 (Some(context), None)
@@ -145,7 +147,8 @@ impl Tracer {
                 let Some(caller) = SpanContext::parse(header, headers.get(TRACESTATE)) else {
                     return (None, None);
                 };
-                let sampled = is_traced && samples(sampler, Some(caller.sampled));
+                let sampled =
+                    is_traced && samples(sampler, Some(caller.sampled), caller.trace.as_str());
                 let parent = caller.span;
                 (Some(SpanContext { span: SpanId::random(), sampled, ..caller }), Some(parent))
             }
@@ -334,12 +337,20 @@ impl Tracer {
     }
 }
 
-/// Whether a request that is to be traced is sampled; `caller`: what its caller says.
-fn samples(sampler: Option<&Sampler>, caller: Option<bool>) -> bool {
+/// Whether a request that is to be traced is sampled; `caller`: what its caller says; `trace`: its trace, in hexadecimal.
+fn samples(sampler: Option<&Sampler>, caller: Option<bool>, trace: &str) -> bool {
     match sampler {
         None => caller.unwrap_or(true),
         Some(Sampler::AlwaysOn) => true,
-        Some(Sampler::ParentBased(root)) => caller.unwrap_or_else(|| samples(Some(root), None)),
+        Some(Sampler::ParentBased(root)) => {
+            caller.unwrap_or_else(|| samples(Some(root), None, trace))
+        }
+        // Envoy's arithmetic: the first eight bytes as they lie in memory.
+        Some(Sampler::TraceIdRatio(numerator, denominator)) => {
+            let first = trace.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            let chance = first.unwrap_or_default().swap_bytes();
+            chance % u64::from(*denominator) < u64::from(*numerator)
+        }
     }
 }
 

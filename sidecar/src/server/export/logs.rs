@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::access_log::grpc::{Message, Opened};
+use crate::access_log::grpc::{Message, Opened, message};
 use crate::config::access_log::GrpcLogStream;
 use crate::config::bootstrap::LocalInfo;
 use crate::http::grpc_call::Outgoing;
@@ -17,14 +17,15 @@ const PATH: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLog
 /// Sends the entries of a log for as long as there are any, over one stream that is opened when there is something to send,
 /// and again when it broke.
 pub(in crate::server) async fn logs(
-    mut opened: Opened,
+    mut opened: Opened<GrpcLogStream>,
     local: Rc<Local>,
     local_info: Arc<LocalInfo>,
 ) {
     let config = Arc::clone(&opened.config);
     let mut stream: Option<Outgoing> = None;
     let mut pause = Duration::ZERO;
-    while let Some(message) = opened.next().await {
+    while let Some(entries) = opened.next().await {
+        let message = message(config.kind, &entries);
         // Entries that come meanwhile wait, up to the bound of the log.
         if !pause.is_zero() {
             sleep(pause.mul_f64(fastrand::f64())).await;

@@ -626,7 +626,9 @@ async fn an_event_log_tells_the_first_failure_and_every_change() {
     };
     assert_eq!(
         told(&kept),
-        [r#"{"health_check_failure_event":{"failure_type":"NETWORK","first_check":true}}"#]
+        [
+            r#"{"health_check_failure_event":{"failure_type":"NETWORK","first_check":true,"http_status_code":0}}"#
+        ]
     );
     run(&mut manager, 10 * SECOND).await;
     assert_eq!(told(&kept), [""; 0], "it was unhealthy before");
@@ -638,5 +640,8 @@ async fn an_event_log_tells_the_first_failure_and_every_change() {
     assert_eq!(told(&kept), [r#"{"degraded_healthy_host":{}}"#]);
     script.answer(1, Answer::Fail(FailureKind::Answer));
     run(&mut manager, 10 * SECOND).await;
-    assert_eq!(told(&kept), [r#"{"eject_unhealthy_event":{"failure_type":"ACTIVE"}}"#]);
+    assert_eq!(
+        told(&kept),
+        [r#"{"eject_unhealthy_event":{"failure_type":"ACTIVE","http_status_code":0}}"#]
+    );
 }

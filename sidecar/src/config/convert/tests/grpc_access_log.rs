@@ -30,7 +30,7 @@ fn converted(changes: &[(&str, Value)]) -> GrpcAccessLog {
     match &accepted(changes).listeners[0].filter_chains[0].terminal {
         TerminalFilter::Http(manager) => match &manager.access_logs[0].output {
             Output::Grpc(log) => GrpcAccessLog::clone(log),
-            Output::Lines { .. } => panic!("a log over gRPC"),
+            Output::Lines { .. } | Output::Otel(_) => panic!("a log over gRPC"),
         },
         TerminalFilter::Tcp(_) => panic!("a connection manager"),
     }

@@ -234,6 +234,16 @@ fn what_is_wrong_with_a_check_is_refused_where_it_stands() {
 }
 
 #[test]
+fn event_logs_are_files() {
+    let sink = json!({"name": "f", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink",
+        "event_log_path": "/new"}});
+    let check = converted(&[("event_log_path", json!("/old")), ("event_logger", json!([sink]))]);
+    let paths: Vec<_> = check.event_logs.iter().filter_map(|path| path.to_str()).collect();
+    assert_eq!(paths, ["/old", "/new"]);
+}
+
+#[test]
 fn there_is_one_check_of_a_kind_that_is_known() {
     refused("CLUSTER.health_checks", json!([check(&[]), check(&[])]), "more than one");
     for (changes, path, reason) in [

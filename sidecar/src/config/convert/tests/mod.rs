@@ -13,6 +13,7 @@ mod harness;
 mod health_checks;
 mod jwt_authn;
 mod load_balancing;
+mod otel_access_log;
 mod properties;
 mod rate_limits;
 mod redirecting;

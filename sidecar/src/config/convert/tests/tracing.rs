@@ -150,6 +150,11 @@ fn what_a_resource_says_can_be_added_to_and_left_out() {
 
 #[test]
 fn samplers_stand_in_each_other() {
+    let share = json!({"sampling_percentage": {"numerator": 3, "denominator": "TEN_THOUSAND"}});
+    let ratio = sampler("TraceIdRatioBasedSamplerConfig", &share);
+    let bootstrap = accepted(&[with_provider(json!({"sampler": ratio}))]);
+    let provider = tracing(&bootstrap).provider.clone().expect("a provider");
+    assert_eq!(provider.sampler, Some(Sampler::TraceIdRatio(3, 10_000)));
     let inner = sampler("AlwaysOnSamplerConfig", &json!({}));
     let outer = sampler("ParentBasedSamplerConfig", &json!({"wrapped_sampler": inner}));
     let provider = tracing(&accepted(&[with_provider(json!({"sampler": outer}))])).provider.clone();
@@ -196,11 +201,11 @@ fn other_providers_samplers_and_detectors_are_refused_by_name() {
         "collector_cluster": "static", "collector_endpoint": "/"}});
     refused_at(&[("HCM.tracing", json!({"provider": zipkin}))], PROVIDER, "ZipkinConfig is not");
     refused_at(&[("HCM.tracing", json!({"provider": {"name": "z"}}))], PROVIDER, "required");
-    let ratio = sampler("TraceIdRatioBasedSamplerConfig", &json!({}));
+    let other = detector("EnvironmentResourceDetectorConfig", &json!({}));
     refused_at(
-        &[with_provider(json!({"sampler": ratio}))],
+        &[with_provider(json!({"sampler": other}))],
         &format!("{PROVIDER}.sampler.typed_config"),
-        "TraceIdRatioBasedSamplerConfig is not",
+        "EnvironmentResourceDetectorConfig is not",
     );
     let dynatrace = detector("DynatraceResourceDetectorConfig", &json!({}));
     refused_at(
