@@ -17,6 +17,7 @@
 //! - [`lrs`] asks for load reports and keeps them;
 //! - [`rls`] is a service of rate limits, which decides by what it is told;
 //! - [`tcp`] is the same for bare TCP;
+//! - [`udp`] keeps datagrams;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
 //! - [`client`] sends one request and reports everything that came back;
@@ -43,4 +44,5 @@ pub mod rls;
 pub mod scene;
 pub mod tcp;
 pub mod tokens;
+pub mod udp;
 pub mod upstream;

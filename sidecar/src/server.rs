@@ -12,6 +12,7 @@
 //! - [`data_plane`]: puts configuration into effect, with [`sockets`], [`routes`], [`extensions`] and [`runtime`];
 //! - [`export`]: sends what workers report;
 //! - [`load_reports`]: tells a server how much load there was;
+//! - [`stats_sinks`]: sends statistics away;
 //! - [`event_files`]: where event logs are written;
 //! - [`dump`]: what the admin interface asks for;
 //! - [`validate`]: `--mode validate`.
@@ -27,6 +28,7 @@ mod load_reports;
 mod routes;
 mod runtime;
 mod sockets;
+mod stats_sinks;
 mod streams;
 mod validate;
 

@@ -43,6 +43,8 @@ pub enum UpstreamKind {
     LoadReports,
     /// A service of rate limits over gRPC.
     RateLimits,
+    /// A server that keeps datagrams.
+    Udp,
     /// An address at which nobody listens.
     Closed,
 }

@@ -20,6 +20,7 @@ use crate::pki::{Authority, Leaf};
 use crate::proxy::{Kind, Proxy};
 use crate::rls::LimitServer;
 use crate::tcp::TcpUpstream;
+use crate::udp::UdpServer;
 use crate::upstream::Upstream;
 
 /// One proxy with its upstreams, running.
@@ -47,6 +48,7 @@ pub struct World {
     logs: HashMap<&'static str, LogServer>,
     loads: HashMap<&'static str, LoadServer>,
     limits: HashMap<&'static str, LimitServer>,
+    udp: HashMap<&'static str, UdpServer>,
 }
 
 impl World {
@@ -76,6 +78,7 @@ impl World {
         let mut logs = HashMap::new();
         let mut loads = HashMap::new();
         let mut limits = HashMap::new();
+        let mut udp = HashMap::new();
         for (name, upstream) in &group.upstreams {
             let address = match upstream {
                 UpstreamKind::Closed => address::free()?,
@@ -95,6 +98,12 @@ impl World {
                     let server = LimitServer::start().await?;
                     let address = server.address();
                     limits.insert(*name, server);
+                    address
+                }
+                UpstreamKind::Udp => {
+                    let server = UdpServer::start().await?;
+                    let address = server.address();
+                    udp.insert(*name, server);
                     address
                 }
                 UpstreamKind::Tcp => {
@@ -132,6 +141,7 @@ impl World {
             logs,
             loads,
             limits,
+            udp,
         })
     }
 
@@ -181,6 +191,14 @@ impl World {
     /// The group has none.
     pub fn limit_server(&self, name: &str) -> Result<&LimitServer> {
         self.limits.get(name).with_context(|| format!("no service of rate limits {name}"))
+    }
+
+    /// The server of datagrams of this name.
+    ///
+    /// # Errors
+    /// The group has none.
+    pub fn udp_server(&self, name: &str) -> Result<&UdpServer> {
+        self.udp.get(name).with_context(|| format!("no server of datagrams {name}"))
     }
 
     /// A client configuration that trusts [`World::authority`] and shows the certificate of this name, if any.
@@ -301,6 +319,7 @@ fn server_tls(
         | UpstreamKind::Closed
         | UpstreamKind::LoadReports
         | UpstreamKind::RateLimits
+        | UpstreamKind::Udp
         | UpstreamKind::AccessLog => return Ok(None),
         UpstreamKind::Tls(name) => (name, false),
         UpstreamKind::MutualTls(name) => (name, true),

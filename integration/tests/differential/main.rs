@@ -50,6 +50,7 @@ mod redirects;
 mod retries;
 mod rewriting;
 mod stat_names;
+mod stats_sinks;
 mod subsets;
 mod tcp;
 mod templates;
@@ -133,6 +134,7 @@ groups! {
     retries
     rewriting
     stat_names
+    stats_sinks
     subsets
     tcp
     templates

@@ -17,6 +17,8 @@ pub(crate) struct Info {
     pub(crate) node: bytes::Bytes,
     /// The command line, in the names of Envoy's `CommandLineOptions`: an object.
     pub(crate) command_line_options: Json,
+    /// Statistics are flushed when they are asked for (`stats_flush_on_admin`).
+    pub(crate) flush_on_admin: bool,
 }
 
 impl Info {
@@ -61,7 +63,7 @@ impl Info {
             "disable_hot_restart": args.disable_hot_restart,
             "restart_epoch": args.restart_epoch,
         });
-        Self { node, command_line_options }
+        Self { node, command_line_options, flush_on_admin: false }
     }
 }
 

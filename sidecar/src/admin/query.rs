@@ -27,6 +27,8 @@ pub(crate) enum Query {
     Certificates(oneshot::Sender<Vec<CertificateSet>>),
     /// What is not complete yet.
     Unready(oneshot::Sender<Vec<Unready>>),
+    /// End the interval of histograms, and send statistics to sinks. Answered when it has begun.
+    FlushStats(oneshot::Sender<()>),
     /// The runtime.
     Runtime(oneshot::Sender<RuntimeStatus>),
     /// Keys to set in the runtime, or to take back where the value is empty. Answered with the reason if that cannot be.

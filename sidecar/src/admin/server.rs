@@ -218,8 +218,8 @@ pub(super) async fn answer(
             Err(reply) => reply,
             Ok(unready) => info::init_dump(&unready),
         },
-        "/stats" => stats::stats(&admin.registry, parameters, false).await,
-        "/stats/prometheus" => stats::stats(&admin.registry, parameters, true).await,
+        "/stats" => show_stats(admin, parameters, false).await,
+        "/stats/prometheus" => show_stats(admin, parameters, true).await,
         "/clusters" => clusters(admin, &parameters).await,
         "/listeners" => match ask(admin, Query::Listeners).await {
             Err(reply) => reply,
@@ -261,6 +261,15 @@ pub(super) async fn answer(
         "/quitquitquit" => command(admin, Command::Quit).await,
         _ => Reply::with(StatusCode::NOT_FOUND, format!("invalid path. {}", info::help())),
     }
+}
+
+async fn show_stats(admin: &Admin, parameters: Parameters, always_prometheus: bool) -> Reply {
+    if admin.info.flush_on_admin
+        && let Err(reply) = ask(admin, Query::FlushStats).await
+    {
+        return reply;
+    }
+    stats::stats(&admin.registry, parameters, always_prometheus).await
 }
 
 async fn clusters(admin: &Admin, parameters: &Parameters) -> Reply {

@@ -55,6 +55,7 @@ fn fixture(clusters: Vec<ClusterStatus>, dumped: Dumped) -> Fixture {
                     who: "Cluster a".to_owned(),
                     waits_for: vec!["EDS a".to_owned(), "SDS id".to_owned()],
                 }])),
+                Query::FlushStats(answer) => drop(answer.send(())),
                 Query::Runtime(answer) => drop(answer.send(RuntimeStatus {
                     layers: vec!["base".into(), "admin".into()],
                     entries: vec![Entry {

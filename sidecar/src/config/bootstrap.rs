@@ -21,7 +21,7 @@ use super::listener::Listener;
 use super::problem::Rejected;
 use super::runtime::RuntimeLayer;
 use super::secret::Secret;
-use super::stats::StatsConfig;
+use super::stats::{StatsConfig, StatsFlush, StatsdSink};
 
 /// A validated `envoy.config.bootstrap.v3.Bootstrap`.
 #[derive(Debug, Clone)]
@@ -52,6 +52,10 @@ pub struct Bootstrap {
     pub local_cluster: Option<Arc<str>>,
     /// Which statistics are kept, and what is said of them.
     pub stats: StatsConfig,
+    /// Where statistics are sent.
+    pub stats_sinks: Vec<StatsdSink>,
+    /// When they are sent.
+    pub stats_flush: StatsFlush,
     /// The layers of the runtime, of which the last one with a key wins.
     pub runtime: Vec<RuntimeLayer>,
     /// The message as it was read, encoded: what `/config_dump` shows.

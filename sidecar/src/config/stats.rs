@@ -1,5 +1,8 @@
 //! `StatsConfig`: which statistics are kept, and what is said of them.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use regex::Regex;
 
 use super::matcher::StringMatcher;
@@ -13,6 +16,30 @@ pub struct StatsConfig {
     pub tags: Vec<StatTag>,
     /// Bounds of the buckets of histograms; the first whose names match counts.
     pub buckets: Vec<HistogramBuckets>,
+}
+
+/// Where statistics are sent (`stats_sinks`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsdSink {
+    /// The server, over UDP.
+    pub address: SocketAddr,
+    /// What names begin with, without the dot behind. Default `envoy`.
+    pub prefix: Box<str>,
+}
+
+/// When the interval of histograms ends and statistics are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatsFlush {
+    /// So often. Default 5 s.
+    Every(Duration),
+    /// When the admin interface is asked for statistics, and only then.
+    OnAdmin,
+}
+
+impl Default for StatsFlush {
+    fn default() -> Self {
+        Self::Every(Duration::from_secs(5))
+    }
 }
 
 /// Which statistics there are, by their full names.

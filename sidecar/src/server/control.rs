@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::data_plane::DataPlane;
 use super::dump::Static;
 use super::error::Error;
 use super::load_reports::LoadReporter;
+use super::stats_sinks::Sinks;
 use super::streams::Streams;
 use super::validate::options;
 use crate::admin::{Query, State, Status};
@@ -21,7 +22,7 @@ use crate::cli::Args;
 use crate::config;
 use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
-use crate::config::stats::{StatTagValue, StatsConfig};
+use crate::config::stats::{StatTagValue, StatsConfig, StatsFlush};
 use crate::mesh;
 use crate::stats::settings::{Settings, Tag};
 use crate::stats::{Registry, Scope};
@@ -33,8 +34,6 @@ mod observations;
 
 /// How often endpoints are reported, and leftovers collected.
 const TICK: Duration = Duration::from_millis(250);
-/// How often histograms are summed up for their interval (Envoy's `stats_flush_interval`).
-const FLUSH: Duration = Duration::from_secs(5);
 /// How long connections may take to end after SIGTERM, unless `--drain-time-s` says otherwise.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long a start waits for the control plane before it serves from what is kept on disk.
@@ -84,6 +83,8 @@ struct Control {
     status: Arc<Status>,
     registry: Arc<Registry>,
     membership: Option<Membership>,
+    /// Where statistics are sent.
+    sinks: Option<Sinks>,
     /// Where what was discovered is kept.
     disk: Option<Disk>,
     /// Nothing came yet: when what is kept on disk is used instead.
@@ -153,6 +154,7 @@ impl Control {
         });
         let disk = disk.transpose()?;
         let use_kept = disk.as_ref().map(|_| Instant::now() + KEPT_AFTER);
+        let sinks = Sinks::start(&bootstrap.stats_sinks, &registry, &data.shared.server)?;
         let (events, received) = mpsc::channel(EVENTS);
         let cells = registry.scope(Scope::ControlPlane);
         let streams = Streams::new(&bootstrap, args.reject_unknown_dynamic_fields, events, cells);
@@ -168,6 +170,7 @@ impl Control {
             status,
             registry,
             membership: None,
+            sinks,
             disk,
             use_kept,
             bootstrap,
@@ -288,8 +291,13 @@ impl Control {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut flush = interval(FLUSH);
-        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = match self.bootstrap.stats_flush {
+            StatsFlush::Every(every) => Some(interval(every)),
+            StatsFlush::OnAdmin => None,
+        };
+        if let Some(flush) = &mut flush {
+            flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         loop {
             let deadline = self.discovery.deadline();
             let close = self.listeners_close;
@@ -324,7 +332,7 @@ impl Control {
                     }
                 }
                 _ = tick.tick() => self.tick(),
-                _ = flush.tick() => self.registry.flush_histograms(),
+                () = next_tick(&mut flush) => self.flush_stats(),
                 _ = terminate.recv() => return Ok(End::Drain),
                 _ = interrupt.recv() => return Ok(End::Drain),
                 _ = hangup.recv() => self.data.reopen_logs(),
@@ -344,6 +352,14 @@ impl Control {
         }
     }
 
+    /// Ends the interval of histograms, and sends statistics where they are to be sent.
+    fn flush_stats(&self) {
+        self.registry.flush_histograms();
+        if let Some(sinks) = &self.sinks {
+            sinks.flush();
+        }
+    }
+
     fn tick(&mut self) {
         self.data.collect();
         if let Some(disk) = &self.disk {
@@ -358,6 +374,13 @@ impl Control {
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+async fn next_tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
         None => pending().await,
     }
 }

@@ -689,6 +689,7 @@ cells! {
         counters: {
             dynamic_unknown_fields,
             static_unknown_fields,
+            dropped_stat_flushes,
             worker_panics = "outrigger.panics",
         }
         gauges: { days_until_first_cert_expiring, total_connections }

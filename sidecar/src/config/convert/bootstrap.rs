@@ -64,7 +64,7 @@ pub(super) fn convert(
         stats_sinks,
         deferred_stat_options: _, // when statistics take up memory; changes none of them
         stats_config,
-        stats_flush_interval: _, // of stats_sinks, which are refused
+        stats_flush_interval,
         watchdog,
         watchdogs,
         tracing,
@@ -93,11 +93,11 @@ pub(super) fn convert(
         grpc_async_client_manager_config: _, // how Envoy caches its gRPC clients
         memory_allocator_manager: _,         // of Envoy's allocator
         enable_worker_cpu_affinity,
-        stats_flush: _,    // of stats_sinks, which are refused
+        stats_flush,
         stats_eviction: _, // when statistics that no one uses are freed
     } = proto;
     unsupported!(problems;
-        node_context_params, hds_config, flags_path, stats_sinks, watchdog, watchdogs, tracing,
+        node_context_params, hds_config, flags_path, watchdog, watchdogs, tracing,
         overload_manager, header_prefix, stats_server_version_override, use_tcp_for_dns_lookups,
         dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources,
         default_config_source, default_socket_interface, certificate_provider_instances,
@@ -110,6 +110,8 @@ pub(super) fn convert(
     let stats = problems.field("stats_config", |problems| {
         stats_config::convert(problems, stats_config.unwrap_or_default())
     });
+    let stats_sinks = stats_config::sinks(problems, stats_sinks);
+    let stats_flush = stats_config::flush(problems, stats_flush_interval, stats_flush);
     let service_cluster = node.as_ref().map_or("", |node| &node.cluster).to_owned();
     let runtime = problems.field("layered_runtime", |problems| {
         runtime::layers(problems, layered_runtime, &service_cluster)
@@ -153,6 +155,8 @@ pub(super) fn convert(
         bind,
         local_cluster,
         stats,
+        stats_sinks,
+        stats_flush,
         runtime,
         encoded,
     })

@@ -1,17 +1,100 @@
 //! `StatsConfig`.
 
+use std::time::Duration;
+
+use outrigger_proto::any;
+use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::StatsFlush as Flush;
 use outrigger_proto::envoy::config::metrics::v3 as proto;
 use outrigger_proto::envoy::config::metrics::v3::stats_matcher::StatsMatcher as Matcher;
+use outrigger_proto::envoy::config::metrics::v3::stats_sink::ConfigType;
+use outrigger_proto::envoy::config::metrics::v3::statsd_sink::StatsdSpecifier;
 use outrigger_proto::envoy::config::metrics::v3::tag_specifier::TagValue;
 use outrigger_proto::envoy::r#type::matcher::v3::ListStringMatcher;
+use outrigger_proto::google::protobuf::Duration as DurationProto;
 use regex::Regex;
 
 use crate::config::Problems;
 use crate::config::matcher::StringMatcher;
-use crate::config::stats::{HistogramBuckets, StatTag, StatTagValue, StatsConfig, StatsMatcher};
+use crate::config::stats::{
+    HistogramBuckets, StatTag, StatTagValue, StatsConfig, StatsFlush, StatsMatcher, StatsdSink,
+};
 
-use super::common::{required, text, unsupported};
+use super::common::{
+    ip_and_port, positive_duration, required, text, unknown_type, unpack, unsupported,
+};
 use super::matcher;
+
+/// What names begin with where nothing is set.
+const DEFAULT_PREFIX: &str = "envoy";
+/// Bounds of the interval, Envoy's: from the first, below the second.
+const FLUSH_BOUNDS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(300));
+
+/// The field `stats_sinks`.
+pub(super) fn sinks(problems: &mut Problems, protos: Vec<proto::StatsSink>) -> Vec<StatsdSink> {
+    let each = protos.into_iter().enumerate().filter_map(|(index, proto)| {
+        problems.element("stats_sinks", index, |problems| sink(problems, proto))
+    });
+    each.collect()
+}
+
+fn sink(problems: &mut Problems, proto: proto::StatsSink) -> Option<StatsdSink> {
+    // name: of the sink, which its type already says.
+    let proto::StatsSink { name: _, config_type } = proto;
+    let Some(ConfigType::TypedConfig(config)) = config_type else {
+        problems.reject_field("typed_config", "required");
+        return None;
+    };
+    problems.field("typed_config", |problems| {
+        if !any::holds::<proto::StatsdSink>(&config) {
+            unknown_type(problems, &config, &["StatsdSink"]);
+            return None;
+        }
+        let proto::StatsdSink { prefix, statsd_specifier } = unpack(problems, &config)?;
+        let address = match statsd_specifier {
+            Some(StatsdSpecifier::Address(address)) => {
+                problems.field("address", |problems| ip_and_port(problems, address))?
+            }
+            Some(StatsdSpecifier::TcpClusterName(_)) => {
+                problems.unsupported("tcp_cluster_name", true);
+                return None;
+            }
+            None => {
+                problems.reject_field("address", "required");
+                return None;
+            }
+        };
+        let prefix = if prefix.is_empty() { DEFAULT_PREFIX } else { &prefix };
+        Some(StatsdSink { address, prefix: prefix.into() })
+    })
+}
+
+/// The fields `stats_flush_interval` and `stats_flush_on_admin`.
+pub(super) fn flush(
+    problems: &mut Problems,
+    interval: Option<DurationProto>,
+    flush: Option<Flush>,
+) -> StatsFlush {
+    let is_given = interval.is_some();
+    let interval = positive_duration(problems, "stats_flush_interval", interval);
+    let (least, below) = FLUSH_BOUNDS;
+    if interval.is_some_and(|it| it < least || it >= below) {
+        problems.reject_field("stats_flush_interval", "must be from 0.001s to below 300s");
+    }
+    match flush {
+        Some(Flush::StatsFlushOnAdmin(true)) => {
+            if is_given {
+                let reason = "cannot be set together with stats_flush_interval";
+                problems.reject_field("stats_flush_on_admin", reason);
+            }
+            StatsFlush::OnAdmin
+        }
+        Some(Flush::StatsFlushOnAdmin(false)) => {
+            problems.reject_field("stats_flush_on_admin", "must be true, or not be there");
+            StatsFlush::default()
+        }
+        None => interval.map_or_else(StatsFlush::default, StatsFlush::Every),
+    }
+}
 
 pub(super) fn convert(problems: &mut Problems, proto: proto::StatsConfig) -> StatsConfig {
     let proto::StatsConfig {

@@ -15,6 +15,7 @@ use super::{Control, GRACE};
 use crate::admin::{self, Admin, Command, Info, Query, Status};
 use crate::cli::Args;
 use crate::config::bootstrap::Bootstrap;
+use crate::config::stats::StatsFlush;
 use crate::local::Shared;
 use crate::stats::Registry;
 
@@ -37,6 +38,10 @@ impl Control {
             }
             Query::Unready(answer) => {
                 let _ = answer.send(dump::unready(&self.discovery, &self.bootstrap, &self.data));
+            }
+            Query::FlushStats(answer) => {
+                self.flush_stats();
+                let _ = answer.send(());
             }
             Query::Runtime(answer) => {
                 let _ = answer.send(dump::runtime(&self.data));
@@ -85,7 +90,8 @@ pub(super) fn open(
     status: &Arc<Status>,
 ) -> Result<mpsc::UnboundedReceiver<Query>, Error> {
     let node = bootstrap.node.encode_to_vec().into();
-    let info = Info::new(node, args);
+    let mut info = Info::new(node, args);
+    info.flush_on_admin = bootstrap.stats_flush == StatsFlush::OnAdmin;
     let (admin, queries) = Admin::new(registry, status, info);
     if let Some((address, mode)) = &bootstrap.admin {
         let (socket, bound) = sockets::simple(address, *mode)

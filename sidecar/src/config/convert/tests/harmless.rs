@@ -42,8 +42,6 @@ fn notes_for_people_and_control_planes() {
 #[test]
 fn settings_of_statistics() {
     all(&[
-        ("stats_flush_interval", json!("5s")),
-        ("stats_flush_on_admin", json!(true)),
         ("deferred_stat_options", json!({"enable_deferred_creation_stats": true})),
         ("enable_dispatcher_stats", json!(true)),
         ("ROUTE.stat_prefix", json!("a")),

@@ -76,11 +76,7 @@ fn what_is_wrong_is_refused_where_it_stands() {
     for (fields, path, reason) in [
         (json!({}), "", "is required"),
         (json!({"grpc_service": grpc(), "http_service": http}), "", "only one of"),
-        (
-            json!({"grpc_service": grpc(), "body": text("%NOPE%")}),
-            ".body.string_value",
-            "%NOPE%",
-        ),
+        (json!({"grpc_service": grpc(), "body": text("%NOPE%")}), ".body.string_value", "%NOPE%"),
         (json!({"grpc_service": grpc(), "body": {"int_value": 1}}), ".body", "can be formatted"),
         (
             json!({"grpc_service": grpc(), "attributes": {"values": [{"key": "a", "value": text("%")}]}}),

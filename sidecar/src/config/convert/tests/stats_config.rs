@@ -1,9 +1,11 @@
 //! `StatsConfig`.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::harness::{accepted, refused, refused_at};
-use crate::config::stats::{StatTagValue, StatsMatcher};
+use crate::config::stats::{StatTagValue, StatsFlush, StatsMatcher};
 
 #[test]
 fn what_is_said_of_statistics_arrives() {
@@ -74,4 +76,50 @@ fn what_is_wrong_is_refused_where_it_stands() {
         let config = json!({field: value});
         refused_at(&[("stats_config", config)], &format!("stats_config.{path}"), reason);
     }
+}
+
+fn statsd(fields: &Value) -> Value {
+    let mut config = fields.clone();
+    config["@type"] = json!("type.googleapis.com/envoy.config.metrics.v3.StatsdSink");
+    json!([{"name": "s", "typed_config": config}])
+}
+
+fn address() -> Value {
+    json!({"socket_address": {"address": "127.0.0.1", "port_value": 8125}})
+}
+
+#[test]
+fn sinks_have_an_address_and_a_prefix() {
+    let bootstrap = accepted(&[("stats_sinks", statsd(&json!({"address": address()})))]);
+    let sink = &bootstrap.stats_sinks[0];
+    assert_eq!((sink.address.to_string().as_str(), &*sink.prefix), ("127.0.0.1:8125", "envoy"));
+    assert_eq!(bootstrap.stats_flush, StatsFlush::Every(Duration::from_secs(5)));
+    let mine = statsd(&json!({"address": address(), "prefix": "mine"}));
+    let bootstrap = accepted(&[("stats_sinks", mine), ("stats_flush_interval", json!("0.5s"))]);
+    assert_eq!(&*bootstrap.stats_sinks[0].prefix, "mine");
+    assert_eq!(bootstrap.stats_flush, StatsFlush::Every(Duration::from_millis(500)));
+    let bootstrap = accepted(&[("stats_flush_on_admin", json!(true))]);
+    assert_eq!(bootstrap.stats_flush, StatsFlush::OnAdmin);
+}
+
+#[test]
+fn what_is_wrong_with_sinks_and_flushes_is_refused() {
+    let dog = json!([{"name": "d", "typed_config": {
+        "@type": "type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink", "address": address()}}]);
+    let config = "stats_sinks[0].typed_config";
+    refused_at(&[("stats_sinks", dog)], config, "DogStatsdSink is not");
+    refused_at(&[("stats_sinks", json!([{"name": "d"}]))], config, "required");
+    let tcp = statsd(&json!({"tcp_cluster_name": "static"}));
+    let field = format!("{config}.tcp_cluster_name");
+    refused_at(&[("stats_sinks", tcp)], &field, "not supported");
+    let nowhere = statsd(&json!({}));
+    refused_at(&[("stats_sinks", nowhere)], &format!("{config}.address"), "required");
+    refused("stats_flush_interval", json!("300s"), "below 300s");
+    refused("stats_flush_interval", json!("0.0001s"), "from 0.001s");
+    refused("stats_flush_on_admin", json!(false), "must be true");
+    refused_at(
+        &[("stats_flush_on_admin", json!(true)), ("stats_flush_interval", json!("1s"))],
+        "stats_flush_on_admin",
+        "together with stats_flush_interval",
+    );
 }

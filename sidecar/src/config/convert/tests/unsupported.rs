@@ -44,7 +44,6 @@ fn fields_of_the_bootstrap() {
             ("node_context_params", json!(["a"])),
             ("hds_config", json!({"api_type": "GRPC"})),
             ("flags_path", json!("/flags")),
-            ("stats_sinks", json!([{"name": "a"}])),
             ("watchdog", json!({"miss_timeout": "1s"})),
             ("watchdogs", json!({"worker_watchdog": {"miss_timeout": "1s"}})),
             ("tracing", json!({})),
