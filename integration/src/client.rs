@@ -43,6 +43,8 @@ pub struct Request {
     body: Body,
     trailers: Vec<(String, String)>,
     protocol: Protocol,
+    /// What an extended CONNECT asks for (RFC 8441).
+    extended: Option<String>,
     tls: Option<Tls>,
 }
 
@@ -97,8 +99,14 @@ impl Request {
             body: Body::Empty,
             trailers: Vec::new(),
             protocol: Protocol::Http1,
+            extended: None,
             tls: None,
         }
+    }
+
+    /// `CONNECT authority`.
+    pub fn connect(authority: &str) -> Request {
+        Request::new("CONNECT", "").host(authority)
     }
 
     /// `GET path`.
@@ -147,11 +155,23 @@ impl Request {
         self
     }
 
+    /// Speaks HTTP/2, and makes a CONNECT an extended one that asks for this protocol.
+    #[must_use]
+    pub fn extended(mut self, protocol: &str) -> Request {
+        self.extended = Some(protocol.to_owned());
+        self.http2()
+    }
+
     /// Speaks TLS.
     #[must_use]
     pub fn tls(mut self, config: &Arc<rustls::ClientConfig>, server_name: &str) -> Request {
         self.tls = Some(Tls { config: Arc::clone(config), server_name: server_name.to_owned() });
         self
+    }
+
+    /// The version that it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The method.
@@ -175,6 +195,7 @@ impl Request {
 
     fn to_http(&self) -> Result<http::Request<OutgoingBody>> {
         let uri = match self.protocol {
+            _ if self.method == "CONNECT" && self.extended.is_none() => self.host.clone(),
             Protocol::Http1 => self.path.clone(),
             Protocol::Http2 => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
@@ -187,7 +208,16 @@ impl Request {
             headers.append(http::header::HOST, HeaderValue::from_str(&self.host)?);
         }
         append(headers, &self.headers)?;
-        Ok(request.body(self.outgoing_body()?)?)
+        let mut request = request.body(self.outgoing_body()?)?;
+        if let Some(protocol) = &self.extended {
+            // hyper takes only static text; the tests name few protocols.
+            let protocol = match protocol.as_str() {
+                "websocket" => hyper::ext::Protocol::from_static("websocket"),
+                _ => hyper::ext::Protocol::from_static("other"),
+            };
+            request.extensions_mut().insert(protocol);
+        }
+        Ok(request)
     }
 
     fn outgoing_body(&self) -> Result<OutgoingBody> {
@@ -330,6 +360,32 @@ impl Connection {
         })
     }
 
+    /// Asks for a tunnel, says `bytes` through it, waits until they have come back, ends its side and reads the rest. The
+    /// body is all that came back; a refusal is an ordinary response.
+    ///
+    /// # Errors
+    /// There is no response head.
+    pub async fn tunnel(&mut self, request: &Request, bytes: &[u8]) -> Result<Response> {
+        let response = self.start(request).await?;
+        let status = response.status();
+        let agreed = status == http::StatusCode::SWITCHING_PROTOCOLS
+            || (request.method == "CONNECT" && status.is_success());
+        if !agreed {
+            return Ok(collect(response).await);
+        }
+        let headers = fields(response.headers());
+        let mut tunnel = TokioIo::new(hyper::upgrade::on(response).await?);
+        let mut body = Vec::new();
+        let truncated = through(&mut tunnel, bytes, &mut body).await.is_err();
+        Ok(Response {
+            status: status.as_u16(),
+            headers,
+            body: Bytes::from(body),
+            trailers: Vec::new(),
+            truncated,
+        })
+    }
+
     /// Whether the peer has closed it.
     pub fn is_closed(&self) -> bool {
         match &self.sender {
@@ -343,6 +399,23 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+async fn through(
+    tunnel: &mut TokioIo<hyper::upgrade::Upgraded>,
+    bytes: &[u8],
+    back: &mut Vec<u8>,
+) -> Result<()> {
+    tunnel.write_all(bytes).await?;
+    tunnel.flush().await?;
+    while !back.ends_with(bytes) {
+        if tunnel.read_buf(back).await? == 0 {
+            return Ok(());
+        }
+    }
+    tunnel.shutdown().await?;
+    tunnel.read_to_end(back).await?;
+    Ok(())
 }
 
 async fn collect(response: http::Response<Incoming>) -> Response {

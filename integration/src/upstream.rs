@@ -86,7 +86,7 @@ enum End {
     NoAnswer,
     /// It breaks after what `chunks` holds.
     MidBody,
-    /// `101`, then every byte comes back.
+    /// The head, then every byte comes back.
     Upgrade,
 }
 
@@ -114,6 +114,11 @@ impl Reply {
         Reply { end: End::Upgrade, ..Reply::status(101) }
             .header("connection", "upgrade")
             .header("upgrade", protocol)
+    }
+
+    /// `200` to a CONNECT, plain or extended; from then on every byte comes back.
+    pub fn connected() -> Reply {
+        Reply { end: End::Upgrade, ..Reply::status(200) }
     }
 
     /// Adds a header field.
@@ -323,7 +328,7 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // What the proxies did to the header is what is tested, so this end adds nothing.
     builder.http1().auto_date_header(false);
-    builder.http2().auto_date_header(false);
+    builder.http2().auto_date_header(false).enable_connect_protocol();
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 

@@ -9,6 +9,7 @@ mod aggregates;
 mod client_address;
 mod distributions;
 mod compression;
+mod connect;
 mod domains;
 mod event_logs;
 mod ext_authz;
@@ -93,6 +94,7 @@ groups! {
     client_address
     distributions
     compression
+    connect
     domains
     event_logs
     ext_authz

@@ -95,7 +95,7 @@ pub struct HttpConnectionManager {
     pub strip_port: StripPort,
     /// Remove a trailing dot from `Host`.
     pub strip_trailing_host_dot: bool,
-    /// Upgrades that are allowed, lower case: `websocket`.
+    /// Upgrades that are allowed, lower case: `websocket`; `connect` is a CONNECT.
     pub upgrades: Vec<Upgrade>,
     /// Logs of requests.
     pub access_logs: Vec<AccessLog>,

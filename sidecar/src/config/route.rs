@@ -175,6 +175,8 @@ pub enum PathSpecifier {
     Regex(Regex),
     /// The whole of it fits.
     Template(UriTemplate),
+    /// There is none: the request is a CONNECT.
+    Connect,
 }
 
 /// What a route does.
@@ -232,10 +234,19 @@ pub struct Forward {
     pub hedge_on_per_try_timeout: Option<bool>,
     /// Circuit breakers of which priority apply.
     pub priority: RoutingPriority,
-    /// Upgrades that this route turns on or off, by lower-case token.
+    /// Upgrades that this route turns on or off, by lower-case token; `connect` is a CONNECT.
     pub upgrades: Vec<(Box<str>, bool)>,
+    /// A CONNECT ends here; `None`: it is forwarded.
+    pub connect: Option<ConnectConfig>,
     /// What is hashed for a cluster whose load balancer chooses by a hash and does not say so itself.
     pub hash_policy: Vec<HashPolicy>,
+}
+
+/// Envoy's `ConnectConfig`: the bytes behind a CONNECT go to an endpoint over a connection of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectConfig {
+    /// The body of a POST is such bytes as well. Default false.
+    pub allow_post: bool,
 }
 
 /// Envoy's `RouteAction.MaxStreamDuration`.

@@ -170,6 +170,14 @@ impl Attempt {
         self.judge(outcome);
     }
 
+    /// A connection was made that carries bytes for this request alone, which is as good as a response.
+    pub(crate) fn connected(&mut self) {
+        self.cluster.stats.local().upstream_rq_total.inc();
+        self.pool.endpoint.stats.local().rq_total.inc();
+        self.cluster.report(&self.pool.endpoint, Outcome::ConnectSuccess);
+        self.judge(StatusCode::OK.as_u16());
+    }
+
     /// Its response is the request's.
     pub(crate) fn is_taken(&self, status: StatusCode) {
         count_response(self.routed(), self.internal, status);

@@ -17,6 +17,7 @@ use super::headers;
 use super::mirror::Copies;
 use super::pipe::{Pipe, Stage};
 use super::replay::{Kept, Replay};
+use super::tunnel::BytesBody;
 use super::upstream_body::UpstreamBody;
 
 /// Why a body ends early. Whoever sends it on must not end it as if it were whole.
@@ -28,6 +29,9 @@ pub(crate) enum BodyError {
     /// The endpoint's body broke off, or its framing is wrong.
     #[error("the endpoint's body ended early: {0}")]
     Upstream(#[source] hyper::Error),
+    /// The endpoint's connection failed.
+    #[error("the endpoint's connection failed: {0}")]
+    Endpoint(#[source] std::io::Error),
     /// Fewer bytes came than were announced.
     #[error("the body is shorter than its content-length")]
     Truncated,
@@ -354,6 +358,8 @@ enum Kind {
     Whole(Bytes),
     /// The endpoint's body as it comes.
     Upstream(UpstreamBody),
+    /// The endpoint's bytes as they come. Boxed: it is the rare case.
+    Bytes(Box<BytesBody>),
     /// The endpoint's body, which ended too early.
     Broken,
 }
@@ -394,6 +400,11 @@ impl ResponseBody {
         }
     }
 
+    /// What an endpoint sends over a connection of its own.
+    pub(crate) fn bytes(body: Box<BytesBody>, exchange: Exchange) -> Self {
+        Self { kind: Kind::Bytes(body), exchange: Some(exchange), pipe: None }
+    }
+
     /// What an endpoint sends.
     pub(crate) fn upstream(mut body: UpstreamBody, mut exchange: Exchange) -> Self {
         let kind = if body.is_end_stream() {
@@ -427,6 +438,15 @@ impl Kind {
                         Some(Err(_)) => Self::Broken,
                         _ => Self::Done,
                     };
+                }
+                Poll::Ready(polled)
+            }
+            Self::Bytes(bytes) => {
+                let polled = std::task::ready!(bytes.poll_frame(cx, exchange));
+                match &polled {
+                    None => *self = Self::Done,
+                    Some(Err(_)) => *self = Self::Broken,
+                    Some(Ok(_)) => {}
                 }
                 Poll::Ready(polled)
             }
@@ -472,7 +492,7 @@ impl Body for ResponseBody {
             Kind::Done => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Upstream(upstream) => upstream.size_hint(),
-            Kind::Broken => SizeHint::default(),
+            Kind::Bytes(_) | Kind::Broken => SizeHint::default(),
         }
     }
 }

@@ -85,8 +85,8 @@ pub(crate) struct Facts {
     pub(crate) cluster: Option<ClusterRef>,
     /// The endpoint that was tried last.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
-    /// The connection to it, and whether that is HTTP/2.
-    pub(crate) upstream: Option<(Rc<ConnectionFacts>, bool)>,
+    /// The connection to it, and whether that is HTTP/2; `None`: it is of bytes.
+    pub(crate) upstream: Option<(Rc<ConnectionFacts>, Option<bool>)>,
     /// When the first attempt began.
     pub(crate) sending_since: Option<Instant>,
     pub(crate) attempts: u32,
@@ -235,6 +235,8 @@ impl Exchange {
     pub(crate) fn capture_request(&mut self, request: &Parts) {
         if let Some(facts) = &mut self.facts {
             let needs = &self.connection.manager.loggers.needs;
+            // An extended CONNECT has become a GET.
+            facts.method = request.method.clone();
             facts.path = request.uri.path_and_query().cloned();
             facts.authority = request.headers.get(header::HOST).cloned().or_else(|| {
                 let authority = request.uri.authority()?;
@@ -466,8 +468,8 @@ impl Exchange {
         record.upstream_host_name =
             endpoint.map(|endpoint| &*endpoint.hostname).filter(|name| !name.is_empty());
         record.upstream = facts.upstream.as_ref().and_then(|(upstream, http2)| {
-            let version = if *http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-            upstream_of(upstream, Some(version))
+            let version = http2.map(|http2| if http2 { Version::HTTP_2 } else { Version::HTTP_11 });
+            upstream_of(upstream, version)
         });
         record.upstream_cluster = facts.cluster.as_ref().map(|cluster| cluster.observed_name());
         record.upstream_cluster_name = facts.cluster.as_ref().map(|cluster| &*cluster.name);

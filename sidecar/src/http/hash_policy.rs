@@ -62,9 +62,9 @@ impl RequestHash {
     }
 
     /// Gives the client its cookies.
-    pub(crate) fn set_cookies(self, response: &mut HeaderMap) {
-        for cookie in self.set_cookies {
-            response.append(header::SET_COOKIE, cookie);
+    pub(crate) fn set_cookies(&self, response: &mut HeaderMap) {
+        for cookie in &self.set_cookies {
+            response.append(header::SET_COOKIE, cookie.clone());
         }
     }
 

@@ -10,7 +10,7 @@
 //! - [`rewrite`], [`mutations`]: what its route changes;
 //! - [`retry`], [`attempt`], [`replay`]: trying, and trying again, within [`limits`] by [`timeout`], as [`asked`] for;
 //! - [`mirror`]: copies for others;
-//! - [`body`], [`upstream_body`], [`upgrade`]: what flows after the head;
+//! - [`body`], [`upstream_body`], and [`tunnel`] by [`upgrade`] or [`connect`]: what flows after the head;
 //! - [`local_reply`] with [`reply_mapper`], [`failures`]: every response that we make ourselves;
 //! - [`exchange`], [`tracing`]: what is counted, logged and traced of all this.
 
@@ -18,6 +18,7 @@ mod asked;
 mod attempt;
 pub(crate) mod body;
 pub(crate) mod call;
+mod connect;
 pub(crate) mod connection_manager;
 mod exchange;
 mod failures;
@@ -44,6 +45,7 @@ mod router;
 mod stream_state;
 pub(crate) mod timeout;
 pub(crate) mod tracing;
+mod tunnel;
 mod upgrade;
 mod upstream_body;
 

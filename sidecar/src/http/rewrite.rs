@@ -29,7 +29,8 @@ pub(crate) fn path(
     envoy_headers: bool,
 ) -> Result<(), Refusal> {
     let Some(rewrite) = &action.path_rewrite else { return Ok(()) };
-    let old = request.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    // A CONNECT has no path.
+    let Some(old) = request.uri.path_and_query().map(PathAndQuery::as_str) else { return Ok(()) };
     let new = rewritten(rewrite, matches, old);
     if envoy_headers && let Ok(value) = HeaderValue::from_str(old) {
         request.headers.insert(X_ENVOY_ORIGINAL_PATH, value);
@@ -48,9 +49,10 @@ fn rewritten(rewrite: &PathRewrite, matches: &RouteMatch, path_and_query: &str) 
                 PathSpecifier::Prefix(prefix) | PathSpecifier::PathSeparatedPrefix(prefix) => {
                     prefix.len()
                 }
-                PathSpecifier::Path(_) | PathSpecifier::Regex(_) | PathSpecifier::Template(_) => {
-                    path.len()
-                }
+                PathSpecifier::Path(_)
+                | PathSpecifier::Regex(_)
+                | PathSpecifier::Template(_)
+                | PathSpecifier::Connect => path.len(),
             };
             format!("{new}{}", path.get(matched..).unwrap_or_default())
         }
@@ -224,6 +226,32 @@ pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>, connection
     }
     *request.version_mut() = Version::HTTP_11;
     framing(request);
+}
+
+/// The form of a CONNECT: the host and its port as target, in HTTP/1 with `Host` and in HTTP/2 without. `None`: the host
+/// that the route has given it cannot be a target.
+pub(crate) fn for_connect<B>(
+    request: &mut Request<B>,
+    connection: &Connection,
+    version: Version,
+) -> Option<()> {
+    let authority = match request.uri().authority() {
+        // It was meant for a connection that turned out to be closed.
+        Some(authority) if !request.headers().contains_key(header::HOST) => authority.clone(),
+        _ => connection.authority(request.headers().get(header::HOST)?)?,
+    };
+    if version == Version::HTTP_2 {
+        request.headers_mut().remove(header::HOST);
+    } else {
+        let host = connection.host(&authority)?;
+        request.headers_mut().insert(header::HOST, host);
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.authority = Some(authority);
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = version;
+    Some(())
 }
 
 /// Says where the body of an HTTP/1 request ends.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method};
 use smallvec::SmallVec;
 
 use super::matching::RequestView;
@@ -276,7 +276,7 @@ impl Route {
 impl RouteMatch {
     /// Whether every criterion holds.
     pub(crate) fn matches(&self, request: &RequestView<'_>) -> bool {
-        self.path_matches(request.path)
+        self.path_matches(request.method, request.path)
             && (!self.grpc || request.is_grpc())
             && self.headers.iter().all(|header| header.matches(request))
             && self.query_parameters.iter().all(|parameter| parameter.matches(request.query))
@@ -288,7 +288,12 @@ impl RouteMatch {
             && self.filter_state.iter().all(|it| it.matches(filter_state_of(request.state)))
     }
 
-    fn path_matches(&self, path: &str) -> bool {
+    fn path_matches(&self, method: &Method, path: &str) -> bool {
+        let is_connect = path.is_empty() && *method == Method::CONNECT;
+        if is_connect {
+            // Without a path nothing else fits, not even an empty prefix.
+            return matches!(self.path, PathSpecifier::Connect);
+        }
         let path = path.as_bytes();
         let equal = |part: &[u8], text: &str| {
             if self.case_sensitive {
@@ -306,6 +311,7 @@ impl RouteMatch {
             }
             PathSpecifier::Regex(regex) => regex.is_match(path),
             PathSpecifier::Template(template) => template.0.is_match(path),
+            PathSpecifier::Connect => false,
         }
     }
 }

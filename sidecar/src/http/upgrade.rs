@@ -1,4 +1,5 @@
-//! Upgrades: a request that turns its connection, or its HTTP/2 stream, into a tunnel. WebSockets, as a rule.
+//! Upgrades: a request that turns its connection, or its HTTP/2 stream, into a tunnel. WebSockets, as a rule; a CONNECT that
+//! is forwarded does the same.
 //!
 //! Each side may speak either version: HTTP/1 upgrades with 101, HTTP/2 with extended CONNECT (RFC 8441). Not one byte
 //! that the client sends behind its request goes to the endpoint before the endpoint has agreed; one that refuses gives an
@@ -6,14 +7,12 @@
 //! HTTP (RFC 9931).
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
@@ -21,137 +20,120 @@ use super::attempt::Attempt;
 use super::body::RequestBody;
 use super::connection_manager::Connection;
 use super::exchange::Exchange;
-use super::failures;
-use super::hash_policy::RequestHash;
-use super::headers::{self, Accepted};
-use super::limits::{Limits, within};
+use super::headers::{self, CONNECT};
+use super::limits::within;
 use super::local_reply::{LocalReply, Reason};
 use super::rewrite;
-use super::router::{Answer, Refusal, Wanted, note_selected};
+use super::router::{Answer, Refusal};
 use super::timeout::Timer;
+use super::tunnel::{Tunnel, Tunnelling};
 use super::upstream_body::UpstreamBody;
-use crate::access_log::ResponseFlags;
-use crate::cluster::{Context, Outcome, RoutingPriority};
-use crate::config::route::Forward;
-use crate::config::subset::MetadataCriteria;
-use crate::copy;
-use crate::local::ClusterRef;
+use crate::config::route::RouteAction;
 use crate::upstream::{Acquired, Failure, Protocol};
 
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 
-/// What an upgrade is done by.
-pub(crate) struct Upgrading<'r> {
-    pub(crate) connection: &'r Rc<Connection>,
-    pub(crate) cluster: &'r ClusterRef,
-    pub(crate) action: &'r Forward,
-    pub(crate) priority: RoutingPriority,
-    pub(crate) accepted: &'r Accepted,
-    pub(crate) limits: &'r Limits,
-    /// The endpoint is chosen by.
-    pub(crate) hashed: RequestHash,
-    /// And by this, if there is any.
-    pub(crate) wanted: Option<&'r Wanted>,
-    /// And by what its metadata must hold, as the route says.
-    pub(crate) metadata: Option<&'r MetadataCriteria>,
+/// Whether a request may ask for this upgrade: its route says so, or else the connection manager. As in Envoy that counts
+/// before filters do, and also where the route forwards nothing; without a route the request has other troubles.
+pub(crate) fn permit(
+    connection: &Connection,
+    action: Option<&RouteAction>,
+    token: &str,
+) -> Result<(), Refusal> {
+    let of_route = match action {
+        Some(RouteAction::Forward(action)) => &*action.upgrades,
+        Some(RouteAction::Redirect(_) | RouteAction::DirectResponse { .. }) | None => &[],
+    };
+    let of_route = of_route.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
+    let of_manager = || {
+        let mut upgrades = connection.manager.config.upgrades.iter();
+        upgrades.any(|upgrade| *upgrade.token == *token && upgrade.enabled)
+    };
+    if of_route.unwrap_or_else(of_manager) {
+        connection.stats().downstream_cx_upgrades_total.inc();
+        return Ok(());
+    }
+    if action.is_none() {
+        return Ok(());
+    }
+    connection.stats().downstream_rq_ws_on_non_ws_route.inc();
+    Err(refused(StatusCode::FORBIDDEN))
 }
 
-/// Forwards an upgrade. There are no retries: the client may have sent more already.
+/// Forwards an upgrade, or a CONNECT. There are no retries: the client may have sent more already.
 pub(crate) async fn run(
-    upgrading: Upgrading<'_>,
+    tunnelling: Tunnelling<'_>,
     exchange: &mut Exchange,
     request: &mut Parts,
-    token: &str,
 ) -> Result<Answer, Refusal> {
-    let Upgrading {
-        connection,
-        cluster,
-        action,
-        priority,
-        accepted,
-        limits,
-        hashed,
-        wanted,
-        metadata,
-    } = upgrading;
-    let manager = &connection.manager;
-    let default = manager.config.upgrades.iter().find(|upgrade| *upgrade.token == *token);
-    let here = action.upgrades.iter().find(|(name, _)| **name == *token).map(|(_, on)| *on);
-    if !here.unwrap_or(default.is_some_and(|upgrade| upgrade.enabled)) {
-        connection.stats().downstream_rq_ws_on_non_ws_route.inc();
-        return Err(refused(StatusCode::FORBIDDEN, "upgrade_failed"));
-    }
+    let Tunnelling { connection, action, accepted, limits, .. } = tunnelling;
+    let token = accepted.upgrade.as_deref().unwrap_or_default();
+    let is_connect = request.method == Method::CONNECT;
     let Some(client) = request.extensions.remove::<OnUpgrade>() else {
-        return Err(refused(StatusCode::BAD_REQUEST, "upgrade_failed"));
+        return Err(refused(StatusCode::BAD_REQUEST));
     };
     request.extensions.clear();
 
-    let route = Context { hash: hashed.hash, metadata, ..Context::default() };
-    let context = wanted.map_or(route, |wanted| wanted.over(route));
-    let chosen = cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint));
-    let charged = |reply| failures::charged(cluster, accepted.internal, reply);
-    let Some((member, pool)) = chosen else { return Err(charged(failures::unavailable())) };
-    note_selected(member.as_ref().unwrap_or(cluster), &pool.endpoint, exchange);
-    if let Some(facts) = &mut exchange.facts {
-        facts.attempts = 1;
-        facts.endpoint = Some(Arc::clone(&pool.endpoint));
-    }
-    let span = exchange.begin_attempt(request, 0);
-    let attempt = Attempt::begin(cluster, member, pool, priority, accepted.internal);
-    let Some(mut attempt) = attempt else {
-        return Err(charged(failures::failed(&Failure::Overflow, false)));
-    };
-    span.into_iter().for_each(|span| attempt.trace(span));
+    let mut attempt = tunnelling.begin(exchange, request)?;
     let mut timer = Timer::new(&connection.local.timers);
-    if !manager.config.suppress_envoy_headers
-        && let Some(expected) = limits.expected(Duration::ZERO)
-    {
-        let value = connection.timeout_header(expected);
-        request.headers.insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
-    }
+    let envoy_headers = !connection.manager.config.suppress_envoy_headers;
     let mut outgoing = Request::new(RequestBody::Empty);
+    *outgoing.method_mut() = request.method.clone();
     *outgoing.uri_mut() = std::mem::take(&mut request.uri);
     *outgoing.headers_mut() = std::mem::take(&mut request.headers);
+    let endpoint = &attempt.pool().endpoint;
+    rewrite::for_endpoint(action, tunnelling.literal_host, endpoint, &mut outgoing, envoy_headers);
+    if envoy_headers && let Some(expected) = limits.expected(std::time::Duration::ZERO) {
+        let value = connection.timeout_header(expected);
+        outgoing.headers_mut().insert(headers::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, value);
+    }
+    if tunnelling.host.include_request_attempt_count {
+        outgoing.headers_mut().insert(headers::X_ENVOY_ATTEMPT_COUNT, headers::number(1));
+    }
 
     let sending = send(&mut attempt, outgoing, connection, token, accepted.https);
     let began = Instant::now();
     let mut response = match within(sending, &mut timer, exchange, limits, Some(began)).await {
         Ok(Ok(response)) => response,
-        Ok(Err(Sent::Refused)) => return Err(refused(StatusCode::BAD_GATEWAY, "upgrade_failed")),
+        Ok(Err(Sent::Refused)) => return Err(refused(StatusCode::BAD_GATEWAY)),
         Ok(Err(Sent::Failed(failure))) => {
-            attempt.note_failure(&failure);
-            attempt.failed(Outcome::Reset);
-            return Err(charged(failures::failed(&failure, false)));
+            return Err(tunnelling.failed(&mut attempt, &failure, exchange));
         }
-        Err(expired) => {
-            return Err(charged(failures::timed_out(
-                expired,
-                limits,
-                exchange,
-                Some((&mut attempt, cluster)),
-            )));
-        }
+        Err(expired) => return Err(tunnelling.timed_out(&mut attempt, expired, exchange)),
     };
     if let Some(facts) = &mut exchange.facts {
         facts.sending_since = Some(began);
-        facts.upstream = attempt.connection_facts();
+        facts.upstream = attempt.connection_facts().map(|(facts, http2)| (facts, Some(http2)));
+        facts.first_response_byte = Some(Instant::now());
     }
-    attempt.answered(&response, false);
-    attempt.is_taken(response.status());
-    exchange.status = response.status().as_u16();
-    exchange.details = "via_upstream".into();
-
     let agreed = match response.version() {
         Version::HTTP_2 => response.status() == StatusCode::OK,
+        _ if is_connect => response.status().is_success(),
         _ => response.status() == StatusCode::SWITCHING_PROTOCOLS,
     };
+    let same = !agreed
+        || is_connect
+        || response.version() == Version::HTTP_2
+        || response
+            .headers()
+            .get(header::UPGRADE)
+            .is_some_and(|chosen| chosen.as_bytes().eq_ignore_ascii_case(token.as_bytes()));
+    // The client would take any 2xx for the beginning of a tunnel.
+    if !same || (is_connect && !agreed && response.status().is_success()) {
+        let failure = Failure::Protocol("another upgrade than asked for".to_owned());
+        return Err(tunnelling.failed(&mut attempt, &failure, exchange));
+    }
+    attempt.answered(&response, false);
+    exchange.details = "via_upstream".into();
+
     if !agreed {
-        connection.close_after_response();
+        attempt.is_taken(response.status());
+        exchange.status = response.status().as_u16();
         // It saw an upgrade: it serves no other request.
         attempt.keep_from_pool();
         let (mut head, incoming) = response.into_parts();
         headers::clean_response(&mut head.headers);
-        hashed.set_cookies(&mut head.headers);
+        tunnelling.respond(&mut head.headers, exchange);
         head.version = Version::HTTP_11;
         head.extensions.clear();
         let deadlines = limits.of_response();
@@ -160,42 +142,32 @@ pub(crate) async fn run(
     }
 
     let endpoint = hyper::upgrade::on(&mut response);
-    let same = response.version() == Version::HTTP_2
-        || response
-            .headers()
-            .get(header::UPGRADE)
-            .is_some_and(|chosen| chosen.as_bytes().eq_ignore_ascii_case(token.as_bytes()));
-    if !same {
-        return Err(failures::failed(
-            &Failure::Protocol("another upgrade than asked for".to_owned()),
-            false,
-        ));
-    }
     let mut head = Response::new(());
     std::mem::swap(head.headers_mut(), response.headers_mut());
     headers::clean_response(head.headers_mut());
     head.headers_mut().remove(header::CONTENT_LENGTH);
-    hashed.set_cookies(head.headers_mut());
-    if connection.version() == Version::HTTP_2 {
-        *head.status_mut() = StatusCode::OK;
-        exchange.status = 200;
-    } else {
+    // To HTTP/2 clients the same is said with 200 (RFC 8441); logs and statistics have it as Envoy's.
+    let status = if is_connect { response.status() } else { StatusCode::SWITCHING_PROTOCOLS };
+    if is_connect {
+        *head.status_mut() = status;
+    }
+    exchange.status = status.as_u16();
+    attempt.is_taken(status);
+    tunnelling.respond(head.headers_mut(), exchange);
+    if !is_connect && connection.version() != Version::HTTP_2 {
         *head.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        exchange.status = 101;
         let token = HeaderValue::from_str(token).unwrap_or(HeaderValue::from_static("websocket"));
         head.headers_mut().insert(header::UPGRADE, token);
         head.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    let idle =
-        action.idle_timeout.or(manager.config.stream_idle_timeout).filter(|limit| !limit.is_zero());
     exchange.capture_response(head.headers_mut());
-    let exchange = exchange.take_over();
-    tokio::task::spawn_local(tunnel(client, endpoint, exchange, attempt, idle));
+    let endpoint = async { Ok(TokioIo::new(endpoint.await?)) };
+    Tunnel::start(client, endpoint, exchange, attempt, limits.of_response());
     Ok(Answer::Tunnel(head))
 }
 
-fn refused(status: StatusCode, details: &'static str) -> Refusal {
-    LocalReply::new(status, "", details).because(Reason::UpgradeRefused).closing().into()
+pub(super) fn refused(status: StatusCode) -> Refusal {
+    LocalReply::new(status, "", "upgrade_failed").because(Reason::UpgradeRefused).into()
 }
 
 /// Why there is no response.
@@ -214,6 +186,7 @@ async fn send(
 ) -> Result<Response<Incoming>, Sent> {
     let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
     let protocol = Protocol::of(&cluster, &pool.endpoint, connection.version());
+    let is_connect = token == CONNECT && *request.method() == Method::CONNECT;
     loop {
         let acquired = match pool.take(&cluster, protocol) {
             Some(acquired) => acquired,
@@ -225,13 +198,27 @@ async fn send(
             }
         };
         let used = acquired.was_used();
+        let invalid = || Sent::Failed(Failure::Protocol("the host is no target".to_owned()));
         let result = match attempt.use_connection(acquired) {
+            Acquired::Http1(http1) if is_connect => {
+                rewrite::for_connect(&mut request, connection, Version::HTTP_11)
+                    .ok_or_else(invalid)?;
+                http1.sender.try_send_request(request).await
+            }
+            Acquired::Http2(shared) if is_connect => {
+                rewrite::for_connect(&mut request, connection, Version::HTTP_2)
+                    .ok_or_else(invalid)?;
+                let sent = shared.connection.sender.borrow_mut().try_send_request(request);
+                sent.await
+            }
             Acquired::Http1(http1) => {
                 rewrite::for_http1(&mut request, connection);
                 *request.method_mut() = Method::GET;
                 request.extensions_mut().clear();
                 let headers = request.headers_mut();
-                headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+                let word =
+                    if connection.version() == Version::HTTP_2 { "upgrade" } else { "Upgrade" };
+                headers.insert(header::CONNECTION, HeaderValue::from_static(word));
                 if let Ok(token) = HeaderValue::from_str(token) {
                     headers.insert(header::UPGRADE, token);
                 }
@@ -299,40 +286,4 @@ fn websocket_key() -> HeaderValue {
     let random = fastrand::u128(..).to_be_bytes();
     let text = base64::engine::general_purpose::STANDARD.encode(random);
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
-}
-
-/// Copies both ways until both are done, or nothing has moved for `idle`.
-async fn tunnel(
-    client: OnUpgrade,
-    endpoint: OnUpgrade,
-    mut exchange: Exchange,
-    attempt: Box<Attempt>,
-    idle: Option<Duration>,
-) {
-    let connection = Rc::clone(&exchange.connection);
-    let stats = connection.stats();
-    stats.downstream_cx_upgrades_total.inc();
-    stats.downstream_cx_upgrades_active.inc();
-    let both: Result<(Upgraded, Upgraded), hyper::Error> =
-        async { Ok((client.await?, endpoint.await?)) }.await;
-    let whole = match both {
-        Ok((client, endpoint)) => {
-            let copied = copy::both_ways(
-                &mut TokioIo::new(client),
-                &mut TokioIo::new(endpoint),
-                idle,
-                &mut |_, sent| exchange.sent += sent,
-            )
-            .await;
-            matches!(copied, copy::Ended::BothDone)
-        }
-        Err(error) => {
-            tracing::debug!(peer = %connection.peer, %error, "the upgrade did not come about");
-            exchange.fail(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "upgrade_failed");
-            false
-        }
-    };
-    connection.stats().downstream_cx_upgrades_active.dec();
-    exchange.end(whole);
-    drop(attempt);
 }

@@ -532,13 +532,14 @@ impl<B: RequestBody> Drop for Connecting<B> {
 }
 
 /// A request waits for a connection.
-struct Pending {
+pub(crate) struct Pending {
     cluster: Arc<Cluster>,
     priority: RoutingPriority,
 }
 
 impl Pending {
-    fn begin(cluster: &Arc<Cluster>, priority: RoutingPriority) -> Self {
+    /// The caller has taken a place in the circuit breaker; it is given back at the end.
+    pub(crate) fn begin(cluster: &Arc<Cluster>, priority: RoutingPriority) -> Self {
         let stats = cluster.stats.local();
         stats.upstream_rq_pending_total.inc();
         stats.upstream_rq_pending_active.inc();

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use outrigger_proto::envoy::config::route::v3 as proto;
-use outrigger_proto::envoy::config::route::v3::route_match::PathSpecifier as PathProto;
+use outrigger_proto::envoy::config::route::v3::route_match::{
+    ConnectMatcher, PathSpecifier as PathProto,
+};
 use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
@@ -408,10 +410,7 @@ fn path(problems: &mut Problems, proto: Option<PathProto>) -> Option<PathSpecifi
                 problems.field("safe_regex", |problems| matcher::full_regex(problems, regex))?;
             Some(PathSpecifier::Regex(regex))
         }
-        Some(PathProto::ConnectMatcher(_)) => {
-            problems.unsupported("connect_matcher", true);
-            None
-        }
+        Some(PathProto::ConnectMatcher(ConnectMatcher {})) => Some(PathSpecifier::Connect),
         Some(PathProto::PathMatchPolicy(proto)) => problems
             .field("path_match_policy", |problems| uri_template::matcher(problems, proto))
             .map(PathSpecifier::Template),

@@ -24,8 +24,8 @@ use outrigger_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use crate::config::Problems;
 use crate::config::route::{
-    ClusterSpecifier, Forward, GrpcTimeout, HostRewrite, MaxStreamDuration, PathRewrite, Redirect,
-    RouteAction, RoutingPriority, WeightedCluster,
+    ClusterSpecifier, ConnectConfig, Forward, GrpcTimeout, HostRewrite, MaxStreamDuration,
+    PathRewrite, Redirect, RouteAction, RoutingPriority, WeightedCluster,
 };
 use crate::config::subset::MetadataCriteria;
 
@@ -117,7 +117,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
     let mirrors = mirror::convert(problems, request_mirror_policies);
     let internal_redirect = internal_redirect::convert(problems, internal_redirect_policy);
     let host_rewrite = host_rewrite(problems, host_rewrite_specifier);
-    let upgrades = upgrades(problems, upgrade_configs);
+    let (upgrades, connect) = upgrades(problems, upgrade_configs);
     let hash_policy = hash_policy::convert(problems, hash_policy);
     Some(Forward {
         // The virtual host puts its own here.
@@ -140,6 +140,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         hedge_on_per_try_timeout,
         priority,
         upgrades,
+        connect,
         hash_policy,
     })
 }
@@ -366,31 +367,51 @@ fn host_rewrite(
     }
 }
 
+/// What is on or off by token, and what becomes of a CONNECT.
 fn upgrades(
     problems: &mut Problems,
     protos: Vec<proto::route_action::UpgradeConfig>,
-) -> Vec<(Box<str>, bool)> {
+) -> (Vec<(Box<str>, bool)>, Option<ConnectConfig>) {
     let mut upgrades: Vec<(Box<str>, bool)> = Vec::new();
+    let mut connect = None;
     for (index, proto) in protos.into_iter().enumerate() {
         let proto::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = proto;
         problems.element("upgrade_configs", index, |problems| {
-            unsupported!(problems; connect_config);
             if let Some(token) = upgrade_token(problems, &upgrade_type) {
                 if upgrades.iter().any(|(known, _)| *known == token) {
                     problems.reject_field("upgrade_type", format!("{token:?} stands here twice"));
+                }
+                if let Some(proto) = connect_config {
+                    connect = Some(connect_config_of(problems, &token, proto));
                 }
                 upgrades.push((token, boolean(enabled, true)));
             }
         });
     }
-    upgrades
+    (upgrades, connect)
+}
+
+fn connect_config_of(
+    problems: &mut Problems,
+    token: &str,
+    proto: proto::route_action::upgrade_config::ConnectConfig,
+) -> ConnectConfig {
+    let proto::route_action::upgrade_config::ConnectConfig { proxy_protocol_config, allow_post } =
+        proto;
+    if token != "connect" {
+        problems.reject_field("connect_config", "goes only with upgrade_type CONNECT");
+    }
+    problems.field("connect_config", |problems| {
+        unsupported!(problems; proxy_protocol_config);
+    });
+    ConnectConfig { allow_post }
 }
 
 /// The token of an `Upgrade` header, lower case.
 pub(super) fn upgrade_token(problems: &mut Problems, token: &str) -> Option<Box<str>> {
     let token = token.to_ascii_lowercase();
     let refused = match token.as_str() {
-        "connect" | "connect-udp" | "h2c" => {
+        "connect-udp" | "h2c" => {
             Some(format!("{token:?} is not supported by this version of Outrigger"))
         }
         _ if http::HeaderName::from_bytes(token.as_bytes()).is_err() => {

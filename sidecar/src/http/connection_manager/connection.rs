@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Endpoint};
 use crate::config::address::Address;
 use crate::http::head_tap::HeadTap;
 use crate::http::headers;
+use crate::http::tunnel::Tunnel;
 use crate::local::Local;
 use crate::stats::{HttpCells, HttpListenerCells, Sharded};
 use crate::tls::TlsFacts;
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     pub(super) idle_since: Cell<Instant>,
     /// Bytes received when the last request ended: whatever came after is the beginning of the next.
     received_at_idle: Cell<u64>,
+    /// What an HTTP/1 connection has become, until that ends.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
     last_host: RefCell<Option<(HeaderValue, Authority)>>,
     last_timeout: RefCell<Option<(u64, HeaderValue)>>,
     /// Value of `server`, this connection's own copy.
@@ -145,6 +148,7 @@ impl Connection {
             ends_by_close: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             received_at_idle: Cell::new(received_at_idle),
+            tunnel: RefCell::new(None),
             last_host: RefCell::new(None),
             last_timeout: RefCell::new(None),
             server_name,
@@ -230,6 +234,11 @@ impl Connection {
     /// Makes the response under way the last.
     pub(crate) fn close_after_response(&self) {
         self.closing.set(true);
+    }
+
+    /// The connection is a tunnel from here on, which ends with it. Those of HTTP/2 are streams, and end with it anyway.
+    pub(crate) fn becomes(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(tunnel);
     }
 
     /// The authority of a `Host`, for HTTP/2. A connection's requests mostly have the same.

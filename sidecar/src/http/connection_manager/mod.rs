@@ -180,6 +180,11 @@ async fn serve_http1(connection: &Rc<Connection>, transport: Transport, drains: 
     let transport = transport.tapped(head);
     let mut http = builder.serve_connection(TokioIo::new(transport), service).with_upgrades();
     let ended = run(connection, drains, Pin::new(&mut http), |http| http.graceful_shutdown()).await;
+    let tunnel = connection.tunnel.take();
+    if let Some(tunnel) = tunnel {
+        // Whoever ends this connection ends the tunnel as well: the one who waits for it.
+        tunnel.ended().await;
+    }
     // Gone if the connection has become a tunnel.
     let transport = http.into_parts().map(|parts| parts.io.into_inner());
     match ended {

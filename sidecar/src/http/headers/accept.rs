@@ -43,6 +43,9 @@ const INTERNAL_ONLY: [HeaderName; 15] = [
     X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
 ];
 
+/// What a CONNECT is called among upgrades.
+pub(crate) const CONNECT: &str = "connect";
+
 /// Removed where the direct peer is the client (`use_remote_address`).
 const EDGE_ONLY: [HeaderName; 3] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
@@ -77,7 +80,7 @@ pub(crate) struct Accepted {
     pub(crate) asks: bool,
     /// `https` if `x-forwarded-proto` or the connection says so.
     pub(crate) https: bool,
-    /// The protocol that the client wants to upgrade to, lower case.
+    /// The protocol that the client wants to upgrade to, lower case; [`CONNECT`] for a CONNECT.
     pub(crate) upgrade: Option<Box<str>>,
 }
 
@@ -237,21 +240,29 @@ fn transfer_encoding(headers: &HeaderMap) -> Result<(), Refused> {
     }
 }
 
-/// Which upgrade the request asks for, in either version of HTTP. h2c is passed over: a client offers it and does not
-/// demand it.
+/// RFC 9110 section 9.3.6: what comes behind the head of a CONNECT is no body.
+fn without_body(parts: &mut Parts, seen: Seen) -> Result<(), Refused> {
+    if seen.any(Seen::TRANSFER_ENCODING) {
+        return Err(Refused::bad("http1.transfer_encoding_not_allowed"));
+    }
+    if seen.any(Seen::CONTENT_LENGTH)
+        && parts.headers.remove(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+    {
+        return Err(Refused::bad("http1.content_length_not_allowed"));
+    }
+    Ok(())
+}
+
+/// Which upgrade the request asks for, in either version of HTTP. A CONNECT is one of its own kind. h2c is passed over: a
+/// client offers it and does not demand it.
 fn upgrade(parts: &mut Parts, seen: Seen) -> Result<Option<Box<str>>, Refused> {
     let refused = Refused::new(StatusCode::FORBIDDEN, "upgrade_failed", Reason::UpgradeRefused);
     let token = if parts.method == Method::CONNECT {
         match parts.extensions.get::<hyper::ext::Protocol>() {
-            Some(protocol) if parts.version == Version::HTTP_2 => {
-                Some(protocol.as_str().to_ascii_lowercase())
-            }
-            _ => {
-                return Err(Refused::new(
-                    StatusCode::NOT_FOUND,
-                    "connect_not_allowed",
-                    Reason::UpgradeRefused,
-                ));
+            Some(protocol) => Some(protocol.as_str().to_ascii_lowercase()),
+            None => {
+                without_body(parts, seen)?;
+                return Ok(Some(CONNECT.into()));
             }
         }
     } else if seen.any(Seen::UPGRADE) && lists(&parts.headers, &header::CONNECTION, "upgrade") {

@@ -14,6 +14,9 @@ pub(super) fn host(
     config: &HttpConnectionManager,
     peer: &Peer<'_>,
 ) -> Result<(), Refused> {
+    if parts.method == Method::CONNECT {
+        return target_of_connect(parts);
+    }
     if let Some(authority) = parts.uri.authority() {
         // HTTP/2, or the absolute form of HTTP/1: the target's authority wins over `Host`.
         if authority.as_str().contains('@') {
@@ -70,6 +73,17 @@ pub(super) fn host(
         parts.headers.insert(header::HOST, value);
     }
     Ok(())
+}
+
+/// The target of a CONNECT is a host with its port, which is what counts as its `Host` (RFC 9110 section 9.3.6). It has no
+/// path, and its port belongs to it whatever the configuration strips.
+fn target_of_connect(parts: &mut Parts) -> Result<(), Refused> {
+    let invalid = Refused::bad("http1.invalid_url");
+    let authority = parts.uri.authority().filter(|_| parts.uri.scheme().is_none());
+    let authority = authority.filter(|it| it.port().is_some() && !it.as_str().contains('@'));
+    let value = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    parts.headers.insert(header::HOST, value.ok_or(invalid)?);
+    one_host(&parts.headers)
 }
 
 /// The request's `Host`; empty if it has none or an unreadable one.

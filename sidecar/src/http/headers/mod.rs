@@ -20,7 +20,7 @@ mod trailers;
 
 use http::header::HeaderValue;
 
-pub(crate) use accept::{Accepted, Peer, Refused, accept};
+pub(crate) use accept::{Accepted, CONNECT, Peer, Refused, accept};
 pub(crate) use forwarding::append as append_forwarded_for;
 pub(crate) use host::host_of;
 pub(crate) use names::*;

@@ -196,6 +196,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
         idle_timeout: None,
         max_stream_duration: None,
         hash_policy: Vec::new(),
+        connect: None,
         retry_policy: None,
         path_rewrite: None,
         host_rewrite: None,
@@ -256,4 +257,22 @@ proptest! {
         prop_assert!(host.paths.is_some());
         prop_assert_eq!(host.route(&view).map(|route| route.config.name.clone()), expected);
     }
+}
+
+#[test]
+fn a_connect_fits_only_a_route_for_connects_and_nothing_else_fits_that() {
+    let paths = [
+        PathSpecifier::Prefix("".into()),
+        PathSpecifier::Regex(regex::bytes::Regex::new("^.*$").unwrap()),
+        PathSpecifier::Connect,
+    ];
+    let headers = HeaderMap::new();
+    let connect = RequestView { method: &http::Method::CONNECT, ..view("", &headers) };
+    let extended = RequestView { method: &http::Method::GET, ..view("/", &headers) };
+    let matching = |view: &RequestView<'_>| {
+        let routes = paths.clone().map(|path| route("r", path).matches.matches(view));
+        routes.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(matching(&connect), [false, false, true]);
+    assert_eq!(matching(&extended), [true, true, false]);
 }

@@ -68,7 +68,9 @@ pub(super) fn accept(
         facts.https = accepted.https;
     }
 
-    let path = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let Some(path) = request.uri.path_and_query().map(PathAndQuery::as_str) else {
+        return Ok(accepted); // a CONNECT
+    };
     match manager.paths.apply(path) {
         Canonical::Unchanged => {}
         Canonical::Changed(new) => set_path(request, &new)?,

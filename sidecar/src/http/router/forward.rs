@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::hedge::hedged;
@@ -32,7 +32,8 @@ use crate::http::mutations::Side;
 use crate::http::retry::{Policies, Retries, Verdict};
 use crate::http::rewrite;
 use crate::http::timeout::Timer;
-use crate::http::upgrade;
+use crate::http::tunnel::Tunnelling;
+use crate::http::{connect, upgrade};
 use crate::local::{ClusterRef, View};
 
 /// What a request is forwarded by.
@@ -135,19 +136,29 @@ pub(super) async fn forward(
     };
 
     let wanted = Wanted::of(connection, matched, action, &cluster, exchange, &request.headers);
-    if let Some(token) = &accepted.upgrade {
-        let forwarding = upgrade::Upgrading {
+    let ends_here = action.connect.is_some_and(|connect| {
+        request.method == Method::CONNECT || (connect.allow_post && request.method == Method::POST)
+    });
+    if ends_here || accepted.upgrade.is_some() {
+        let tunnelling = Tunnelling {
             connection,
             cluster: &cluster,
             action,
+            host: matched.host,
+            literal_host: matched.literal_host(),
             priority,
             accepted,
             limits: &limits,
+            response_headers: &response_headers,
             hashed,
             wanted: wanted.as_deref(),
             metadata: matched.metadata_match(action),
         };
-        return Box::pin(upgrade::run(forwarding, exchange, request, token)).await;
+        if ends_here {
+            let body = Payload::new(body, exchange, 0, false).request(request, false).into_body();
+            return Box::pin(connect::run(tunnelling, exchange, request, body)).await;
+        }
+        return Box::pin(upgrade::run(tunnelling, exchange, request)).await;
     }
     request.extensions.clear();
 

@@ -37,6 +37,8 @@ use super::local_reply::{LocalReply, Reason};
 use super::matching::is_grpc;
 use super::mutations::Side;
 use super::rewrite;
+use super::tunnel::BytesBody;
+use super::upgrade;
 use super::upstream_body::UpstreamBody;
 use crate::access_log::ResponseFlags;
 use crate::config::route::{RequireTls, RouteAction};
@@ -61,6 +63,7 @@ pub(crate) async fn respond(
     let asked = Asked {
         grpc: is_grpc(&request.headers),
         head: request.method == Method::HEAD,
+        connect: request.method == Method::CONNECT,
         version: request.version,
     };
     if !body.is_end_stream() {
@@ -83,6 +86,7 @@ pub(crate) async fn respond(
 struct Asked {
     grpc: bool,
     head: bool,
+    connect: bool,
     version: Version,
 }
 
@@ -117,11 +121,16 @@ fn finish(
     asked: Asked,
 ) -> Response<ResponseBody> {
     let request_id = exchange.request_id.take();
+    let is_tunnel = matches!(answer, Ok(Answer::Tunnel(_)));
     let mut response = match answer {
         Ok(Answer::Forwarded(mut response, body)) => {
             let (status, ends) = (response.status(), body.is_end_stream());
             let pipe = steps.apply(status, ends, response.headers_mut(), &exchange);
             response.map(|()| ResponseBody::upstream(body, exchange).through(pipe))
+        }
+        Ok(Answer::Bytes(mut response, body)) => {
+            steps.apply(response.headers_mut(), &exchange);
+            response.map(|()| ResponseBody::bytes(body, exchange))
         }
         Ok(Answer::Tunnel(mut response)) => {
             steps.apply(response.status(), true, response.headers_mut(), &exchange);
@@ -137,7 +146,9 @@ fn finish(
                 // Its body is not read any more.
                 reply.close = true;
             }
-            reply.into_response(exchange, asked.grpc, asked.head, steps)
+            // A client takes any 2xx to its CONNECT for the beginning of a tunnel, and hyper a body for a mistake.
+            let bodiless = asked.head || (asked.connect && reply.status.is_success());
+            reply.into_response(exchange, asked.grpc, bodiless, steps)
         }
     };
 
@@ -155,7 +166,7 @@ fn finish(
     {
         response.headers_mut().insert(headers::X_REQUEST_ID, id);
     }
-    if connection.is_closing() && asked.version != Version::HTTP_2 {
+    if connection.is_closing() && asked.version != Version::HTTP_2 && !is_tunnel {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let (mut head, mut body) = response.into_parts();
@@ -167,6 +178,8 @@ fn finish(
 pub(crate) enum Answer {
     /// The response of an endpoint.
     Forwarded(Response<()>, UpstreamBody),
+    /// The bytes that an endpoint sends over a connection of their own.
+    Bytes(Response<()>, Box<BytesBody>),
     /// The connection or stream becomes a tunnel after this response.
     Tunnel(Response<()>),
     /// Another request takes its place: the exchange has it.
@@ -206,6 +219,18 @@ async fn route(
     if let Some(tracer) = &manager.tracer {
         let route = matched.as_ref().map(|matched| &matched.route.config);
         exchange.begin_trace(tracer, request, route, &accepted);
+    }
+
+    if let Some(token) = &accepted.upgrade {
+        if connection.version() != Version::HTTP_2 {
+            // Unless it becomes a tunnel: what the client has sent behind it may not be HTTP.
+            connection.close_after_response();
+        }
+        if let Some(matched) = &matched {
+            note_cluster(exchange, &view, matched);
+        }
+        let action = matched.as_ref().map(|matched| &matched.route.config.action);
+        upgrade::permit(connection, action, token)?;
     }
 
     let mut filters = &*manager.filters;

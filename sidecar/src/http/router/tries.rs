@@ -307,7 +307,7 @@ pub(super) fn note(verdict: Verdict, exchange: &mut Exchange) {
 pub(super) fn note_attempt(attempt: &Attempt, began: Instant, exchange: &mut Exchange) {
     if let Some(facts) = &mut exchange.facts {
         facts.endpoint = Some(Arc::clone(&attempt.pool().endpoint));
-        facts.upstream = attempt.connection_facts();
+        facts.upstream = attempt.connection_facts().map(|(facts, http2)| (facts, Some(http2)));
         if facts.upstream.is_some() {
             facts.sending_since.get_or_insert(began);
         }

@@ -4,3 +4,4 @@ mod connections;
 mod forwarding;
 mod smuggling;
 mod tcp;
+mod tunnels;

@@ -18,8 +18,8 @@ use crate::config::http_filters::{FilterOverride, RouteFilter};
 use crate::config::listener::{ServerNamePattern, TerminalFilter, TransportProtocol};
 use crate::config::load_balancer::LoadBalancer;
 use crate::config::route::{
-    ClusterSpecifier, Domain, Forward, HostRewrite, PathRewrite, PathSpecifier, RetryOn,
-    RouteAction, RouteConfiguration,
+    ClusterSpecifier, ConnectConfig, Domain, Forward, HostRewrite, PathRewrite, PathSpecifier,
+    RetryOn, RouteAction, RouteConfiguration,
 };
 use crate::config::runtime::RuntimeNumber;
 use crate::config::tls::Validation;
@@ -112,6 +112,24 @@ fn routes_arrive_with_their_matches_and_actions() {
     assert_eq!(users.cluster_not_found_status, 404);
     let Some(PathRewrite::Regex { pattern, .. }) = &users.path_rewrite else { panic!("a regex") };
     assert!(pattern.is_match(b"/users/12/x"), "a rewrite looks for a part of the path");
+}
+
+#[test]
+fn a_connect_has_a_route_of_its_own_and_an_end() {
+    let connect = json!([
+        {"upgrade_type": "CONNECT", "connect_config": {"allow_post": true}},
+        {"upgrade_type": "websocket", "enabled": false},
+    ]);
+    let bootstrap = accepted(&[
+        ("ACTION.upgrade_configs", connect),
+        ("HOST.routes[1].match", json!({"connect_matcher": {}})),
+    ]);
+    let expected = [("connect".into(), true), ("websocket".into(), false)];
+    assert_eq!(forward(&bootstrap, 0, 0).upgrades, expected);
+    assert_eq!(forward(&bootstrap, 0, 0).connect, Some(ConnectConfig { allow_post: true }));
+    assert_eq!(forward(&bootstrap, 0, 3).connect, None);
+    let second = &routes(&bootstrap).virtual_hosts[0].routes[1];
+    assert!(matches!(second.matches.path, PathSpecifier::Connect));
 }
 
 #[test]

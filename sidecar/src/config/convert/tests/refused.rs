@@ -288,6 +288,11 @@ fn nothing_is_there_twice_that_has_to_be_one() {
         "HCM.upgrade_configs[1].upgrade_type",
         "twice",
     );
+    refused_at(
+        &[("ACTION.upgrade_configs[0].connect_config", json!({}))],
+        "ACTION.upgrade_configs[0].connect_config",
+        "goes only with upgrade_type CONNECT",
+    );
     let cluster = json!({"name": "dns", "load_assignment": {"cluster_name": "a"}});
     refused_at(
         &[("static_resources.clusters[2]", cluster)],

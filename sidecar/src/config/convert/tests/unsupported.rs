@@ -144,7 +144,7 @@ fn fields_of_the_http_connection_manager() {
             ("set_current_client_cert_details.issuer", json!(true)),
             ("set_current_client_cert_details.format", json!("JSON")),
             ("upgrade_configs[0].filters", json!([{"name": "a"}])),
-            ("upgrade_configs[0].upgrade_type", json!("CONNECT")),
+            ("upgrade_configs[0].upgrade_type", json!("CONNECT-UDP")),
             ("access_log[0].filter.extension_filter", json!({"name": "a"})),
             ("access_log[0].typed_config", any("envoy.extensions.filters.http.router.v3.Router")),
             ("access_log[1].typed_config.log_format.formatters", json!([extension()])),
@@ -286,7 +286,6 @@ fn fields_of_routes() {
             ("cors", json!({})),
             ("internal_redirect_action", json!("HANDLE_INTERNAL_REDIRECT")),
             ("hedge_policy.additional_request_chance", json!({"numerator": 1})),
-            ("upgrade_configs[0].connect_config", json!({})),
             ("weighted_clusters.header_name", json!("a")),
             ("weighted_clusters.clusters[0].cluster_header", json!("a")),
             ("retry_policy.retry_priority", json!({"name": "a"})),
@@ -298,6 +297,13 @@ fn fields_of_routes() {
             ),
         ],
     );
+    let connect =
+        json!({"upgrade_type": "CONNECT", "connect_config": {"proxy_protocol_config": {}}});
+    refused_at(
+        &[("ACTION.upgrade_configs[1]", connect)],
+        "ACTION.upgrade_configs[1].connect_config.proxy_protocol_config",
+        UNSUPPORTED,
+    );
     refused("DIRECT.body_format", json!({"text_format": "a"}), UNSUPPORTED);
     for (path, oneof, field) in [
         ("HOST.routes[0]", json!({"match": {"prefix": "/"}, "filter_action": {}}), "filter_action"),
@@ -306,7 +312,6 @@ fn fields_of_routes() {
             json!({"match": {"prefix": "/"}, "non_forwarding_action": {}}),
             "non_forwarding_action",
         ),
-        ("HOST.routes[0].match", json!({"connect_matcher": {}}), "connect_matcher"),
         ("ACTION", json!({"cluster_specifier_plugin": "a"}), "cluster_specifier_plugin"),
         (
             "ACTION",
