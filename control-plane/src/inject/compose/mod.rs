@@ -10,8 +10,6 @@ mod plan;
 mod ports;
 mod project;
 mod splice;
-#[cfg(test)]
-mod tests;
 
 pub use self::labels::Mode;
 pub use self::project::ReadFile;

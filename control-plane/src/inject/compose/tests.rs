@@ -1,1 +1,0 @@
-//! Rules of injection; files before and after are in the tests of the command.
