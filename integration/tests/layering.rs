@@ -101,7 +101,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// `access_log/grpc` writes the entries of logs, which are protos and nothing else.
 /// `admin/client_status.rs` answers a service of theirs.
 /// `mesh` writes the bootstrap and the secret of a member in memory; `server/dump.rs` shows the bootstrap as it was read.
-/// `server/load_reports.rs` calls a service of theirs.
+/// `http/filters/ext_authz/grpc.rs`, `http/filters/ratelimit/service.rs` and `server/load_reports.rs` call services of
+/// theirs.
 const KNOW_PROTOS: &[&str] = &[
     "config",
     "xds",
@@ -111,6 +112,7 @@ const KNOW_PROTOS: &[&str] = &[
     "access_log/grpc",
     "admin/client_status.rs",
     "http/filters/ext_authz/grpc.rs",
+    "http/filters/ratelimit/service.rs",
 ];
 
 #[test]

@@ -272,7 +272,7 @@ fn global_listeners() -> Vec<String> {
         )
     };
     let routes = [
-        format!("- {{match: {{prefix: /host}}, route: {{cluster: a}}}}"),
+        "- {match: {prefix: /host}, route: {cluster: a}}".to_owned(),
         format!(
             "- {{match: {{prefix: /both}}, route: {{cluster: a, rate_limits: [{{actions: [{wish}]}}]}}, {}}}",
             per_route("vh_rate_limits: INCLUDE")
@@ -296,7 +296,7 @@ fn global_listeners() -> Vec<String> {
         format!(
             "- {{match: {{prefix: /stage}}, route: {{cluster: a, rate_limits: [{{stage: 1, actions: [{wish}]}}]}}}}"
         ),
-        format!("- {{match: {{prefix: /direct}}, direct_response: {{status: 200}}}}"),
+        "- {match: {prefix: /direct}, direct_response: {status: 200}}".to_owned(),
         format!(
             "- {{match: {{prefix: /}}, route: {{cluster: a, rate_limits: [{{actions: [{wish}]}}]}}}}"
         ),

@@ -1,7 +1,6 @@
 //! Event logs: what outlier detection and health checks decide, a line of JSON for each event, in the form of Envoy's
 //! `OutlierDetectionEvent` and `HealthCheckEvent` (every field is written, zeros too).
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use super::cluster::Cluster;
 use super::endpoint::Endpoint;
 use super::health_check::FailureKind;
 use super::outlier_detection::EjectionReason;
+use crate::config;
 use crate::config::endpoint::Locality;
 use crate::config::health_check::Check;
 
@@ -227,7 +227,7 @@ pub(super) enum HealthNews {
 pub(super) fn health(
     events: &dyn EventLog,
     cluster: &Cluster,
-    check: &crate::config::health_check::HealthCheck,
+    check: &config::health_check::HealthCheck,
     endpoint: &Endpoint,
     news: HealthNews,
 ) {
@@ -243,7 +243,7 @@ pub(super) fn health(
             Check::Grpc(_) => "GRPC",
             Check::Tcp(_) => "TCP",
         },
-        host: Address::of(endpoint.address),
+        host: Address::of(&endpoint.address),
         cluster_name: &cluster.name,
         eject_unhealthy_event: None,
         add_healthy_event: None,
@@ -330,8 +330,10 @@ struct Failed {
 
 /// An `envoy.config.core.v3.Address`.
 #[derive(Serialize)]
-struct Address {
-    socket_address: SocketAddressJson,
+#[serde(rename_all = "snake_case")]
+enum Address {
+    SocketAddress(SocketAddressJson),
+    Pipe { path: String, mode: u32 },
 }
 
 #[derive(Serialize)]
@@ -345,16 +347,21 @@ struct SocketAddressJson {
 }
 
 impl Address {
-    fn of(address: SocketAddr) -> Self {
-        let socket_address = SocketAddressJson {
+    fn of(address: &config::address::Address) -> Self {
+        let address = match address {
+            config::address::Address::Ip(address) => address,
+            config::address::Address::Pipe(path) => {
+                return Self::Pipe { path: path.to_string(), mode: 0 };
+            }
+        };
+        Self::SocketAddress(SocketAddressJson {
             protocol: "TCP",
             address: address.ip().to_string(),
             port_value: address.port(),
             resolver_name: "",
             ipv4_compat: false,
             network_namespace_filepath: "",
-        };
-        Self { socket_address }
+        })
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) use circuit_breaker::Breaker;
 pub(crate) use cluster::{Cluster, ClusterId, RoutingPriority};
 pub(crate) use endpoint::{Endpoint, EndpointId, Health};
 pub(crate) use event_log::EventLog;
-pub(crate) use load_balancer::Context;
 pub(crate) use load_balancer::hashing::address_hash;
 pub(crate) use load_balancer::{Context, NamedHosts};
 pub(crate) use load_report::LoadReport;

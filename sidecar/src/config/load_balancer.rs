@@ -43,8 +43,11 @@ pub struct OverrideHost {
     /// Where endpoints are named, as `ADDRESS:PORT,...`; what each source names counts, in order. At least one.
     pub sources: Vec<OverrideSource>,
     /// Where in the metadata of a request it is noted which endpoint was chosen: whose, and a path.
-    pub selected: Option<(Box<str>, Box<[Box<str>]>)>,
+    pub selected: Option<MetadataPlace>,
 }
+
+/// A place in metadata: whose, and the path of keys there.
+pub type MetadataPlace = (Box<str>, Box<[Box<str>]>);
 
 /// One place where a request may name endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]

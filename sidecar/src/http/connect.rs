@@ -46,7 +46,8 @@ pub(crate) async fn run(
         };
     if let Some(facts) = &mut exchange.facts {
         facts.sending_since = Some(began);
-        facts.upstream = Some((ConnectionFacts::of(&transport).into(), None));
+        facts.upstream =
+            Some((ConnectionFacts::of(&transport, &attempt.pool().endpoint).into(), None));
     }
     attempt.connected();
     attempt.is_taken(StatusCode::OK);

@@ -397,8 +397,8 @@ mod tests {
             let _held = held;
             std::future::pending().await
         };
-        let owner = tasks.run_until(async { Tunnel(tokio::task::spawn_local(forever)).ended() });
-        let owner = owner.await;
+        let tunnel = tasks.run_until(async { Tunnel(tokio::task::spawn_local(forever)) }).await;
+        let owner = tunnel.ended();
         assert!(ended.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
         drop(owner);
         tasks.run_until(&mut ended).await.unwrap_err();

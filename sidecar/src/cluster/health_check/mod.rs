@@ -29,8 +29,8 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use super::cluster::{Cluster, ClusterId};
 use super::endpoint::{Endpoint, EndpointId};
-use crate::config::address::Address;
 use super::event_log::EventLog;
+use crate::config::address::Address;
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::HealthCheck;
 use crate::stats::{HealthCheckCells, Sharded};

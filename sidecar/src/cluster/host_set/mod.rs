@@ -205,7 +205,10 @@ impl HostSet {
         let all = self.by_address.get_or_init(|| {
             let mut all = HashMap::new();
             for endpoint in self.endpoints() {
-                all.entry(endpoint.address).or_insert_with(|| Arc::clone(endpoint));
+                // None but IP addresses are asked for.
+                if let Some(address) = endpoint.address.socket() {
+                    all.entry(address).or_insert_with(|| Arc::clone(endpoint));
+                }
             }
             all
         });

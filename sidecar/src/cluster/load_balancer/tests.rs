@@ -447,7 +447,7 @@ async fn one_by_one(cluster: &Cluster, requests: usize, takes: &[u64]) -> Vec<us
     let hosts = cluster.hosts.load();
     for _ in 0..requests {
         let chosen = cluster.pick(&hosts, &Context::default()).unwrap();
-        let port = usize::from(chosen.address.port());
+        let port = usize::from(chosen.address.port().unwrap());
         counts[port] += 1;
         let time = Duration::from_millis(takes[port]);
         tokio::time::advance(time).await;

@@ -1,7 +1,6 @@
 //! The bootstrap: its parts, and whether they fit each other.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,8 +24,7 @@ use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
-use super::common::{Present, ip_and_port, optional, unsupported};
-use super::common::{Present, address, unsupported};
+use super::common::{Present, address, optional, unsupported};
 use super::{
     bind_config, bootstrap_references, cluster, config_source, discovery, listener, runtime,
     secret, stats_config,

@@ -32,8 +32,8 @@ use outrigger_proto::load_balancing::v1::PeakEwma as PeakEwmaProto;
 
 use crate::config::Problems;
 use crate::config::load_balancer::{
-    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, OverrideHost, OverrideSource,
-    PeakEwma, SlowStart,
+    ClientSideWeighted, ConsistentHashing, LoadBalancer, LoadMetric, MetadataPlace, OverrideHost,
+    OverrideSource, PeakEwma, SlowStart,
 };
 use crate::config::subset::Subsets;
 
@@ -238,11 +238,7 @@ fn override_host(problems: &mut Problems, proto: OverrideHostProto) -> Option<Ch
 }
 
 /// Whose metadata, and the path of keys in them.
-fn metadata_key(
-    problems: &mut Problems,
-    field: &str,
-    proto: MetadataKey,
-) -> Option<(Box<str>, Box<[Box<str>]>)> {
+fn metadata_key(problems: &mut Problems, field: &str, proto: MetadataKey) -> Option<MetadataPlace> {
     let MetadataKey { key, path } = proto;
     problems.field(field, |problems| {
         let key = text(problems, "key", key);

@@ -60,7 +60,7 @@ fn log(problems: &mut Problems, config: &Any) -> Option<OtelAccessLog> {
             } = proto;
             // There is no stream: each message is a call.
             unsupported!(problems; grpc_stream_retry_policy);
-            config_source::version(problems, "transport_api_version", transport_api_version);
+            config_source::transport_version(problems, transport_api_version);
             let log_name = text(problems, "log_name", log_name);
             let service = required(problems, "grpc_service", grpc_service).and_then(|proto| {
                 problems.field("grpc_service", |problems| grpc_service::convert(problems, proto))

@@ -121,9 +121,12 @@ fn entry(action: &RateLimitAction, view: &RequestView<'_>, passage: &Passage<'_>
             Said::value(key, view.query_parameter(name), *skip_if_absent)
         }
         RateLimitAction::RemoteAddress => {
+            // A client of a Unix domain socket has none.
+            let Some(client) = client else { return Said::No };
             Said::Entry("remote_address".into(), client.to_string().into())
         }
         RateLimitAction::MaskedRemoteAddress { v4, v6 } => {
+            let Some(client) = client else { return Said::No };
             let length = match client {
                 IpAddr::V4(_) => *v4,
                 IpAddr::V6(_) => *v6,
@@ -147,7 +150,8 @@ fn entry(action: &RateLimitAction, view: &RequestView<'_>, passage: &Passage<'_>
             Said::when(all == *expect, entry)
         }
         RateLimitAction::AddressMatch { entry, ranges, invert } => {
-            let within = ranges.iter().any(|range| range.contains(&client));
+            let within =
+                client.is_some_and(|client| ranges.iter().any(|range| range.contains(&client)));
             Said::when(within != *invert, entry)
         }
         RateLimitAction::Metadata { key, place, source, default, skip_if_absent } => {

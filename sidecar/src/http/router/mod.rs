@@ -129,7 +129,8 @@ fn finish(
             response.map(|()| ResponseBody::upstream(body, exchange).through(pipe))
         }
         Ok(Answer::Bytes(mut response, body)) => {
-            steps.apply(response.headers_mut(), &exchange);
+            // Not compressed: who asks for a connection wants its bytes.
+            steps.apply(response.status(), true, response.headers_mut(), &exchange);
             response.map(|()| ResponseBody::bytes(body, exchange))
         }
         Ok(Answer::Tunnel(mut response)) => {
