@@ -284,7 +284,7 @@ async fn connect_any(
         }
         // A connection of bytes is one request that waits for it, and then has it, as in Envoy.
         target_stats.upstream_rq_pending_total.inc();
-        match connect::connect(target, &endpoint, priority, "", &[]).await {
+        match connect::connect(target, &endpoint, priority, "", &[], Some(ends)).await {
             Ok(transport) => {
                 target_stats.upstream_rq_total.inc();
                 endpoint.stats.local().rq_total.inc();

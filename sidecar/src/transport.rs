@@ -2,6 +2,7 @@
 //! is where connections of clients come from.
 
 mod acceptor;
+pub(crate) mod proxy_header;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 use crate::config::address::Address;
+use crate::config::proxy_protocol::Tlv;
 
 pub(crate) use acceptor::{Acceptor, ListeningSocket};
 
@@ -124,12 +126,14 @@ pub(crate) struct Ends {
     pub(crate) local: Address,
     /// `local` was told by the kernel or by the PROXY protocol.
     pub(crate) is_restored: bool,
+    /// What the PROXY protocol said beside the addresses, as far as it is kept.
+    pub(crate) tlvs: Option<Arc<[Tlv]>>,
 }
 
 impl Ends {
     /// Of a socket.
     pub(crate) fn of(peer: Address, local: Address) -> Self {
-        Self { direct_peer: peer.clone(), peer, local, is_restored: false }
+        Self { direct_peer: peer.clone(), peer, local, is_restored: false, tlvs: None }
     }
 
     /// Where the connection was going to, if that was told.

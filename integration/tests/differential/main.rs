@@ -59,6 +59,7 @@ mod timeouts;
 mod tls_downstream;
 mod tls_upstream;
 mod tracing;
+mod upstream_proxy_protocol;
 mod weights;
 mod wire;
 mod zones;
@@ -144,6 +145,7 @@ groups! {
     tls_downstream
     tls_upstream
     tracing
+    upstream_proxy_protocol
     weights
     zones
     zones_local_elsewhere

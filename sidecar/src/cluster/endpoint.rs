@@ -16,6 +16,7 @@ use super::load_report::Reported;
 use super::outlier_detection::Monitor;
 use crate::config::address::Address;
 use crate::config::endpoint::{HealthStatus, Metadata};
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::stats::{EndpointCells, Sharded};
 use crate::tls::ClientContext;
 
@@ -49,6 +50,8 @@ pub(crate) struct Endpoint {
     pub(crate) hostname: Arc<str>,
     /// TLS towards it; `None`: plaintext.
     pub(crate) transport: Option<Arc<ClientContext>>,
+    /// It is told, below TLS, whom a connection is for.
+    pub(crate) proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     /// Requests (for TCP: connections) under way, from all workers. What least_request looks at.
     pub(crate) active: CachePadded<AtomicU32>,
     /// Its statistics.
@@ -86,6 +89,7 @@ impl Endpoint {
             additional_addresses: Arc::default(),
             hostname,
             transport,
+            proxy_protocol: None,
             active: CachePadded::default(),
             stats: Sharded::new(shards),
             outlier: Monitor::default(),
@@ -105,6 +109,11 @@ impl Endpoint {
     /// With more addresses, all of which lead to it.
     pub(super) fn at(self, additional_addresses: &Arc<[SocketAddr]>) -> Self {
         Self { additional_addresses: Arc::clone(additional_addresses), ..self }
+    }
+
+    /// Told whom connections are for.
+    pub(super) fn told(self, proxy_protocol: Option<Arc<UpstreamProxyProtocol>>) -> Self {
+        Self { proxy_protocol, ..self }
     }
 
     /// Its weight, from 1.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::cluster::ClusterId;
 use super::endpoint::{Endpoint, EndpointId};
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::stats::cell::gauge_sum;
 use crate::tls::ClientContext;
 
@@ -33,6 +34,7 @@ impl EndpointIds {
 pub(crate) struct OriginalDst {
     cluster: ClusterId,
     transport: Option<Arc<ClientContext>>,
+    proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     ids: EndpointIds,
     shards: usize,
     known: ArcSwap<HashMap<SocketAddr, Arc<Known>>>,
@@ -59,7 +61,10 @@ impl Known {
 impl OriginalDst {
     pub(super) fn new(
         cluster: ClusterId,
-        transport: Option<Arc<ClientContext>>,
+        (transport, proxy_protocol): (
+            Option<Arc<ClientContext>>,
+            Option<Arc<UpstreamProxyProtocol>>,
+        ),
         ids: EndpointIds,
         shards: usize,
         news: UnboundedSender<ClusterId>,
@@ -67,6 +72,7 @@ impl OriginalDst {
         Self {
             cluster,
             transport,
+            proxy_protocol,
             ids,
             shards,
             known: ArcSwap::default(),
@@ -77,8 +83,13 @@ impl OriginalDst {
     }
 
     /// Whether its endpoints are connected to in this way.
-    pub(super) fn has_transport(&self, transport: Option<&Arc<ClientContext>>) -> bool {
+    pub(super) fn connects(
+        &self,
+        transport: Option<&Arc<ClientContext>>,
+        proxy_protocol: Option<&Arc<UpstreamProxyProtocol>>,
+    ) -> bool {
         self.transport.as_ref().map(Arc::as_ptr) == transport.map(Arc::as_ptr)
+            && self.proxy_protocol.as_ref() == proxy_protocol
     }
 
     /// The endpoint at an address. `None`: there are too many already, all in use.
@@ -113,7 +124,8 @@ impl OriginalDst {
             let transport = self.transport.clone();
             let endpoint =
                 Endpoint::new(self.ids.next(), address.into(), "".into(), transport, self.shards);
-            Arc::new(Known { endpoint: Arc::new(endpoint), used: AtomicBool::new(true) })
+            let endpoint = Arc::new(endpoint.told(self.proxy_protocol.clone()));
+            Arc::new(Known { endpoint, used: AtomicBool::new(true) })
         });
         let endpoint = Arc::clone(&known.endpoint);
         self.known.store(Arc::new(next));
@@ -174,7 +186,7 @@ mod tests {
 
     fn places() -> (OriginalDst, tokio::sync::mpsc::UnboundedReceiver<ClusterId>) {
         let (news, told) = unbounded_channel();
-        (OriginalDst::new(ClusterId(7), None, EndpointIds::default(), 1, news), told)
+        (OriginalDst::new(ClusterId(7), (None, None), EndpointIds::default(), 1, news), told)
     }
 
     fn address(port: u16) -> SocketAddr {

@@ -42,6 +42,7 @@ pub(crate) fn config(name: &str) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit: 1 << 20,
         transport: None,
+        proxy_protocol: None,
         transport_socket_matches: Vec::new(),
         protocol: UpstreamProtocol::Http1,
         http2: Http2Options {

@@ -14,6 +14,7 @@ use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::health_check::HealthCheck;
 use super::http_connection_manager::Http2Options;
 use super::load_balancer::{LoadBalancer, OverrideHost, SlowStart, ZoneAware};
+use super::proxy_protocol::UpstreamProxyProtocol;
 use super::subset::Subsets;
 use super::tls::UpstreamTls;
 
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub per_connection_buffer_limit: usize,
     /// TLS and other settings of connections; `None`: plaintext.
     pub transport: Option<Arc<UpstreamTls>>,
+    /// Endpoints are told, below TLS, whom a connection is for.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     /// Other transports for endpoints whose metadata match; first match wins.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Which HTTP is spoken upstream.
@@ -106,6 +109,8 @@ pub struct TransportSocketMatch {
     pub matches: MetadataMatch,
     /// The transport; `None`: plaintext.
     pub transport: Option<Arc<UpstreamTls>>,
+    /// Endpoints are told, below TLS, whom a connection is for.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
 }
 
 /// Where endpoints come from.

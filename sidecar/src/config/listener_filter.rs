@@ -1,5 +1,7 @@
 //! Listener filters: what looks at a connection before a filter chain takes it.
 
+use super::proxy_protocol::TlvTypes;
+
 /// One of a listener's filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerFilter {
@@ -31,6 +33,8 @@ pub struct ProxyProtocol {
     pub version_1: bool,
     /// Version 2, the binary one, is spoken.
     pub version_2: bool,
+    /// What is kept of the values behind the addresses, for endpoints that are told in the same way.
+    pub keeps: TlvTypes,
     /// `proxy_proto.STAT_PREFIX.…` in statistics; empty: `proxy_proto.…`.
     pub stat_prefix: Box<str>,
 }

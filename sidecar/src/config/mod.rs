@@ -44,6 +44,7 @@ pub mod metadata;
 pub mod mirror;
 pub mod network_filter;
 pub mod problem;
+pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod rbac;
 pub mod resource_file;

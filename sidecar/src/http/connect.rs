@@ -81,5 +81,6 @@ async fn open(attempt: &Attempt, host: &str) -> Result<Transport, Failure> {
     if !breaker.try_connection() {
         return Err(Failure::Overflow);
     }
-    connect::connect(cluster, &attempt.pool().endpoint, priority, host, &[]).await
+    let pool = attempt.pool();
+    connect::connect(cluster, &pool.endpoint, priority, host, &[], pool.client_ends()).await
 }

@@ -76,7 +76,7 @@ impl Tunnelling<'_> {
         }
         let route = Context { hash: hashed.hash, metadata: *metadata, ..Context::default() };
         let context = self.wanted.map_or(route, |wanted| wanted.over(route));
-        let chosen = cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint));
+        let chosen = cluster.choose(&context, |endpoint| connection.pool_of(endpoint));
         let Some((member, pool)) = chosen else {
             cluster.stats.local().upstream_cx_none_healthy.inc();
             return Err(self.charged(failures::unavailable()));

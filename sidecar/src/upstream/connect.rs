@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -14,11 +15,12 @@ use super::{Failure, happy_eyeballs};
 use crate::cluster::{Cluster, Endpoint, RoutingPriority};
 use crate::config::address::{self, Address};
 use crate::config::bind_config;
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::tls;
-use crate::transport::{Meter, Socket, Transport, from_unix};
+use crate::transport::{Ends, Meter, Socket, Transport, from_unix, proxy_header};
 
 /// Connects to an endpoint. `host` is the `Host` of the request that wants it, for `auto_sni`; `alpn` is what is offered
-/// where the transport does not say.
+/// where the transport does not say; `client` is who it is for, where one client has it for itself.
 ///
 /// The caller has taken a connection from the circuit breaker; it is given back when the connection ends, or here if none
 /// comes to be.
@@ -31,12 +33,13 @@ pub(crate) async fn connect(
     priority: RoutingPriority,
     host: &str,
     alpn: &[&[u8]],
+    client: Option<&Ends>,
 ) -> Result<Transport, Failure> {
     // Counts from here on; its end is the connection's.
     let life = Arc::new(Life::begin(cluster, endpoint, priority));
     let attempt = tokio::time::timeout(
         cluster.config.connect_timeout,
-        Box::pin(connect_without_limit(cluster, endpoint, host, alpn, &life)),
+        Box::pin(connect_without_limit(cluster, endpoint, host, alpn, client, &life)),
     );
     let failure = match attempt.await {
         Ok(Ok(transport)) => {
@@ -61,6 +64,7 @@ async fn connect_without_limit(
     endpoint: &Arc<Endpoint>,
     host: &str,
     alpn: &[&[u8]],
+    client: Option<&Ends>,
     life: &Arc<Life>,
 ) -> Result<Transport, Failure> {
     let tcp = tcp(cluster, endpoint).await.map_err(|error| {
@@ -76,7 +80,10 @@ async fn connect_without_limit(
     // A connection without these is slower, but works.
     let _ = tcp.set_nodelay(true);
     let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive(cluster));
-    let socket = Socket::new(tcp, Bytes::new()).metered(Arc::clone(life) as Arc<dyn Meter>);
+    let mut socket = Socket::new(tcp, Bytes::new()).metered(Arc::clone(life) as Arc<dyn Meter>);
+    if let Some(told) = &endpoint.proxy_protocol {
+        tell(&mut socket, told, client).await?;
+    }
     let Some(context) = &endpoint.transport else { return Ok(Transport::plain(socket)) };
 
     let configuration =
@@ -113,6 +120,20 @@ async fn connect_without_limit(
             Err(Failure::Connect(format!("TLS_error: {failure}")))
         }
     }
+}
+
+/// Tells the endpoint whom the connection is for.
+async fn tell(
+    socket: &mut Socket,
+    told: &UpstreamProxyProtocol,
+    client: Option<&Ends>,
+) -> Result<(), Failure> {
+    let tcp = socket.tcp();
+    let own = tcp.local_addr().ok().zip(tcp.peer_addr().ok());
+    let header = proxy_header::encode(told, client, own).ok_or_else(|| {
+        Failure::Connect("the header of the PROXY protocol would be too long".to_owned())
+    })?;
+    socket.write_all(&header).await.map_err(|error| Failure::Connect(strerror(&error)))
 }
 
 async fn tcp(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<TcpStream> {

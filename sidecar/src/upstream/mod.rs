@@ -14,7 +14,7 @@ pub(crate) mod pool;
 
 pub(crate) use facts::ConnectionFacts;
 pub(crate) use failure::Failure;
-pub(crate) use pool::{Acquired, Pool, Pools, Protocol};
+pub(crate) use pool::{Acquired, Client, Pool, Pools, Protocol};
 
 /// What a request carries; the layer above says which type that is.
 pub(crate) trait RequestBody:

@@ -1,13 +1,17 @@
 //! The connections of one worker to one endpoint: where a request gets one, and where it goes back.
 //!
+//! Where an endpoint is told whom a connection is for, by the PROXY protocol, each client has connections of its own: they
+//! end with its own.
+//!
 //! An idle HTTP/1 connection serves the next request, the latest used first, so that surplus ones grow old and are closed.
 //! An HTTP/2 connection takes requests up to its limit of streams. Where neither is at hand, the request waits, and a task
 //! makes a new connection; whichever is free first, the new one or an older one, goes to the request that waits longest.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use http::Version;
@@ -17,7 +21,7 @@ use tokio::time::Instant;
 use super::{ConnectionFacts, Failure, RequestBody, connect, h1, h2};
 use crate::cluster::{Cluster, Endpoint, EndpointId, RoutingPriority};
 use crate::config::cluster::UpstreamProtocol;
-use crate::transport::Transport;
+use crate::transport::{Ends, Transport};
 
 /// Which HTTP a request is to be sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,14 +95,29 @@ impl<B: RequestBody> Drop for Shared<B> {
     }
 }
 
+/// Pools of endpoints and the numbers of clients' connections.
+type ByClient<B> = HashMap<(EndpointId, u64), Rc<Pool<B>>>;
+
 /// All pools of a worker.
 pub(crate) struct Pools<B: RequestBody> {
     by_endpoint: RefCell<HashMap<EndpointId, Rc<Pool<B>>, BuildHasherDefault<IdHasher>>>,
+    /// Of endpoints that are told whom a connection is for, by the number of the client's connection too.
+    by_client: RefCell<ByClient<B>>,
+}
+
+/// A client that has connections of its own.
+pub(crate) struct Client {
+    /// Number of its connection to us, unique in the process.
+    pub(crate) id: u64,
+    /// What the endpoint is told of it.
+    pub(crate) ends: Ends,
+    /// Gone, when its connection to us is.
+    pub(crate) connection: Weak<dyn Any>,
 }
 
 impl<B: RequestBody> Default for Pools<B> {
     fn default() -> Self {
-        Self { by_endpoint: RefCell::default() }
+        Self { by_endpoint: RefCell::default(), by_client: RefCell::default() }
     }
 }
 
@@ -106,40 +125,62 @@ impl<B: RequestBody> Pools<B> {
     /// The pool of an endpoint.
     pub(crate) fn get(&self, endpoint: &Arc<Endpoint>) -> Rc<Pool<B>> {
         let mut pools = self.by_endpoint.borrow_mut();
-        Rc::clone(pools.entry(endpoint.id).or_insert_with(|| Rc::new(Pool::new(endpoint))))
+        Rc::clone(pools.entry(endpoint.id).or_insert_with(|| Rc::new(Pool::new(endpoint, None))))
+    }
+
+    /// The pool of an endpoint, of this client alone where the endpoint is told whom a connection is for.
+    pub(crate) fn get_for(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        client: impl FnOnce() -> Client,
+    ) -> Rc<Pool<B>> {
+        if endpoint.proxy_protocol.is_none() {
+            return self.get(endpoint);
+        }
+        let client = client();
+        let mut pools = self.by_client.borrow_mut();
+        let pool = pools.entry((endpoint.id, client.id));
+        Rc::clone(pool.or_insert_with(|| Rc::new(Pool::new(endpoint, Some(client)))))
     }
 
     /// Closes what is idle for too long, too old, or belongs to an endpoint that is gone. Called every second.
     pub(crate) fn sweep(&self) {
-        let pools: Vec<Rc<Pool<B>>> = self.by_endpoint.borrow().values().cloned().collect();
+        let mut pools: Vec<Rc<Pool<B>>> = self.by_endpoint.borrow().values().cloned().collect();
+        pools.extend(self.by_client.borrow().values().cloned());
         pools.iter().for_each(|pool| pool.sweep());
         // A pool that requests still use stays until they are done: they hold it.
-        self.by_endpoint.borrow_mut().retain(|_, pool| {
-            !(pool.connections.get() == 0
-                && Rc::strong_count(pool) <= 2
-                && pool.waiting.borrow().is_empty())
-        });
+        let is_used = |pool: &Rc<Pool<B>>| {
+            pool.connections.get() > 0
+                || Rc::strong_count(pool) > 2
+                || !pool.waiting.borrow().is_empty()
+        };
+        self.by_endpoint.borrow_mut().retain(|_, pool| is_used(pool));
+        self.by_client.borrow_mut().retain(|_, pool| is_used(pool));
     }
 
     /// Closes what is idle of connections to some endpoints, which are gone: it does not wait for the next sweep.
     pub(crate) fn release(&self, endpoints: &[EndpointId]) {
-        for endpoint in endpoints {
-            let pool = self.by_endpoint.borrow().get(endpoint).cloned();
-            pool.inspect(|pool| pool.sweep());
-        }
+        self.of(endpoints).iter().for_each(|pool| pool.sweep());
     }
 
     /// Lets the connections to some endpoints serve no further request.
     pub(crate) fn retire(&self, endpoints: &[EndpointId]) {
-        for endpoint in endpoints {
-            let pool = self.by_endpoint.borrow().get(endpoint).cloned();
-            pool.inspect(|pool| pool.retire());
-        }
+        self.of(endpoints).iter().for_each(|pool| pool.retire());
     }
 
     /// Closes every idle connection: the worker is about to end.
     pub(crate) fn clear(&self) {
         self.by_endpoint.borrow_mut().clear();
+        self.by_client.borrow_mut().clear();
+    }
+
+    /// All pools of some endpoints.
+    fn of(&self, endpoints: &[EndpointId]) -> Vec<Rc<Pool<B>>> {
+        let shared = self.by_endpoint.borrow();
+        let shared = endpoints.iter().filter_map(|endpoint| shared.get(endpoint));
+        let own = self.by_client.borrow();
+        let own = own.iter().filter(|((endpoint, _), _)| endpoints.contains(endpoint));
+        shared.chain(own.map(|(_, pool)| pool)).cloned().collect()
     }
 }
 
@@ -147,6 +188,8 @@ impl<B: RequestBody> Pools<B> {
 pub(crate) struct Pool<B: RequestBody> {
     /// To whom.
     pub(crate) endpoint: Arc<Endpoint>,
+    /// Whom they are for, where it is one client.
+    client: Option<Client>,
     h1: RefCell<Vec<h1::Connection<B>>>,
     h2: RefCell<Vec<Rc<h2::Connection<B>>>>,
     waiting: RefCell<VecDeque<Waiter<B>>>,
@@ -165,9 +208,10 @@ struct Waiter<B: RequestBody> {
 }
 
 impl<B: RequestBody> Pool<B> {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
+    fn new(endpoint: &Arc<Endpoint>, client: Option<Client>) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
+            client,
             h1: RefCell::default(),
             h2: RefCell::default(),
             waiting: RefCell::default(),
@@ -176,6 +220,11 @@ impl<B: RequestBody> Pool<B> {
             cluster: RefCell::new(None),
             age: Cell::new(0),
         }
+    }
+
+    /// Whom its connections are for, where they are for one client.
+    pub(crate) fn client_ends(&self) -> Option<&Ends> {
+        self.client.as_ref().map(|client| &client.ends)
     }
 
     /// A connection that is there, without waiting.
@@ -298,7 +347,10 @@ impl<B: RequestBody> Pool<B> {
         tokio::task::spawn_local(async move {
             let connecting = Connecting { pool: Rc::clone(&pool) };
             let alpn = protocol.alpn();
-            let connected = connect::connect(&cluster, &pool.endpoint, priority, &host, alpn).await;
+            let client = pool.client_ends();
+            let connecting_to = &pool.endpoint;
+            let connected =
+                connect::connect(&cluster, connecting_to, priority, &host, alpn, client).await;
             let result = match connected {
                 Ok(transport) => pool.start(transport, &cluster, protocol).await,
                 Err(failure) => Err(failure),
@@ -483,6 +535,9 @@ impl<B: RequestBody> Pool<B> {
     }
 
     fn sweep(&self) {
+        if self.client.as_ref().is_some_and(|client| client.connection.strong_count() == 0) {
+            self.retire();
+        }
         let cluster = self.cluster.borrow().clone();
         let Some(cluster) = cluster else { return };
         let stats = cluster.stats.local();

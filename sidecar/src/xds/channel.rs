@@ -63,11 +63,17 @@ impl ControlPlane {
     /// From a cluster of the bootstrap.
     ///
     /// # Errors
-    /// If its TLS cannot be set up.
+    /// If its TLS cannot be set up, or connections to it are not made with that alone.
     pub(crate) fn new(
         cluster: Arc<Cluster>,
         contexts: &mut tls::Contexts,
     ) -> Result<Self, Rejected> {
+        if cluster.proxy_protocol.is_some() {
+            return Err(Rejected {
+                path: "transport_socket".to_owned(),
+                reason: "the PROXY protocol is not supported by this version of Outrigger towards a discovery server".to_owned(),
+            });
+        }
         let tls = cluster.transport.as_ref().map(|tls| contexts.client(tls)).transpose()?;
         Ok(Self { cluster, tls })
     }

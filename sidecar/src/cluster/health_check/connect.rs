@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -13,7 +13,7 @@ use super::{Plan, Target};
 use crate::config::address::{self, Address};
 use crate::config::bind_config;
 use crate::tls::{self, ClientContext};
-use crate::transport::from_unix;
+use crate::transport::{from_unix, proxy_header};
 
 /// TCP, or TLS over it.
 pub(super) type Stream = Box<dyn Bytes>;
@@ -25,9 +25,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
 
 /// Connects to where an endpoint is checked. The timeout of the check is the caller's.
 pub(super) async fn connect(plan: &Plan, target: &Target) -> Result<Stream, Failure> {
-    let tcp = tcp(plan, &target.address).await.map_err(Failure::network)?;
+    let mut tcp = tcp(plan, &target.address).await.map_err(Failure::network)?;
     // A connection without it is slower, but works.
     let _ = tcp.set_nodelay(true);
+    if let Some(told) = plan.proxy_protocol.as_ref().unwrap_or(&target.proxy_protocol) {
+        // It is for nobody but us.
+        let own = tcp.local_addr().ok().zip(tcp.peer_addr().ok());
+        let header = proxy_header::encode(told, None, own).unwrap_or_default();
+        tcp.write_all(&header).await.map_err(Failure::network)?;
+    }
     match transport(plan, target) {
         None => Ok(Box::new(tcp)),
         Some(context) => handshake(plan, context, tcp).await,

@@ -33,6 +33,7 @@ use super::event_log::EventLog;
 use crate::config::address::Address;
 use crate::config::endpoint::CheckTarget;
 use crate::config::health_check::HealthCheck;
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::stats::{HealthCheckCells, Sharded};
 use crate::tls::ClientContext;
 pub(super) use judge::FailureKind;
@@ -64,6 +65,8 @@ pub(super) struct Plan {
     pub(super) transport: Option<Option<Arc<ClientContext>>>,
     /// What writes the event logs.
     pub(super) log: Arc<dyn EventLog>,
+    /// The same, of what endpoints are told below TLS.
+    pub(super) proxy_protocol: Option<Option<Arc<UpstreamProxyProtocol>>>,
 }
 
 impl Plan {
@@ -75,7 +78,9 @@ impl Plan {
             (Some(Some(one)), Some(Some(other))) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        self.config.fingerprint == other.config.fingerprint && same_transport
+        self.config.fingerprint == other.config.fingerprint
+            && same_transport
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 
@@ -86,6 +91,7 @@ pub(super) struct Target {
     /// `Host` or `:authority`, where the endpoint has one of its own.
     pub(super) hostname: Option<HeaderValue>,
     pub(super) transport: Option<Arc<ClientContext>>,
+    pub(super) proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
 }
 
 /// The checks of one cluster. Dropping it ends them.
@@ -126,6 +132,7 @@ impl Checks {
                 .map_or_else(|| endpoint.address.clone(), |at| at.address_of(&endpoint.address)),
             hostname: at.and_then(|at| at.hostname.clone()),
             transport: endpoint.transport.clone(),
+            proxy_protocol: endpoint.proxy_protocol.clone(),
         };
         let session = Session::start(
             endpoint,

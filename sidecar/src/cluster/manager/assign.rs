@@ -10,6 +10,7 @@ use crate::config::Rejected;
 use crate::config::address::Address;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{CheckTarget, LoadAssignment, Locality, Metadata, MetadataMatch};
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::config::tls::UpstreamTls;
 use crate::tls::{ClientContext, Contexts};
 
@@ -18,8 +19,17 @@ const MATCH_KEY: &str = "envoy.transport_socket_match";
 
 /// A cluster's transports.
 pub(super) struct Transports {
-    default: Option<Arc<ClientContext>>,
-    matches: Vec<(MetadataMatch, Option<Arc<ClientContext>>)>,
+    default: Way,
+    matches: Vec<(MetadataMatch, Way)>,
+}
+
+/// How an endpoint is connected to.
+#[derive(Clone, Default)]
+pub(super) struct Way {
+    /// `None`: plaintext.
+    pub(super) tls: Option<Arc<ClientContext>>,
+    /// It is told, below TLS, whom a connection is for.
+    pub(super) proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
 }
 
 impl Transports {
@@ -33,38 +43,50 @@ impl Transports {
                 Rejected { path: format!("{path}{separator}{}", rejected.path), ..rejected }
             })
         };
-        let default = context(&config.transport, "transport_socket")?;
+        let default = Way {
+            tls: context(&config.transport, "transport_socket")?,
+            proxy_protocol: config.proxy_protocol.clone(),
+        };
         let mut matches = Vec::with_capacity(config.transport_socket_matches.len());
         for (at, candidate) in config.transport_socket_matches.iter().enumerate() {
             let path = format!("transport_socket_matches[{at}].transport_socket");
-            matches.push((candidate.matches.clone(), context(&candidate.transport, &path)?));
+            let tls = context(&candidate.transport, &path)?;
+            let way = Way { tls, proxy_protocol: candidate.proxy_protocol.clone() };
+            matches.push((candidate.matches.clone(), way));
         }
         Ok(Self { default, matches })
     }
 
     /// Whether any endpoint may speak TLS.
     pub(super) fn any_tls(&self) -> bool {
-        self.default.is_some() || self.matches.iter().any(|(_, context)| context.is_some())
+        self.default.tls.is_some() || self.matches.iter().any(|(_, way)| way.tls.is_some())
     }
 
     /// The transport of an endpoint: of the first match, or the cluster's own.
-    pub(super) fn of(&self, metadata: &Metadata) -> Option<Arc<ClientContext>> {
+    pub(super) fn of(&self, metadata: &Metadata) -> Way {
         let chosen = self.matches.iter().find(|(matcher, _)| matcher.matches(metadata, MATCH_KEY));
-        chosen.map_or_else(|| self.default.clone(), |(_, context)| context.clone())
+        chosen.map_or(&self.default, |(_, way)| way).clone()
     }
 }
 
 /// What makes an endpoint the same one.
-type Identity = (Address, Arc<[SocketAddr]>, Arc<str>, *const ClientContext);
+type Identity = (
+    Address,
+    Arc<[SocketAddr]>,
+    Arc<str>,
+    *const ClientContext,
+    Option<Arc<UpstreamProxyProtocol>>,
+);
 
 fn identity(
     address: &Address,
     additional: &Arc<[SocketAddr]>,
     hostname: &Arc<str>,
-    transport: Option<&Arc<ClientContext>>,
+    way: &Way,
 ) -> Identity {
-    let transport = transport.map_or(std::ptr::null(), Arc::as_ptr);
-    (address.clone(), Arc::clone(additional), Arc::clone(hostname), transport)
+    let tls = way.tls.as_ref().map_or(std::ptr::null(), Arc::as_ptr);
+    let told = way.proxy_protocol.clone();
+    (address.clone(), Arc::clone(additional), Arc::clone(hostname), tls, told)
 }
 
 /// The members of the next host set.
@@ -124,12 +146,15 @@ pub(super) fn members(
     let mut known: HashMap<Identity, Arc<Endpoint>> = before
         .endpoints()
         .map(|endpoint| {
-            let transport = endpoint.transport.as_ref();
+            let way = Way {
+                tls: endpoint.transport.clone(),
+                proxy_protocol: endpoint.proxy_protocol.clone(),
+            };
             let identity = identity(
                 &endpoint.address,
                 &endpoint.additional_addresses,
                 &endpoint.hostname,
-                transport,
+                &way,
             );
             (identity, Arc::clone(endpoint))
         })
@@ -149,13 +174,13 @@ pub(super) fn members(
         let start = all.len();
         for endpoint in &group.endpoints {
             let Some(address) = endpoint.address.known() else { continue };
-            let transport = transports.of(&endpoint.metadata);
+            let way = transports.of(&endpoint.metadata);
             let additional = &endpoint.additional_addresses;
-            let identity = identity(&address, additional, &endpoint.hostname, transport.as_ref());
+            let identity = identity(&address, additional, &endpoint.hostname, &way);
             let same = known.entry(identity).or_insert_with(|| {
                 made = true;
-                let made = make(address, Arc::clone(&endpoint.hostname), transport);
-                Arc::new(made.at(additional))
+                let made = make(address, Arc::clone(&endpoint.hostname), way.tls);
+                Arc::new(made.at(additional).told(way.proxy_protocol))
             });
             if seen.insert(same.id) {
                 same.update(endpoint.weight, endpoint.health, &endpoint.metadata);

@@ -61,13 +61,11 @@ impl Manager {
             registry.scope::<HealthCheckCells>(Scope::Cluster(cluster.observed_name().into()));
         let transport =
             config.transport_match.as_ref().map(|metadata| entry.transports.of(metadata));
-        let plan = Plan {
-            config: Arc::clone(config),
-            cluster: Arc::clone(cluster),
-            stats,
-            transport,
-            log: Arc::clone(&self.events),
-        };
+        let (transport, proxy_protocol) =
+            transport.map(|way| (way.tls, way.proxy_protocol)).unzip();
+        let (config, cluster) = (Arc::clone(config), Arc::clone(cluster));
+        let log = Arc::clone(&self.events);
+        let plan = Plan { config, cluster, stats, transport, proxy_protocol, log };
         match &entry.health.checks {
             Some(checks) => checks.adopt(plan),
             None => entry.health.checks = Some(Checks::new(plan, make_probe, events)),

@@ -41,13 +41,16 @@ impl Manager {
         transports: &Transports,
         previous: Option<&Entry>,
     ) -> Arc<OriginalDst> {
-        let transport = transports.of(&Metadata::default());
+        let way = transports.of(&Metadata::default());
         let known = previous.and_then(|previous| previous.cluster.original_dst.as_ref());
         match known {
-            Some(known) if known.has_transport(transport.as_ref()) => Arc::clone(known),
+            Some(known) if known.connects(way.tls.as_ref(), way.proxy_protocol.as_ref()) => {
+                Arc::clone(known)
+            }
             _ => {
                 let (ids, news) = (self.endpoint_ids.clone(), self.made.0.clone());
-                Arc::new(OriginalDst::new(id, transport, ids, self.registry.shards(), news))
+                let shards = self.registry.shards();
+                Arc::new(OriginalDst::new(id, (way.tls, way.proxy_protocol), ids, shards, news))
             }
         }
     }

@@ -12,6 +12,7 @@ use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::extensions::clusters::aggregate::v3 as aggregate;
 use outrigger_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
+use outrigger_proto::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 
 use crate::config::Problems;
 use crate::config::cluster::{
@@ -21,6 +22,7 @@ use crate::config::cluster::{
 use crate::config::endpoint::{AssignmentPolicy, LoadAssignment, MetadataMatch};
 use crate::config::health_check::Check;
 use crate::config::load_balancer::LoadBalancer;
+use crate::config::proxy_protocol::UpstreamProxyProtocol;
 use crate::config::tls::UpstreamTls;
 
 use super::common::{
@@ -33,7 +35,7 @@ use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
 use super::{
     bind_config, buffer_limit, circuit_breakers, config_source, dns, health_check, metadata,
-    original_dst, outlier_detection, subset, tls,
+    original_dst, outlier_detection, proxy_protocol, subset, tls,
 };
 
 /// A connection has to be there within this time where nothing is set.
@@ -175,9 +177,10 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     }
     let connect_timeout = positive_duration(problems, "connect_timeout", connect_timeout)
         .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
-    let transport = transport_socket.and_then(|proto| {
+    let transport = transport_socket.map(|proto| {
         problems.field("transport_socket", |problems| upstream_transport(problems, proto))
     });
+    let Transport { tls: transport, proxy_protocol } = transport.unwrap_or_default();
     let transport_socket_matches: Vec<TransportSocketMatch> = transport_socket_matches
         .into_iter()
         .enumerate()
@@ -250,6 +253,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
         connect_timeout,
         per_connection_buffer_limit: buffer_limit(per_connection_buffer_limit_bytes),
         transport,
+        proxy_protocol,
         transport_socket_matches,
         protocol: http.protocol,
         http2: http.http2,
@@ -408,13 +412,30 @@ fn eds_config(
     Some(Discovery::Eds { service_name: service_name.into(), source })
 }
 
-/// `None` is plaintext, or refused.
-fn upstream_transport(
-    problems: &mut Problems,
-    proto: core::TransportSocket,
-) -> Option<Arc<UpstreamTls>> {
-    let config = tls::transport_socket(problems, proto)?;
-    problems.field("typed_config", |problems| tls::upstream(problems, &config)).map(Arc::new)
+/// How endpoints are connected to.
+#[derive(Default)]
+struct Transport {
+    /// `None` is plaintext, or refused.
+    tls: Option<Arc<UpstreamTls>>,
+    proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
+}
+
+fn upstream_transport(problems: &mut Problems, proto: core::TransportSocket) -> Transport {
+    let Some(config) = tls::transport_socket(problems, proto) else { return Transport::default() };
+    problems.field("typed_config", |problems| {
+        if !any::holds::<ProxyProtocolUpstreamTransport>(&config) {
+            let tls = tls::upstream(problems, &config).map(Arc::new);
+            return Transport { tls, proxy_protocol: None };
+        }
+        let Some((header, inner)) = proxy_protocol::upstream(problems, &config) else {
+            return Transport::default();
+        };
+        let tls = problems.field("transport_socket", |problems| {
+            let config = tls::transport_socket(problems, inner)?;
+            problems.field("typed_config", |problems| tls::upstream(problems, &config))
+        });
+        Transport { tls: tls.map(Arc::new), proxy_protocol: Some(Arc::new(header)) }
+    })
 }
 
 fn transport_socket_match(
@@ -423,13 +444,15 @@ fn transport_socket_match(
 ) -> TransportSocketMatch {
     let parts::TransportSocketMatch { name, r#match, transport_socket } = proto;
     let name = text(problems, "name", name);
-    let transport = transport_socket.and_then(|proto| {
+    let transport = transport_socket.map(|proto| {
         problems.field("transport_socket", |problems| upstream_transport(problems, proto))
     });
+    let Transport { tls: transport, proxy_protocol } = transport.unwrap_or_default();
     TransportSocketMatch {
         name: name.into(),
         matches: MetadataMatch(r#match.map(json_object).unwrap_or_default()),
         transport,
+        proxy_protocol,
     }
 }
 

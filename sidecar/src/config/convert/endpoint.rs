@@ -25,6 +25,9 @@ use super::{common, health_check, metadata, percent};
 /// The lowest priority that Envoy accepts.
 const MAX_PRIORITY: u32 = 128;
 
+/// Where an endpoint has values of its own for the PROXY protocol, in its typed metadata.
+const PROXY_PROTOCOL_METADATA: &str = "envoy.transport_sockets.proxy_protocol";
+
 /// Whether host names may stand where addresses do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hosts {
@@ -199,6 +202,13 @@ fn endpoint(problems: &mut Problems, proto: proto::LbEndpoint, hosts: Hosts) -> 
     };
     let weight = number_in(problems, "load_balancing_weight", load_balancing_weight, 1..=u32::MAX)
         .unwrap_or(1);
+    let own_tlvs = metadata.as_ref().is_some_and(|metadata| {
+        metadata.typed_filter_metadata.contains_key(PROXY_PROTOCOL_METADATA)
+    });
+    problems.unsupported(
+        "metadata.typed_filter_metadata[envoy.transport_sockets.proxy_protocol]",
+        own_tlvs,
+    );
     let endpoint = match host_identifier {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
         Some(HostIdentifier::EndpointName(_)) => {

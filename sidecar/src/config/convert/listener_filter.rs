@@ -20,6 +20,7 @@ use crate::config::listener_filter::{
 };
 
 use super::common::{enumeration, unknown_type, unpack, unsupported, unsupported_if_true};
+use super::proxy_protocol::types;
 
 /// One filter of a listener.
 pub(super) fn convert(
@@ -88,11 +89,12 @@ fn proxy_protocol(
         stat_prefix,
         tlv_location: _, // of rules, which are refused
     } = proto;
-    unsupported!(problems; rules, pass_through_tlvs);
+    unsupported!(problems; rules);
     let mut config = ProxyProtocol {
         allow_requests_without_proxy_protocol,
         version_1: true,
         version_2: true,
+        keeps: types(problems, pass_through_tlvs),
         stat_prefix: stat_prefix.into(),
     };
     for (index, version) in disallowed_versions.into_iter().enumerate() {

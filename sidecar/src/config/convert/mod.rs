@@ -59,6 +59,7 @@ mod original_dst;
 mod otel_access_log;
 mod outlier_detection;
 mod percent;
+mod proxy_protocol;
 mod rate_limit;
 mod rbac;
 mod retry;

@@ -103,7 +103,8 @@ pub(super) fn downstream(problems: &mut Problems, config: &Any) -> Option<Downst
 /// An `UpstreamTlsContext`.
 pub(super) fn upstream(problems: &mut Problems, config: &Any) -> Option<UpstreamTls> {
     if !any::holds::<proto::UpstreamTlsContext>(config) {
-        unknown_type(problems, config, &["UpstreamTlsContext", "RawBuffer"]);
+        let supported = ["UpstreamTlsContext", "RawBuffer", "ProxyProtocolUpstreamTransport"];
+        unknown_type(problems, config, &supported);
         return None;
     }
     let proto::UpstreamTlsContext {

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use super::ConnectionManager;
 use crate::cluster::{Cluster, Endpoint};
 use crate::config::address::Address;
+use crate::config::proxy_protocol::Tlv;
+use crate::http::body::RequestBody;
 use crate::http::head_tap::HeadTap;
 use crate::http::headers;
 use crate::http::tunnel::Tunnel;
@@ -21,6 +23,7 @@ use crate::local::Local;
 use crate::stats::{HttpCells, HttpListenerCells, Sharded};
 use crate::tls::TlsFacts;
 use crate::transport::{Ends, Meter};
+use crate::upstream::{Client, Pool};
 
 /// HTTP/2 streams that a client resets at once: from so many streams on, a connection of which most were is cut.
 const PREMATURE_RESETS: u32 = 500;
@@ -42,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) local_address: Address,
     /// Where it was going to, if it was redirected.
     original_destination: Option<SocketAddr>,
+    /// What the client's own proxy said beside the addresses.
+    tlvs: Option<Arc<[Tlv]>>,
     pub(crate) tls: Option<TlsFacts>,
     /// Name of the filter chain.
     pub(crate) chain: Arc<str>,
@@ -133,6 +138,7 @@ impl Connection {
             local,
             manager,
             original_destination: ends.original_destination(),
+            tlvs: ends.tlvs,
             peer: ends.peer,
             direct_peer: ends.direct_peer,
             local_address: ends.local,
@@ -197,6 +203,19 @@ impl Connection {
             Some(client) => SocketAddr::new(client, self.peer.port().unwrap_or(0)).into(),
             None => self.peer.clone(),
         }
+    }
+
+    /// Where a request gets its connection to an endpoint.
+    #[inline]
+    pub(crate) fn pool_of(self: &Rc<Self>, endpoint: &Arc<Endpoint>) -> Rc<Pool<RequestBody>> {
+        self.local.pools.get_for(endpoint, || {
+            let ends = Ends {
+                tlvs: self.tlvs.clone(),
+                ..Ends::of(self.peer.clone(), self.local_address.clone())
+            };
+            let connection = Rc::downgrade(self);
+            Client { id: self.id, ends, connection }
+        })
     }
 
     /// The endpoint of a cluster of type ORIGINAL_DST for a request of this connection.

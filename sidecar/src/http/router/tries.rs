@@ -82,7 +82,7 @@ impl Tries<'_> {
             let (hash, metadata) = (self.hashed.hash, matched.metadata_match(action));
             let route = Context { hash, metadata, avoid, attempts, ..Context::default() };
             let context = self.wanted.as_ref().map_or(route, |wanted| wanted.over(route));
-            cluster.choose(&context, |endpoint| connection.local.pools.get(endpoint))
+            cluster.choose(&context, |endpoint| connection.pool_of(endpoint))
         };
         let Some((member, pool)) = chosen else {
             cluster.stats.local().upstream_cx_none_healthy.inc();

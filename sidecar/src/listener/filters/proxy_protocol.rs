@@ -2,19 +2,19 @@
 //! was going to.
 //!
 //! Source: `doc/proxy-protocol.txt` of HAProxy. Version 1 is a line of text, version 2 is binary and may carry more, which
-//! is not looked at.
+//! is kept where endpoints may be told.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Found, Passed, ProxyProtocolStats};
 use crate::config::listener_filter::ProxyProtocol;
+use crate::config::proxy_protocol::{Tlv, TlvTypes};
+use crate::transport::proxy_header::SIGNATURE_2;
 use crate::transport::{Ahead, Socket};
 
 /// What version 1 begins with.
 const SIGNATURE_1: &[u8] = b"PROXY ";
-/// What version 2 begins with.
-const SIGNATURE_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Most bytes of version 1, its end included.
 const LIMIT_1: usize = 108;
 /// Bytes of version 2 up to the addresses.
@@ -41,10 +41,12 @@ enum Version {
     Two,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Addresses {
     source: SocketAddr,
     destination: SocketAddr,
+    /// The values that are kept.
+    tlvs: Vec<Tlv>,
 }
 
 /// Reads the header, takes it away, and restores the ends of the connection.
@@ -93,7 +95,7 @@ pub(super) async fn read(
         Version::Two => own.v2_found.inc(),
     }
     socket.skip(length);
-    if let Some(Addresses { source, destination }) = addresses {
+    if let Some(Addresses { source, destination, tlvs }) = addresses {
         let ends = &mut found.ends;
         let (source, destination) = (source.into(), destination.into());
         if ends.local != destination {
@@ -101,6 +103,7 @@ pub(super) async fn read(
             ends.is_restored = true;
         }
         ends.peer = source;
+        ends.tlvs = (!tlvs.is_empty()).then(|| tlvs.into());
     }
     Ok(Passed::On)
 }
@@ -153,7 +156,9 @@ fn parse_1(line: &[u8], length: usize) -> Header {
                     .then_some(address)
             };
             match (address(source, from), address(destination, to)) {
-                (Some(source), Some(destination)) => Some(Addresses { source, destination }),
+                (Some(source), Some(destination)) => {
+                    Some(Addresses { source, destination, tlvs: Vec::new() })
+                }
                 _ => return malformed,
             }
         }
@@ -189,7 +194,7 @@ fn parse_2(bytes: &[u8], config: &ProxyProtocol) -> Option<Header> {
         return malformed;
     }
     let payload = rest.get(..length)?;
-    let addresses = match size {
+    let mut addresses = match size {
         0 => None,
         12 => addresses::<4>(payload),
         _ => addresses::<16>(payload),
@@ -197,10 +202,14 @@ fn parse_2(bytes: &[u8], config: &ProxyProtocol) -> Option<Header> {
     if !is_local {
         let is_whole =
             |it: &Addresses| is_unicast(it.source.ip()) && is_unicast(it.destination.ip());
-        if !addresses.as_ref().is_some_and(is_whole)
-            || !are_values(payload.get(size..).unwrap_or_default())
-        {
+        if !addresses.as_ref().is_some_and(is_whole) {
             return malformed;
+        }
+        let Some(tlvs) = values(payload.get(size..).unwrap_or_default(), &config.keeps) else {
+            return malformed;
+        };
+        if let Some(addresses) = &mut addresses {
+            addresses.tlvs = tlvs;
         }
     }
     Some(Header::Present(Version::Two, HEADER_2 + length, addresses))
@@ -218,18 +227,22 @@ where
     let address = |ip: &[u8; N], port: &[u8; 2]| {
         SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port))
     };
-    Some(Addresses { source: address(source, from), destination: address(destination, to) })
+    let (source, destination) = (address(source, from), address(destination, to));
+    Some(Addresses { source, destination, tlvs: Vec::new() })
 }
 
-/// Whether these are values with type and length, as many as there are.
-fn are_values(mut bytes: &[u8]) -> bool {
+/// Values with type and length, as many as there are: those that are kept. `None`: it is something else.
+fn values(mut bytes: &[u8], keeps: &TlvTypes) -> Option<Vec<Tlv>> {
+    let mut kept = Vec::new();
     while !bytes.is_empty() {
-        let Some((&[_, high, low], rest)) = bytes.split_first_chunk::<3>() else { return false };
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let Some(next) = rest.get(length..) else { return false };
+        let (&[kind, high, low], rest) = bytes.split_first_chunk::<3>()?;
+        let (value, next) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        if keeps.contain(kind) {
+            kept.push(Tlv { kind, value: value.into() });
+        }
         bytes = next;
     }
-    true
+    Some(kept)
 }
 
 /// An address that one host may have.
@@ -251,6 +264,7 @@ mod tests {
             allow_requests_without_proxy_protocol: false,
             version_1: true,
             version_2: true,
+            keeps: TlvTypes::None,
             stat_prefix: "".into(),
         }
     }
@@ -269,7 +283,25 @@ mod tests {
         Some(Addresses {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
+            tlvs: Vec::new(),
         })
+    }
+
+    #[test]
+    fn values_are_kept_by_their_types() {
+        let payload = [V4, &[0xe0, 0, 2, 7, 8], &[0xe1, 0, 0], &[0xe0, 0, 1, 9]].concat();
+        let kept = |keeps: TlvTypes| {
+            let config = ProxyProtocol { keeps, ..strict() };
+            match parse(&v2(0x21, 0x11, &payload), &config) {
+                Some(Header::Present(Version::Two, _, Some(addresses))) => addresses.tlvs,
+                other => panic!("{other:?}"),
+            }
+        };
+        let tlv = |kind, value: &[u8]| Tlv { kind, value: value.into() };
+        let all = [tlv(0xe0, &[7, 8]), tlv(0xe1, &[]), tlv(0xe0, &[9])];
+        assert_eq!(kept(TlvTypes::All), all);
+        assert_eq!(kept(TlvTypes::None), []);
+        assert_eq!(kept(TlvTypes::These([0xe1, 5].into())), [tlv(0xe1, &[])]);
     }
 
     #[test]

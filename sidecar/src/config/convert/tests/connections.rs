@@ -9,6 +9,7 @@ use crate::config::address::Address;
 use crate::config::cluster::Discovery;
 use crate::config::listener_filter::{ListenerFilterKind, Predicate};
 use crate::config::load_balancer::LoadBalancer;
+use crate::config::proxy_protocol::{Tlv, TlvTypes, UpstreamProxyProtocol, Version};
 use crate::config::socket_option::{State, What};
 
 fn filter(name: &str, message: &str, mut fields: Value) -> Value {
@@ -84,7 +85,6 @@ fn what_is_not_supported_of_the_proxy_protocol_is_refused_by_name() {
     let place = "LISTENER.listener_filters[0].typed_config";
     for (field, value, reason) in [
         ("rules", json!([{"tlv_type": 1}]), "not supported"),
-        ("pass_through_tlvs", json!({}), "not supported"),
         ("disallowed_versions", json!(["V1", "V2"]), "must leave one"),
     ] {
         let filter = filter("proxy_protocol", "ProxyProtocol", json!({field: value}));
@@ -524,4 +524,71 @@ fn paths_of_unix_domain_sockets_that_cannot_be() {
         let changes = [("ENDPOINT.endpoint.address", pipe("/a", 0)), (&*field, value)];
         refused_at(&changes, &format!("ENDPOINT.endpoint.{path}"), "");
     }
+}
+
+fn raw() -> Value {
+    json!({"name": "raw", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    }})
+}
+
+fn told(config: Value, inner: Value) -> Value {
+    json!({"name": "told", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        "config": config,
+        "transport_socket": inner,
+    }})
+}
+
+#[test]
+fn an_endpoint_may_be_told_whom_a_connection_is_for() {
+    let config = json!({
+        "version": "V2",
+        "pass_through_tlvs": {"match_type": "INCLUDE", "tlv_type": [5]},
+        "added_tlvs": [{"type": 224, "value": "aGk="}],
+    });
+    let bootstrap = accepted(&[("CLUSTER.transport_socket", told(config, raw()))]);
+    let header = bootstrap.clusters[0].proxy_protocol.as_deref();
+    let expected = UpstreamProxyProtocol {
+        version: Version::Two,
+        pass_through: TlvTypes::These([5].into()),
+        added: [Tlv { kind: 224, value: (*b"hi").into() }].into(),
+    };
+    assert_eq!(header, Some(&expected));
+    assert!(bootstrap.clusters[0].transport.is_none());
+    let bootstrap = accepted(&[("CLUSTER.transport_socket", told(json!({}), raw()))]);
+    let header = bootstrap.clusters[0].proxy_protocol.as_deref().unwrap();
+    assert_eq!((header.version, &header.pass_through), (Version::One, &TlvTypes::None));
+}
+
+#[test]
+fn what_an_endpoint_cannot_be_told() {
+    let place = "CLUSTER.transport_socket.typed_config";
+    for (socket, path, reason) in [
+        (told(json!({}), json!(null)), "transport_socket", "required"),
+        (told(json!({}), told(json!({}), raw())), "transport_socket.typed_config", "not supported"),
+        (told(json!({"version": 7}), raw()), "config.version", "not one of"),
+        (
+            told(json!({"added_tlvs": [{"type": 256}]}), raw()),
+            "config.added_tlvs[0].type",
+            "0 to 255",
+        ),
+        (
+            told(json!({"added_tlvs": [{"type": 1, "format_string": {}}]}), raw()),
+            "config.added_tlvs[0].format_string",
+            "not supported",
+        ),
+        (
+            told(json!({"pass_through_tlvs": {"tlv_type": [300]}}), raw()),
+            "config.pass_through_tlvs.tlv_type[0]",
+            "0 to 255",
+        ),
+    ] {
+        refused_at(&[("CLUSTER.transport_socket", socket)], &format!("{place}.{path}"), reason);
+    }
+    let metadata = json!({"typed_filter_metadata": {"envoy.transport_sockets.proxy_protocol": {
+        "@type": "type.googleapis.com/envoy.config.core.v3.PerHostConfig",
+    }}});
+    let path = "ENDPOINT.metadata.typed_filter_metadata[envoy.transport_sockets.proxy_protocol]";
+    refused_at(&[("ENDPOINT.metadata", metadata)], path, "not supported");
 }
