@@ -32,8 +32,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("upstream", &["config", "stats", "tls", "cluster", "transport"]),
     // What HTTP and TCP both say in logs.
     ("log_facts", &["access_log", "tls", "upstream"]),
+    // What may be waited for.
+    ("on_demand", &["config"]),
     // What one worker has for itself is made of what http and upstream define, and handed to them.
-    ("local", &["stats", "cluster", "upstream", "http", "snapshot"]),
+    ("local", &["stats", "cluster", "upstream", "http", "snapshot", "on_demand"]),
     (
         "http",
         &[
@@ -49,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trace",
             "snapshot",
             "local",
+            "on_demand",
             "drain",
             "copy",
         ],

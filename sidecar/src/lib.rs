@@ -22,6 +22,7 @@
 //! # Around it
 //!
 //! - `config`: what Envoy's protos become: values that are right, or rejections that name their field;
+//! - `on_demand`: what a request may have to wait for, because it is not known yet;
 //! - `xds`: from a control plane to resources that are complete and may take effect;
 //! - `server`: the control thread, which starts, publishes and ends all this; `admin`: what it tells operators; `apart`:
 //!   how both do what takes much memory for a moment.
@@ -40,6 +41,7 @@ mod local;
 mod log_facts;
 mod logging;
 mod mesh;
+mod on_demand;
 mod server;
 mod snapshot;
 mod stats;

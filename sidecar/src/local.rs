@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, ClusterId, Context, Endpoint, aggregate};
 use crate::http::body::RequestBody;
 use crate::http::timeout::Timers;
+use crate::on_demand::Demands;
 use crate::snapshot::Snapshot;
 use crate::stats::{ServerCells, Sharded};
 use crate::upstream::Pools;
@@ -27,6 +28,8 @@ pub(crate) type View = Rc<Arc<Snapshot>>;
 pub(crate) struct Shared {
     /// What is served.
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where requests ask for what is not known yet.
+    pub(crate) demands: Demands,
     /// Statistics of the process.
     pub(crate) server: Arc<Sharded<ServerCells>>,
     /// Connections from clients that are open, in all workers.

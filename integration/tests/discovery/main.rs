@@ -9,6 +9,7 @@ use outrigger_integration::proxy::Kind;
 
 mod client_status;
 mod extensions;
+mod on_demand;
 mod runtime;
 mod servers;
 mod typed_struct;

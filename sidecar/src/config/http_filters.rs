@@ -15,6 +15,7 @@ use super::jwt_authn::{JwtAuthn, JwtPerRoute};
 use super::limiter::Limiter;
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::{SetFilterState, SetMetadata};
+use super::on_demand::OnDemandClusters;
 use super::rate_limit::{HostRules, RateLimit, RateLimitPerRoute, RateLimitRule};
 use super::rbac::Rbac;
 use super::runtime::{RuntimeFraction, RuntimeNumber};
@@ -62,6 +63,8 @@ pub enum FilterKind {
     RateLimit(Arc<RateLimit>),
     /// `envoy.filters.http.compressor`
     Compressor(Arc<Compressor>),
+    /// `envoy.filters.http.on_demand`; `None`: only virtual hosts are asked for.
+    OnDemand(Option<Arc<OnDemandClusters>>),
     /// What another says (`config_discovery`).
     Discovered(Arc<DiscoveredFilter>),
 }
@@ -106,6 +109,8 @@ pub enum RouteFilter {
     Buffer(Option<u32>),
     /// `set_filter_state.v3.Config`
     SetFilterState(Arc<SetFilterState>),
+    /// Instead of the filter's own; `None`: no cluster is asked for.
+    OnDemand(Option<Arc<OnDemandClusters>>),
     /// `ExtAuthzPerRoute`
     ExtAuthz(AuthPerRoute),
     /// `jwt_authn.v3.PerRouteConfig`

@@ -43,6 +43,7 @@ pub mod matcher;
 pub mod metadata;
 pub mod mirror;
 pub mod network_filter;
+pub mod on_demand;
 pub mod problem;
 pub mod proxy_protocol;
 pub mod rate_limit;

@@ -1,6 +1,7 @@
 //! Route configurations.
 
 pub use super::convert::route_configuration as from_proto;
+pub use super::convert::virtual_host as virtual_host_from_proto;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::bytes::Regex;
 
+use super::config_source::ConfigSource;
 use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http_filters::FilterOverrides;
@@ -30,6 +32,8 @@ pub struct RouteConfiguration {
     pub name: Arc<str>,
     /// Virtual hosts. No domain stands twice in them.
     pub virtual_hosts: Vec<VirtualHost>,
+    /// Where more virtual hosts come from, one by one.
+    pub vhds: Option<ConfigSource>,
     /// Mutations at the outermost level.
     pub request_headers: HeaderMutations,
     /// Mutations at the outermost level.

@@ -24,6 +24,7 @@ use crate::config::bootstrap::{self, Bootstrap, ConfigError};
 use crate::config::secret::Secret;
 use crate::config::stats::{StatTagValue, StatsConfig, StatsFlush};
 use crate::mesh;
+use crate::on_demand::{Demand, Wanted};
 use crate::stats::settings::{Settings, Tag};
 use crate::stats::{Registry, Scope};
 use crate::xds::{Discovery, Disk, Event, Kind, Phase, Refusal, StreamId};
@@ -77,6 +78,8 @@ struct Control {
     /// What happens on the streams of discovery.
     events: mpsc::Receiver<(StreamId, Event)>,
     streams: Streams,
+    /// What requests wait for.
+    demands: mpsc::UnboundedReceiver<Demand>,
     /// Layers of the runtime that have changed on disk.
     disk_layers: mpsc::Receiver<usize>,
     queries: mpsc::UnboundedReceiver<Query>,
@@ -119,8 +122,9 @@ impl Control {
         let registry = Registry::with(workers, statistics(std::mem::take(&mut bootstrap.stats)));
         let status = Status::new(&registry, workers);
         let queries = admin::open(args, &bootstrap, &registry, &status)?;
-        let mut data =
-            DataPlane::start(&registry, workers, bootstrap.local_info(), &bootstrap.runtime)?;
+        let (demands, demanded) = mpsc::unbounded_channel();
+        let (local_info, layers) = (bootstrap.local_info(), &bootstrap.runtime);
+        let mut data = DataPlane::start(&registry, workers, local_info, layers, demands)?;
         data.manager.set_default_bind(bootstrap.bind.clone());
         if let Some(name) = &bootstrap.local_cluster {
             data.manager.set_local(Arc::clone(name), bootstrap.locality());
@@ -166,6 +170,7 @@ impl Control {
             events: received,
             disk_layers,
             streams,
+            demands: demanded,
             queries,
             status,
             registry,
@@ -311,6 +316,7 @@ impl Control {
                     }
                     self.discovery.on_event(id, event, &mut self.data, Instant::now());
                 }
+                Some(demand) = self.demands.recv() => self.demand(demand),
                 Some(layer) = self.disk_layers.recv() => self.data.runtime.read_disk(layer),
                 () = at(use_kept) => self.use_kept(),
                 // It has taken effect already.
@@ -339,6 +345,22 @@ impl Control {
             }
             self.follow_streams();
             self.advance();
+            let Self { discovery, data, .. } = &mut *self;
+            discovery.settle_clusters(&|name| data.manager.is_initialized(name));
+        }
+    }
+
+    /// A request waits for something.
+    fn demand(&mut self, demand: Demand) {
+        let Demand { wanted, settled } = demand;
+        let now = Instant::now();
+        match wanted {
+            Wanted::VirtualHost { routes, host } => {
+                self.discovery.demand_virtual_host(&routes, &host, settled, &mut self.data, now);
+            }
+            Wanted::Cluster { name, from } => {
+                self.discovery.demand_cluster(&name, &from.source, settled, &mut self.data, now);
+            }
         }
     }
 

@@ -35,6 +35,7 @@ use crate::config::secret::Secret;
 use crate::http::RouteTable;
 use crate::listener::{Build, Listener};
 use crate::local::{Local, Shared};
+use crate::on_demand::Demands;
 use crate::snapshot::{ListenerId, Snapshot};
 use crate::stats::{ListenerManagerCells, Registry, Scope, Sharded};
 use crate::tls;
@@ -103,8 +104,10 @@ impl DataPlane {
         workers: usize,
         local_info: LocalInfo,
         layers: &[RuntimeLayer],
+        demands: Demands,
     ) -> io::Result<Self> {
         let shared = Shared {
+            demands,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),

@@ -131,6 +131,7 @@ pub(super) fn unready(
         Kind::Listener => "LDS",
         Kind::Endpoint => "EDS",
         Kind::Route => "RDS",
+        Kind::VirtualHost => "VHDS",
         Kind::Secret => "SDS",
         Kind::Extension => "ECDS",
         Kind::Runtime => "RTDS",

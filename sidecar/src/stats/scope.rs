@@ -34,6 +34,8 @@ pub(crate) enum Scope {
     HttpFilter(&'static str, Arc<str>, Arc<str>),
     /// `http.STAT_PREFIX.rds.ROUTE_CONFIG`
     Rds(Arc<str>, Arc<str>),
+    /// `http.STAT_PREFIX.vhds.ROUTE_CONFIG`
+    Vhds(Arc<str>, Arc<str>),
     /// `listener.ADDRESS`, or `listener.STAT_PREFIX` of a listener that has one
     Listener(Arc<str>),
     /// `listener.ADDRESS.http.STAT_PREFIX`
@@ -96,6 +98,9 @@ impl Scope {
                 format!("http.{}.{filter}.{}", Segment(prefix), Segment(own))
             }
             Self::Rds(prefix, route) => format!("http.{}.rds.{}", Segment(prefix), Segment(route)),
+            Self::Vhds(prefix, route) => {
+                format!("http.{}.vhds.{}", Segment(prefix), Segment(route))
+            }
             Self::Listener(address) => format!("listener.{}", Segment(address)),
             Self::ListenerHttp(address, prefix) => {
                 format!("listener.{}.http.{}", Segment(address), Segment(prefix))
@@ -153,6 +158,7 @@ impl Scope {
             Self::HttpFilter("ext_authz", ..) => "http_ext_authz",
             Self::HttpFilter(..) => "http",
             Self::Rds(..) => "http_rds",
+            Self::Vhds(..) => "http_vhds",
             Self::Listener(_) => "listener",
             Self::ListenerHttp(..) => "listener_http",
             Self::ListenerWorker(..) => "listener_worker",
@@ -186,6 +192,10 @@ impl Scope {
             Self::Rds(prefix, route) => vec![
                 tag("envoy_http_conn_manager_prefix", prefix),
                 tag("envoy_rds_route_config", route),
+            ],
+            Self::Vhds(prefix, route) => vec![
+                tag("envoy_http_conn_manager_prefix", prefix),
+                tag("envoy_vhds_route_config", route),
             ],
             Self::Listener(address) => vec![tag("envoy_listener_address", address)],
             Self::ListenerHttp(address, prefix) => vec![

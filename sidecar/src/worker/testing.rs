@@ -54,6 +54,8 @@ impl Sidecar {
         }
         let writer = Writer::start(&registry).unwrap();
         let shared = Shared {
+            // Nobody answers: whoever asks goes on at once.
+            demands: tokio::sync::mpsc::unbounded_channel().0,
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             server: registry.scope(Scope::Server),
             connections: Arc::new(AtomicUsize::new(0)),

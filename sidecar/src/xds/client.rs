@@ -250,6 +250,10 @@ const fn method(kind: Option<Kind>, variant: Variant) -> &'static str {
             "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes"
         }
         (Some(Kind::Route), Delta) => "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes",
+        // There is no other variant of it: what takes virtual hosts is refused where it would ask for that.
+        (Some(Kind::VirtualHost), StateOfTheWorld | Delta) => {
+            "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts"
+        }
         (Some(Kind::Secret), StateOfTheWorld) => {
             "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
         }

@@ -157,6 +157,22 @@ impl Counting {
         self.named_cells(scope).local().init_fetch_timeout.inc();
     }
 
+    /// Virtual hosts of the routes of a connection manager.
+    pub(super) fn virtual_hosts(&self, stat_prefix: &Arc<str>, routes: &Arc<str>, accepted: bool) {
+        let cells = self.named_cells(Scope::Vhds(Arc::clone(stat_prefix), Arc::clone(routes)));
+        cells.local().update_attempt.inc();
+        if accepted {
+            cells.local().config_reload.inc();
+        }
+        count(cells.local(), accepted);
+    }
+
+    /// Virtual hosts of which nothing came in time.
+    pub(super) fn virtual_hosts_timed_out(&self, stat_prefix: &Arc<str>, routes: &Arc<str>) {
+        let scope = Scope::Vhds(Arc::clone(stat_prefix), Arc::clone(routes));
+        self.named_cells(scope).local().init_fetch_timeout.inc();
+    }
+
     /// A secret.
     pub(super) fn secret(&self, name: &Arc<str>, accepted: bool) {
         let cells = self.named_cells(Scope::Sds(Arc::clone(name)));
@@ -231,7 +247,12 @@ impl Counting {
         match kind {
             Kind::Cluster => self.clusters.as_ref(),
             Kind::Listener => self.listeners.as_ref(),
-            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => None,
+            Kind::Endpoint
+            | Kind::Route
+            | Kind::VirtualHost
+            | Kind::Secret
+            | Kind::Extension
+            | Kind::Runtime => None,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::client::Event;
 use super::counting::Counting;
+use super::demands::Demands;
 use super::lifetimes::Lifetimes;
 use super::needs::{Need, Wait};
 use super::streams::Streams;
@@ -22,14 +23,15 @@ use super::subscription::Interest;
 use super::warming::{Unready, Warming};
 use super::{Kind, Opened, Publish, Refusal, Resources, StreamId};
 use crate::config::Rejected;
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, Variant};
 use crate::config::cluster::Discovery as ClusterDiscovery;
-use crate::config::config_source::ConfigSource;
+use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::listener::Listener;
 use crate::config::runtime::{LayerSource, RuntimeLayer};
 use crate::stats::Registry;
 
 mod checks;
+mod on_demand;
 mod restore;
 mod settle;
 #[cfg(test)]
@@ -79,7 +81,10 @@ pub(crate) struct Discovery {
     cds: Option<ConfigSource>,
     /// Clusters of the bootstrap that a stream can be opened to: their endpoints are not themselves discovered.
     servers: HashSet<Arc<str>>,
-    has_ads: bool,
+    /// The variant of the aggregated stream, if there is one.
+    ads: Option<Variant>,
+    /// Requests that wait.
+    demands: Demands,
     /// Listeners of the bootstrap, until clusters are ready.
     static_listeners: Vec<Arc<Listener>>,
     /// Names that the bootstrap has taken, and whether it was reported that a server uses one too.
@@ -131,7 +136,8 @@ impl Discovery {
             lds: bootstrap.lds.clone(),
             cds: bootstrap.cds.clone(),
             servers: servers.map(|cluster| Arc::clone(&cluster.name)).collect(),
-            has_ads: bootstrap.ads.is_some(),
+            ads: bootstrap.ads.as_ref().map(|ads| ads.variant),
+            demands: Demands::default(),
             static_listeners: bootstrap.listeners.clone(),
             static_names: HashMap::new(),
             eds_users: HashMap::new(),
@@ -201,7 +207,7 @@ impl Discovery {
                 let origin = stream.origin.clone();
                 if let Some(kind) = kind {
                     self.counting.response(kind, false, "");
-                    self.first_is_over(kind);
+                    self.first_is_over(kind, &origin);
                     self.warming.all_answered(kind, &origin, now);
                     self.settle(publish, now, &mut Vec::new());
                 }
@@ -263,7 +269,9 @@ impl Discovery {
     /// What is asked for by name and has no entry in [`Discovery::resources`]; and whether the server has said that there is
     /// none.
     pub(crate) fn missing(&self) -> impl Iterator<Item = (Kind, &Arc<str>, bool)> {
-        self.warming.wanted().filter(|(kind, name, _)| !self.resources.is_known(*kind, name))
+        // Of virtual hosts no entries are kept: they are a part of their route configuration.
+        let named = self.warming.wanted().filter(|(kind, ..)| *kind != Kind::VirtualHost);
+        named.filter(|(kind, name, _)| !self.resources.is_known(*kind, name))
     }
 
     /// How far the start is.
@@ -281,11 +289,24 @@ impl Discovery {
         &mut self.resources
     }
 
-    fn first_is_over(&mut self, kind: Kind) {
+    /// A source has said something of a type.
+    fn first_is_over(&mut self, kind: Kind, origin: &Origin) {
+        let wildcard = match kind {
+            Kind::Cluster => &self.cds,
+            _ => &self.lds,
+        };
+        if wildcard.as_ref().is_none_or(|source| source.origin != *origin) {
+            return;
+        }
         match kind {
             Kind::Cluster => self.first_clusters = self.first_clusters.over(),
             Kind::Listener => self.first_listeners = self.first_listeners.over(),
-            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {}
+            Kind::Endpoint
+            | Kind::Route
+            | Kind::VirtualHost
+            | Kind::Secret
+            | Kind::Extension
+            | Kind::Runtime => {}
         }
     }
 }

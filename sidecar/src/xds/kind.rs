@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration`
     Route,
+    /// `envoy.config.route.v3.VirtualHost`: by the incremental variant only
+    VirtualHost,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret`
     Secret,
     /// `envoy.config.core.v3.TypedExtensionConfig`
@@ -26,11 +28,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every type, in the order above.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Cluster,
         Self::Endpoint,
         Self::Listener,
         Self::Route,
+        Self::VirtualHost,
         Self::Secret,
         Self::Extension,
         Self::Runtime,
@@ -43,6 +46,7 @@ impl Kind {
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
@@ -60,6 +64,11 @@ impl Kind {
         matches!(self, Self::Cluster | Self::Listener)
     }
 
+    /// Whether a name that is asked for also stands for all that is named `NAME/…`. True for virtual hosts only.
+    pub(crate) const fn has_prefixes(self) -> bool {
+        matches!(self, Self::VirtualHost)
+    }
+
     /// The name people use for it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -67,6 +76,7 @@ impl Kind {
             Self::Endpoint => "load assignment",
             Self::Listener => "listener",
             Self::Route => "route configuration",
+            Self::VirtualHost => "virtual host",
             Self::Secret => "secret",
             Self::Extension => "extension configuration",
             Self::Runtime => "runtime layer",

@@ -5,6 +5,7 @@
 //! - [`subscription`]: one type on one stream: names, versions, nonces, ACK and NACK. A pure state machine;
 //! - [`needs`]: what a cluster or listener refers to by name;
 //! - [`warming`]: what is complete, and may take effect. A pure state machine;
+//! - [`virtual_hosts`]: virtual hosts that come one by one; [`demands`]: requests that wait for what they need;
 //! - [`publish`]: how it takes effect;
 //! - [`streams`]: which streams there are;
 //! - [`discovery`]: the driver that connects all of these;
@@ -15,6 +16,7 @@
 mod channel;
 mod client;
 mod counting;
+mod demands;
 mod discovery;
 mod disk;
 mod file;
@@ -26,6 +28,7 @@ mod resources;
 mod streams;
 mod subscription;
 mod throttle;
+mod virtual_hosts;
 mod warming;
 mod watch;
 

@@ -178,11 +178,11 @@ impl Subscription {
     /// Forgets what the server was told to leave out, unless a request that is still to come names it: whether the server
     /// will repeat it then depends on which requests it finds stale.
     fn forget_all_but(&mut self, told: &Interest) {
-        let Self { accepted, forgotten, wanted, answers, .. } = self;
+        let Self { accepted, forgotten, wanted, answers, kind, .. } = self;
         accepted.retain(|name, _| {
-            let keep = told.includes(name)
-                || wanted.includes(name)
-                || answers.iter().any(|answer| answer.wanted.includes(name));
+            let keep = covers(*kind, told, name)
+                || covers(*kind, wanted, name)
+                || answers.iter().any(|answer| covers(*kind, &answer.wanted, name));
             if !keep {
                 forgotten.push(Arc::clone(name));
             }
@@ -201,7 +201,8 @@ impl Subscription {
     /// Whether a resource was asked for. One that the server was not yet told to leave out still counts: should it be
     /// wanted again before that, the server will not repeat it.
     fn concerns_us(&self, name: &str) -> bool {
-        self.wanted.includes(name) || self.told.as_ref().is_some_and(|told| told.includes(name))
+        covers(self.kind, &self.wanted, name)
+            || self.told.as_ref().is_some_and(|told| covers(self.kind, told, name))
     }
 
     fn malformed(&self, update: Update, name: &str) -> Update {
@@ -222,12 +223,15 @@ impl Subscription {
         }
         let bad: HashSet<&str> = refused.iter().map(|refusal| &*refusal.name).collect();
         for resource in update.resources {
-            if resource.body.is_some() && !bad.contains(&*resource.name) {
+            if resource.body.is_none() && self.kind.has_prefixes() {
+                // Not a heartbeat: there is no such thing.
+                self.accepted.remove(&resource.name);
+            } else if resource.body.is_some() && !bad.contains(&*resource.name) {
                 self.accepted.insert(resource.name, resource.version);
             }
         }
         for name in &update.removed {
-            if self.kind.is_wildcard() {
+            if self.kind.is_wildcard() || self.kind.has_prefixes() {
                 self.accepted.remove(name);
             } else if let Some(version) = self.accepted.get_mut(name) {
                 // Whatever uses it keeps it, but it is no version that the server could compare with.
@@ -248,4 +252,11 @@ impl Subscription {
         let (version, wanted) = (self.version.clone(), self.wanted.clone());
         self.answers.push_back(Answer { nonce, version, error, wanted });
     }
+}
+
+/// Whether a name is asked for, by itself or by one that stands for all that begin with it.
+fn covers(kind: Kind, interest: &Interest, name: &str) -> bool {
+    interest.includes(name)
+        || kind.has_prefixes()
+            && name.rsplit_once('/').is_some_and(|(prefix, _)| interest.includes(prefix))
 }

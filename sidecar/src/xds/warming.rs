@@ -12,14 +12,16 @@ use tokio::time::Instant;
 
 use self::slot::{Slot, Waiting};
 use self::uses::Uses;
-use super::needs::{Need, Needs};
+use super::needs::{Need, Needs, Wait};
+use super::virtual_hosts::VirtualHosts;
 use super::{Changes, Kind, Refusal};
+use crate::config::Rejected;
 use crate::config::cluster::Cluster;
 use crate::config::config_source::Origin;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::extension::Extension;
 use crate::config::listener::Listener;
-use crate::config::route::RouteConfiguration;
+use crate::config::route::{RouteConfiguration, VirtualHost};
 use crate::config::runtime::Values;
 use crate::config::secret::Secret;
 
@@ -42,6 +44,11 @@ pub(crate) struct Warming {
     /// How many refer to what.
     uses: BTreeMap<Feed, Uses>,
     changes: Changes,
+    /// Virtual hosts that come one by one.
+    virtual_hosts: VirtualHosts,
+    /// Route configurations that wait for the first answer about those: as long as they do, nothing was said of them. What
+    /// is awaited, the route configuration, and until when; `None`: for ever.
+    unhosted: HashMap<Need, (Need, Option<Instant>)>,
     /// Needs whose time ran out since it was last asked.
     timed_out: Vec<Need>,
     warming_clusters: usize,
@@ -147,15 +154,71 @@ impl Warming {
     }
 
     /// Takes a route configuration.
+    ///
+    /// # Errors
+    /// If it takes a domain of a virtual host that came by itself.
     pub(crate) fn set_routes(
         &mut self,
         origin: &Origin,
-        routes: Arc<RouteConfiguration>,
+        routes: &Arc<RouteConfiguration>,
         now: Instant,
-    ) {
-        let name = Arc::clone(&routes.name);
+    ) -> Result<(), Vec<Rejected>> {
+        let name = &routes.name;
+        let before = self.virtual_hosts.need(name);
+        let (merged, needless) = self.virtual_hosts.set_routes(routes)?;
+        self.changes.routes.push(merged);
+        let after = self.virtual_hosts.need(name);
+        if let Some(need) = after.iter().find(|need| before.as_ref() != Some(need)) {
+            self.need(&[(need.clone(), Wait::Not)]);
+        }
+        self.forget_virtual_hosts(needless);
+        match (after, &routes.vhds) {
+            (Some(need), Some(source)) if !self.here.contains(&need) => {
+                let routes =
+                    Need { kind: Kind::Route, name: Arc::clone(name), origin: origin.clone() };
+                let deadline = source.initial_fetch_timeout.map(|wait| now + wait);
+                self.unhosted.entry(need).or_insert((routes, deadline));
+            }
+            _ => self.answered(Kind::Route, origin, name, now),
+        }
+        Ok(())
+    }
+
+    /// The virtual hosts that came one by one.
+    pub(crate) fn virtual_hosts(&self) -> &VirtualHosts {
+        &self.virtual_hosts
+    }
+
+    /// Takes a virtual host that was asked for by these names.
+    ///
+    /// # Errors
+    /// If a domain of it is taken.
+    pub(crate) fn set_virtual_host(
+        &mut self,
+        name: &Arc<str>,
+        host: VirtualHost,
+        asked_for: Vec<Arc<str>>,
+    ) -> Result<(), Vec<Rejected>> {
+        self.changes.routes.extend(self.virtual_hosts.set(name, host, asked_for)?);
+        Ok(())
+    }
+
+    /// A virtual host is gone. Returns the names by which it was asked for.
+    pub(crate) fn remove_virtual_host(&mut self, name: &str) -> BTreeSet<Arc<str>> {
+        let Some((routes, asked_for)) = self.virtual_hosts.remove(name) else {
+            return BTreeSet::new();
+        };
         self.changes.routes.push(routes);
-        self.answered(Kind::Route, origin, &name, now);
+        asked_for
+    }
+
+    fn forget_virtual_hosts(&mut self, needless: Vec<Need>) {
+        for need in &needless {
+            self.here.remove(need);
+            self.unhosted.remove(need);
+        }
+        let needs: Vec<(Need, Wait)> = needless.into_iter().map(|need| (need, Wait::Not)).collect();
+        self.need_no_more(&needs);
     }
 
     /// Takes a secret.
@@ -196,9 +259,13 @@ impl Warming {
     pub(crate) fn answered(&mut self, kind: Kind, origin: &Origin, name: &Arc<str>, now: Instant) {
         let need = Need { kind, name: Arc::clone(name), origin: origin.clone() };
         let waiters = self.waiting.remove(&need).unwrap_or_default();
+        let hosted = self.unhosted.remove(&need);
         self.here.insert(need);
         for waiter in waiters {
             self.check(&waiter, now);
+        }
+        if let Some((Need { kind, name, origin }, _)) = hosted {
+            self.answered(kind, &origin, &name, now);
         }
     }
 
@@ -223,12 +290,16 @@ impl Warming {
         if others.any(|other| self.here.contains(&other)) {
             return false;
         }
+        if kind == Kind::Route {
+            let needless = self.virtual_hosts.forget(name);
+            self.forget_virtual_hosts(needless);
+        }
         let removed = match kind {
             Kind::Endpoint => &mut self.changes.removed_endpoints,
             Kind::Route => &mut self.changes.removed_routes,
             Kind::Secret => &mut self.changes.removed_secrets,
             Kind::Extension => &mut self.changes.removed_extensions,
-            Kind::Cluster | Kind::Listener | Kind::Runtime => return true,
+            Kind::Cluster | Kind::Listener | Kind::VirtualHost | Kind::Runtime => return true,
         };
         if was_here {
             removed.push(Arc::clone(name));
@@ -241,7 +312,12 @@ impl Warming {
         match refusal.kind {
             Kind::Cluster => self.revert(&refusal.name, |warming| &mut warming.clusters),
             Kind::Listener => self.revert(&refusal.name, |warming| &mut warming.listeners),
-            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {}
+            Kind::Endpoint
+            | Kind::Route
+            | Kind::VirtualHost
+            | Kind::Secret
+            | Kind::Extension
+            | Kind::Runtime => {}
         }
     }
 
@@ -274,11 +350,18 @@ impl Warming {
             self.deadlines.pop_first();
             self.check(&waiter, now);
         }
+        let is_over = |deadline: &Option<Instant>| deadline.is_some_and(|it| it <= now);
+        let over = self.unhosted.extract_if(|_, (_, deadline)| is_over(deadline));
+        for (awaited, (routes, _)) in over.collect::<Vec<_>>() {
+            self.timed_out.push(awaited);
+            self.answered(routes.kind, &routes.origin, &routes.name, now);
+        }
     }
 
     /// When [`Warming::expire`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let first = self.deadlines.first().map(|(deadline, _)| *deadline);
+        first.into_iter().chain(self.unhosted.values().filter_map(|(_, deadline)| *deadline)).min()
     }
 
     /// What takes effect now.
@@ -324,6 +407,11 @@ impl Warming {
     /// Whether a cluster of this name exists, serving or waiting.
     pub(crate) fn has_cluster(&self, name: &str) -> bool {
         self.clusters.contains_key(name)
+    }
+
+    /// Whether a cluster of this name is in effect.
+    pub(crate) fn is_serving(&self, name: &str) -> bool {
+        self.clusters.get(name).is_some_and(|slot| slot.active.is_some())
     }
 
     /// The latest version of every listener.

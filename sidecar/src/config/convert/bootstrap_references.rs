@@ -9,7 +9,7 @@ use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type
 use super::bootstrap::{Secrets, Statics};
 use crate::config::Problems;
 use crate::config::address::Address;
-use crate::config::bootstrap::DiscoveryService;
+use crate::config::bootstrap::{DiscoveryService, Variant};
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
@@ -66,6 +66,7 @@ pub(super) fn check(
         .filter(|it| matches!(it.discovery, Discovery::Eds { .. } | Discovery::OriginalDst(_)));
     let known = Known {
         has_ads: sources.ads.is_some(),
+        ads: sources.ads.map(|ads| ads.variant),
         names,
         discovered: discovered.map(|cluster| &*cluster.name).collect(),
     };
@@ -163,6 +164,8 @@ fn unique_address(
 
 struct Known<'a> {
     has_ads: bool,
+    /// Its variant.
+    ads: Option<Variant>,
     names: &'a Names,
     /// Clusters whose endpoints are discovered.
     discovered: HashSet<&'a str>,
@@ -213,13 +216,28 @@ impl Known<'_> {
 
     fn filters(&self, problems: &mut Problems, filters: &[HttpFilter]) {
         for filter in filters {
-            let FilterKind::Discovered(discovered) = &filter.kind else { continue };
             // By its name: what can be left out is in the proto, and no more in this list.
-            problems.element("http_filters", &filter.name, |problems| {
-                problems.field("config_discovery", |problems| {
-                    self.source(problems, "config_source", &discovered.source);
-                });
+            problems.element("http_filters", &filter.name, |problems| match &filter.kind {
+                FilterKind::Discovered(discovered) => {
+                    problems.field("config_discovery", |problems| {
+                        self.source(problems, "config_source", &discovered.source);
+                    });
+                }
+                FilterKind::OnDemand(Some(clusters)) => {
+                    problems.field("typed_config.odcds", |problems| {
+                        self.incremental(problems, "source", &clusters.source);
+                    });
+                }
+                _ => {}
             });
+        }
+    }
+
+    /// As [`Known::source`], for what is asked for one by one.
+    fn incremental(&self, problems: &mut Problems, name: &str, source: &ConfigSource) {
+        self.source(problems, name, source);
+        if source.origin == Origin::Ads && self.ads == Some(Variant::StateOfTheWorld) {
+            problems.reject_field(name, "needs dynamic_resources.ads_config of type DELTA_GRPC");
         }
     }
 

@@ -13,6 +13,7 @@ use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::PerRouteConfig;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use outrigger_proto::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig as OnDemandPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::RateLimitPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::RbacPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
@@ -24,7 +25,7 @@ use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 use super::common::{sorted, unknown_type, unpack};
 use super::http_filters::{
     buffer, compressor, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
-    ratelimit,
+    on_demand, ratelimit,
 };
 use super::{metadata, rbac};
 
@@ -88,6 +89,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<PerRouteConfig>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::JwtAuthn(jwt_authn::per_route(problems, proto)?))
+    } else if any::holds::<OnDemandPerRoute>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::OnDemand(on_demand::per_route(problems, proto)))
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
@@ -108,6 +112,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
                 "BufferPerRoute",
                 "ExtAuthzPerRoute",
                 "jwt_authn.v3.PerRouteConfig",
+                "on_demand.v3.PerRouteConfig",
                 "set_filter_state.v3.Config",
                 "CompressorPerRoute",
                 "RateLimitPerRoute",

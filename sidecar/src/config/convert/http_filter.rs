@@ -14,6 +14,7 @@ use outrigger_proto::envoy::extensions::filters::http::health_check::v3::HealthC
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use outrigger_proto::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::RateLimit;
+use outrigger_proto::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use outrigger_proto::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use outrigger_proto::envoy::extensions::filters::http::router::v3::Router as RouterProto;
 use outrigger_proto::envoy::extensions::filters::http::set_filter_state::v3::Config as SetFilterState;
@@ -122,6 +123,7 @@ const FILTERS: &[&str] = &[
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
     "envoy.extensions.filters.http.health_check.v3.HealthCheck",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+    "envoy.extensions.filters.http.on_demand.v3.OnDemand",
     "envoy.extensions.filters.http.set_metadata.v3.Config",
     "envoy.extensions.filters.http.set_filter_state.v3.Config",
     "envoy.extensions.filters.http.compressor.v3.Compressor",
@@ -140,7 +142,7 @@ pub(super) fn is_supported(message: &str) -> bool {
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
         buffer, compressor, ext_authz, fault, header_mutation, health_check, jwt_authn,
-        local_ratelimit, ratelimit,
+        local_ratelimit, on_demand, ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -171,6 +173,9 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<SetFilterState>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::SetFilterState(Arc::new(metadata::set_filter_state(problems, proto))))
+    } else if any::holds::<OnDemand>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::OnDemand(on_demand::filter(problems, proto)))
     } else if any::holds::<ExtAuthz>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::ExtAuthz(Arc::new(ext_authz::filter(problems, proto)?)))

@@ -85,6 +85,7 @@ use outrigger_proto::envoy::config::core::v3::TypedExtensionConfig;
 use outrigger_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use outrigger_proto::envoy::config::listener::v3::Listener as ListenerProto;
 use outrigger_proto::envoy::config::route::v3::RouteConfiguration as RouteConfigurationProto;
+use outrigger_proto::envoy::config::route::v3::VirtualHost as VirtualHostProto;
 use outrigger_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use outrigger_proto::envoy::service::runtime::v3::Runtime;
 use outrigger_proto::google::protobuf::UInt32Value;
@@ -147,6 +148,20 @@ pub(super) fn channel(encoded: &[u8]) -> Result<super::cluster::Cluster, Vec<Rej
         .map_err(|error| vec![Rejected { path: String::new(), reason: error.to_string() }])?;
     let value = cluster::convert(&mut problems, proto);
     problems.finish(value)
+}
+
+/// Converts a virtual host that was discovered by itself. `max_direct_response`: bytes of a direct response, as its route
+/// configuration says.
+///
+/// # Errors
+/// With every field that is wrong or not supported.
+pub fn virtual_host(
+    proto: VirtualHostProto,
+    max_direct_response: u32,
+) -> Result<super::route::VirtualHost, Vec<Rejected>> {
+    let mut problems = Problems::new();
+    let value = route::virtual_host(&mut problems, proto, max_direct_response);
+    problems.finish(Some(value))
 }
 
 /// Converts a cluster that was discovered.

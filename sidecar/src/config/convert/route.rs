@@ -10,6 +10,7 @@ use outrigger_proto::envoy::config::route::v3::route_match::{
 use outrigger_proto::google::protobuf::{UInt32Value, UInt64Value};
 
 use crate::config::Problems;
+use crate::config::config_source::ConfigSource;
 use crate::config::rate_limit::RateLimitRule;
 use crate::config::route::{
     Domain, PathRewrite, PathSpecifier, RequireTls, Route, RouteAction, RouteConfiguration,
@@ -17,21 +18,22 @@ use crate::config::route::{
 };
 
 use super::common::{boolean, enumeration, header_name, number, required, text, unsupported};
+use super::http_filters::on_demand;
 use super::rate_limit::Place;
 use super::{
-    filter_overrides, header, matcher, metadata, mirror, percent, rate_limit, retry, route_action,
-    tracing, uri_template,
+    config_source, filter_overrides, header, matcher, metadata, mirror, percent, rate_limit, retry,
+    route_action, tracing, uri_template,
 };
 
 /// The body of a direct response may be so long where the configuration does not say.
 const DEFAULT_MAX_DIRECT_RESPONSE: u32 = 4096;
 
-/// A route configuration. `validate_clusters` is what counts where it does not say: true for one that stands in a
-/// listener, false for one that is discovered.
+/// A route configuration. One that stands in a listener (`is_inline`) has its clusters checked where it does not say
+/// otherwise, one that is discovered has not.
 pub(super) fn convert(
     problems: &mut Problems,
     proto: proto::RouteConfiguration,
-    validate_clusters_by_default: bool,
+    is_inline: bool,
 ) -> RouteConfiguration {
     let proto::RouteConfiguration {
         name,
@@ -54,7 +56,10 @@ pub(super) fn convert(
         metadata: _, // for people and control planes: nothing here reads it
         route_specifiers,
     } = proto;
-    unsupported!(problems; vhds, cluster_specifier_plugins, vhost_header,
+    let vhds = vhds.and_then(|proto| {
+        problems.field("vhds", |problems| virtual_host_source(problems, proto, is_inline))
+    });
+    unsupported!(problems; cluster_specifier_plugins, vhost_header,
         ignore_path_parameters_in_path_matching, route_specifiers);
     let max_direct_response_body_size =
         number(max_direct_response_body_size_bytes).unwrap_or(DEFAULT_MAX_DIRECT_RESPONSE);
@@ -78,6 +83,7 @@ pub(super) fn convert(
     RouteConfiguration {
         name: name.into(),
         virtual_hosts,
+        vhds,
         request_headers: header::mutations(
             problems,
             "request",
@@ -90,7 +96,7 @@ pub(super) fn convert(
             response_headers_to_add,
             response_headers_to_remove,
         ),
-        validate_clusters: boolean(validate_clusters, validate_clusters_by_default),
+        validate_clusters: boolean(validate_clusters, is_inline),
         most_specific_header_mutations_wins,
         ignore_port_in_host_matching,
         max_direct_response_body_size,
@@ -98,6 +104,27 @@ pub(super) fn convert(
         mirrors: mirror::convert(problems, request_mirror_policies),
         filters: filter_overrides::convert(problems, typed_per_filter_config),
     }
+}
+
+/// `vhds`: where virtual hosts come from that are discovered one by one.
+fn virtual_host_source(
+    problems: &mut Problems,
+    proto: proto::Vhds,
+    is_inline: bool,
+) -> Option<ConfigSource> {
+    let proto::Vhds { config_source } = proto;
+    if is_inline {
+        problems.reject(
+            "not supported by this version of Outrigger but in a route configuration that is discovered",
+        );
+        return None;
+    }
+    let source = required(problems, "config_source", config_source)?;
+    problems.field("config_source", |problems| {
+        let source = config_source::convert(problems, source)?;
+        on_demand::incremental(problems, &source);
+        Some(source)
+    })
 }
 
 /// Which virtual host takes a request must not depend on their order: no domain may stand in two of them.
@@ -119,7 +146,7 @@ fn unique_domains(problems: &mut Problems, virtual_hosts: &[VirtualHost]) {
     }
 }
 
-fn virtual_host(
+pub(super) fn virtual_host(
     problems: &mut Problems,
     proto: proto::VirtualHost,
     max_direct_response: u32,

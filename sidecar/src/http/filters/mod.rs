@@ -15,6 +15,7 @@ pub(crate) mod header_mutation;
 mod health_check;
 mod jwt_authn;
 mod local_ratelimit;
+mod on_demand;
 mod ratelimit;
 mod rbac;
 mod set_state;
@@ -64,6 +65,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) steps: &'a mut Steps,
     /// Set by a filter after which the route has to be looked for again.
     pub(crate) rematch: bool,
+    /// Set as well, if that has to be in the routes and clusters as they are by then.
+    pub(crate) refresh: bool,
 }
 
 impl Passage<'_> {
@@ -96,6 +99,7 @@ enum Kind {
     ExtAuthz(Box<ext_authz::Filter>),
     Compressor(compressor::Filter),
     RateLimit(Box<ratelimit::Filter>),
+    OnDemand(on_demand::Config),
 }
 
 /// What becomes of a request that a filter does not answer.
@@ -163,6 +167,7 @@ impl Filter {
                 Kind::Compressor(compressor::Filter::new(config, registry, prefix))
             }
             FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
+            FilterKind::OnDemand(config) => Kind::OnDemand(config.clone()),
             FilterKind::Discovered(discovered) => Kind::Discovered(Arc::new(
                 discovered::Slot::new(&config.name, discovered, registry, prefix, control),
             )),
@@ -249,6 +254,9 @@ impl Filter {
                 return Ok(filter.run(compressor_of(configured), passage));
             }
             Kind::JwtAuthn(_) | Kind::ExtAuthz(_) | Kind::RateLimit(_) => return Ok(Pass::Ask),
+            Kind::OnDemand(config) => {
+                return Ok(on_demand::run(on_demand::configured(config, configured), passage));
+            }
             // Which filter it is, was found out before.
             Kind::Discovered(_) => {}
         }
@@ -278,6 +286,10 @@ impl Filter {
                     _ => None,
                 };
                 filter.run(per_route, passage).await?;
+                Ok(body)
+            }
+            Kind::OnDemand(config) => {
+                on_demand::wait(on_demand::configured(config, configured), passage).await;
                 Ok(body)
             }
             _ => Ok(body),

@@ -58,6 +58,7 @@ fn host(name: &str, domains: Vec<Domain>, routes: Vec<Arc<RouteConfig>>) -> Host
 
 fn table(virtual_hosts: Vec<HostConfig>, ignore_port: bool) -> RouteTable {
     let config = RouteConfiguration {
+        vhds: None,
         name: "r".into(),
         virtual_hosts,
         request_headers: Default::default(),

@@ -198,7 +198,7 @@ async fn route(
 ) -> Result<Answer, Refusal> {
     let manager = &connection.manager;
     // One request sees one snapshot, whatever changes meanwhile.
-    let view = connection.local.view();
+    let mut view = connection.local.view();
     let table = view.routes(manager.routes);
 
     let internal_only = table.map_or(&[][..], |table| &table.config.internal_only_headers);
@@ -207,15 +207,7 @@ async fn route(
         None => accept(connection, exchange, request, internal_only)?,
     };
 
-    let find = |exchange: &mut Exchange, request: &Parts| {
-        let state = exchange.state.as_deref();
-        let matched = Matched::find(connection, &view, table?, request, &accepted, state);
-        if let Some(facts) = &mut exchange.facts {
-            facts.route = matched.as_ref().map(|matched| Arc::clone(&matched.route.config));
-        }
-        matched
-    };
-    let mut matched = find(exchange, request);
+    let mut matched = find(connection, &view, exchange, request, &accepted);
 
     if let Some(tracer) = &manager.tracer {
         let route = matched.as_ref().map(|matched| &matched.route.config);
@@ -247,9 +239,10 @@ async fn route(
             route: matched.as_ref().map(|matched| &*matched.route.config),
             steps,
             rematch: false,
+            refresh: false,
         };
         let passed = filters::pass(filters, &mut passage, body).await;
-        let rematch = passage.rematch;
+        let (rematch, refresh) = (passage.rematch, passage.refresh);
         (body, filters) = match passed {
             Ok(passed) => passed,
             Err(mut reply) => {
@@ -263,7 +256,10 @@ async fn route(
         };
         // A filter may have changed what the route depends on, and said so.
         if rematch {
-            matched = find(exchange, request);
+            if refresh {
+                view = connection.local.view();
+            }
+            matched = find(connection, &view, exchange, request, &accepted);
         }
     }
 
@@ -299,6 +295,23 @@ async fn route(
             Err(reply.into())
         }
     }
+}
+
+/// The route that takes a request, noted for logs.
+fn find<'v>(
+    connection: &Connection,
+    view: &'v View,
+    exchange: &mut Exchange,
+    request: &Parts,
+    accepted: &Accepted,
+) -> Option<Matched<'v>> {
+    let state = exchange.state.as_deref();
+    let table = view.routes(connection.manager.routes);
+    let matched = Matched::find(connection, view, table?, request, accepted, state);
+    if let Some(facts) = &mut exchange.facts {
+        facts.route = matched.as_ref().map(|matched| Arc::clone(&matched.route.config));
+    }
+    matched
 }
 
 /// A log knows of the cluster also where nothing is forwarded.

@@ -10,6 +10,7 @@ use crate::config::http_connection_manager::RouteSource;
 use crate::config::http_filters::FilterKind;
 use crate::config::listener::{Listener, TerminalFilter};
 use crate::config::mirror::{Mirror, MirrorCluster};
+use crate::config::on_demand::OnDemandClusters;
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
 use crate::xds::needs::Needs;
 
@@ -39,7 +40,7 @@ impl Discovery {
         let mut rejected = Vec::new();
         for (need, _) in config.needs() {
             let unknown = match &need.origin {
-                Origin::Ads if self.has_ads => None,
+                Origin::Ads if self.ads.is_some() => None,
                 Origin::File(_) => None,
                 Origin::Ads => Some("there is no dynamic_resources.ads_config".to_owned()),
                 Origin::Service(service) if service.channel.is_some() => None,
@@ -60,6 +61,41 @@ impl Discovery {
             }
         }
         if rejected.is_empty() { Ok(()) } else { Err(rejected) }
+    }
+
+    /// The source of virtual hosts that come one by one can be asked for them.
+    pub(super) fn check_virtual_hosts(
+        &self,
+        routes: &RouteConfiguration,
+    ) -> Result<(), Vec<Rejected>> {
+        let Some(source) = &routes.vhds else { return Ok(()) };
+        self.check_incremental(&source.origin).map_err(|reason| {
+            vec![Rejected { path: "vhds.config_source".to_owned(), reason: reason.to_owned() }]
+        })
+    }
+
+    /// The sources of clusters on demand can be asked for them.
+    pub(super) fn check_on_demand(&self, listener: &Listener) -> Result<(), Vec<Rejected>> {
+        for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+            let sources: Vec<&OnDemandClusters> = match &chain.terminal {
+                TerminalFilter::Http(http) => {
+                    let kinds = http.filters.iter().map(|filter| &filter.kind);
+                    kinds
+                        .filter_map(|kind| match kind {
+                            FilterKind::OnDemand(clusters) => clusters.as_deref(),
+                            _ => None,
+                        })
+                        .collect()
+                }
+                TerminalFilter::Tcp(_) => Vec::new(),
+            };
+            for clusters in sources {
+                if let Err(reason) = self.check_incremental(&clusters.source.origin) {
+                    return Err(whole(format!("the source of clusters on demand: {reason}")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every filter that takes its configuration under this name takes one of this type.

@@ -54,7 +54,7 @@ impl Discovery {
             if let Some(subscription) = self.streams.subscription(kind, &origin) {
                 subscription.restore(String::new(), resources);
             }
-            self.first_is_over(kind);
+            self.first_is_over(kind, &origin);
         }
         self.settle(publish, now, &mut Vec::new());
     }
@@ -65,8 +65,13 @@ impl Discovery {
             Kind::Cluster => self.cds.as_ref().map(|source| source.origin.clone()),
             Kind::Listener => self.lds.as_ref().map(|source| source.origin.clone()),
             // A listener of the bootstrap that needs it may not have had its turn yet.
-            Kind::Endpoint | Kind::Route | Kind::Secret | Kind::Extension | Kind::Runtime => {
-                self.warming.origin_of(kind, name).or_else(|| self.has_ads.then_some(Origin::Ads))
+            Kind::Endpoint
+            | Kind::Route
+            | Kind::VirtualHost
+            | Kind::Secret
+            | Kind::Extension
+            | Kind::Runtime => {
+                self.warming.origin_of(kind, name).or_else(|| self.ads.map(|_| Origin::Ads))
             }
         }
     }

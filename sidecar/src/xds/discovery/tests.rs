@@ -26,6 +26,7 @@ use outrigger_proto::google::protobuf::Any;
 use tokio::sync::mpsc;
 
 mod extensions;
+mod on_demand;
 mod runtime;
 
 /// Keeps the names of what took effect, in order, and refuses what it is told to.

@@ -53,11 +53,14 @@ impl Discovery {
                 tracing::warn!(%kind, reason, "a response is refused as a whole");
                 Vec::new()
             }
+            None if kind == Kind::VirtualHost => {
+                self.on_virtual_hosts(&origin, &mut update, publish, now)
+            }
             None => self.on_update((kind, &origin), &mut update, publish, now),
         };
         let accepted = update.malformed.is_none() && refused.is_empty();
         self.counting.response(kind, accepted, &update.version);
-        self.first_is_over(kind);
+        self.first_is_over(kind, &origin);
         if let Some(subscription) = self.streams.subscription(kind, &origin) {
             subscription.finish(update, &refused);
         }
@@ -84,7 +87,7 @@ impl Discovery {
         for name in &update.removed {
             self.remove(kind, origin, name, now);
         }
-        for Incoming { name, version, body, ttl } in &update.resources {
+        for Incoming { name, version, body, ttl, .. } in &update.resources {
             if body.is_some() || self.resources.is_accepted(kind, name) {
                 let end = ttl.map(|ttl| now + ttl);
                 self.lifetimes.set((kind, Arc::clone(name), origin.clone()), end);
@@ -154,6 +157,7 @@ impl Discovery {
                 let listener = config::listener::from_proto(unpack::<ListenerProto>(&resolved)?)?;
                 self.check_sources((kind, name), &listener)?;
                 self.check_clusters(&listener)?;
+                self.check_on_demand(&listener)?;
                 publish.reserve(&listener).map_err(|rejected| vec![rejected])?;
                 self.warming.set_listener(Arc::new(listener), now);
             }
@@ -164,7 +168,8 @@ impl Discovery {
                 if !rejected.is_empty() {
                     return Err(rejected);
                 }
-                self.warming.set_routes(origin, Arc::new(routes), now);
+                self.check_virtual_hosts(&routes)?;
+                self.warming.set_routes(origin, &Arc::new(routes), now)?;
             }
             Kind::Extension => {
                 let proto = unpack::<TypedExtensionConfig>(&resolved)?;
@@ -176,6 +181,8 @@ impl Discovery {
                 let values = config::runtime::from_proto(unpack::<Runtime>(&resolved)?)?;
                 self.warming.set_runtime(origin, name, values, now);
             }
+            // They have a way of their own: they are no use without their route configuration.
+            Kind::VirtualHost => return Err(whole("a virtual host cannot be kept".to_owned())),
             Kind::Secret => {
                 let secret = config::secret::from_proto(unpack::<SecretProto>(&resolved)?)?;
                 self.warming.set_secret(origin, secret, now);
@@ -192,6 +199,7 @@ impl Discovery {
             Kind::Cluster => {
                 self.warming.remove_cluster(name);
                 self.forget_eds(name);
+                self.no_cluster(origin, name);
                 self.resources.remove(kind, name);
             }
             Kind::Listener => {
@@ -200,7 +208,7 @@ impl Discovery {
             }
             Kind::Endpoint => self.warming.answered(kind, origin, name, now),
             // Whatever uses it keeps it, as in Envoy; it goes when nothing does.
-            Kind::Route | Kind::Secret => {}
+            Kind::Route | Kind::VirtualHost | Kind::Secret => {}
             Kind::Extension => {
                 self.warming.lose_extension(origin, name, now);
                 self.resources.remove(kind, name);
@@ -214,7 +222,7 @@ impl Discovery {
     }
 }
 
-fn check_known(schema: &Schema, body: &Any) -> Result<(), Vec<Rejected>> {
+pub(super) fn check_known(schema: &Schema, body: &Any) -> Result<(), Vec<Rejected>> {
     let unknown = schema
         .unknown_fields(any::message_name(&body.type_url), &body.value)
         .map_err(|error| whole(error.to_string()))?;
@@ -225,6 +233,6 @@ fn check_known(schema: &Schema, body: &Any) -> Result<(), Vec<Rejected>> {
     Err(unknown.into_iter().map(rejected).collect())
 }
 
-fn unpack<M: Name + Default>(body: &Any) -> Result<M, Vec<Rejected>> {
+pub(super) fn unpack<M: Name + Default>(body: &Any) -> Result<M, Vec<Rejected>> {
     any::unpack(body).map_err(|error: UnpackError| whole(error.to_string()))
 }

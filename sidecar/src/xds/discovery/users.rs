@@ -48,6 +48,11 @@ impl Discovery {
                     self.counting.routes(&prefix, name, accepted);
                 }
             }
+            Kind::VirtualHost => {
+                for prefix in self.route_users(name) {
+                    self.counting.virtual_hosts(&prefix, name, accepted);
+                }
+            }
             Kind::Secret => self.counting.secret(name, accepted),
             Kind::Extension => self.counting.extension(name, version),
             Kind::Runtime => self.counting.runtime(version),
@@ -66,6 +71,11 @@ impl Discovery {
             Kind::Route => {
                 for prefix in self.route_users(name) {
                     self.counting.routes_timed_out(&prefix, name);
+                }
+            }
+            Kind::VirtualHost => {
+                for prefix in self.route_users(name) {
+                    self.counting.virtual_hosts_timed_out(&prefix, name);
                 }
             }
             Kind::Secret => self.counting.secret_timed_out(name),

@@ -7,7 +7,7 @@ use outrigger_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 };
 
-use super::{Answer, Incoming, Interest, Subscription, Update};
+use super::{Answer, Incoming, Subscription, Update};
 use crate::xds::Refusal;
 
 impl Subscription {
@@ -30,10 +30,12 @@ impl Subscription {
                     .map(|(name, version)| (name.to_string(), version.clone()))
                     .collect();
             }
-            Some(Interest::Names(told)) => {
-                if let Interest::Names(wanted) = &self.wanted
-                    && !Arc::ptr_eq(wanted, told)
-                {
+            // A wildcard stays one for as long as the stream lives.
+            Some(told) => {
+                let none = Arc::default();
+                let told = told.explicit().unwrap_or(&none);
+                let wanted = self.wanted.explicit().unwrap_or(&none);
+                if !Arc::ptr_eq(wanted, told) {
                     let strings = |name: &Arc<str>| name.to_string();
                     request.resource_names_subscribe =
                         wanted.difference(told).map(strings).collect();
@@ -41,8 +43,6 @@ impl Subscription {
                         told.difference(wanted).map(strings).collect();
                 }
             }
-            // A wildcard stays one for as long as the stream lives.
-            Some(Interest::Everything | Interest::None) => {}
         }
         request
     }
@@ -57,6 +57,7 @@ impl Subscription {
         for (index, resource) in response.resources.into_iter().enumerate() {
             let version = resource.version.clone();
             let outer: Arc<str> = resource.name.as_str().into();
+            let aliases = resource.aliases.iter().map(|alias| alias.as_str().into()).collect();
             let (name, body, ttl) = match self.unwrap_resource(resource) {
                 Ok(parts) => parts,
                 Err((name, rejected)) => {
@@ -75,7 +76,7 @@ impl Subscription {
                 return self.malformed(update, &name);
             }
             if self.concerns_us(&name) {
-                update.resources.push(Incoming { name, version, body, ttl });
+                update.resources.push(Incoming { name, aliases, version, body, ttl });
             }
         }
         for name in response.removed_resources {

@@ -69,6 +69,8 @@ pub(crate) struct Update {
 pub(crate) struct Incoming {
     /// Its name.
     pub(crate) name: Arc<str>,
+    /// Other names of it, by which it may have been asked for. Of virtual hosts only.
+    pub(crate) aliases: Vec<Arc<str>>,
     /// Its version; in the state-of-the-world variant that of the response, unless it has its own.
     pub(crate) version: String,
     /// The resource; `None` is a heartbeat: what we have stays as it is.

@@ -45,6 +45,8 @@ impl Subscription {
             Err((inner, rejected)) => return Err((outer.or(inner), rejected)),
         };
         match outer {
+            // A virtual host has a name of its own, and one as a resource.
+            Some(outer) if self.kind == Kind::VirtualHost => Ok((outer, Some(body), ttl)),
             Some(outer) if outer != inner => {
                 let reason = format!("the resource calls itself {inner:?}");
                 Err((Some(outer), Rejected { path: "name".to_owned(), reason }))

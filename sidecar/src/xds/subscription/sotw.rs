@@ -72,7 +72,7 @@ impl Subscription {
             }
             heartbeats += usize::from(body.is_none());
             if self.concerns_us(&name) {
-                update.resources.push(Incoming { name, version, body, ttl });
+                update.resources.push(Incoming { name, aliases: Vec::new(), version, body, ttl });
             }
         }
         // Heartbeats alone are not all there is: servers send them for those resources only that have a time to live.

@@ -208,7 +208,7 @@ fn a_listener_waits_for_its_routes_and_reuses_them_when_it_changes() {
     warming.set_listener(listener("l", "r"), now);
     assert!(warming.take_changes().is_empty());
     assert_eq!(names(interest(&mut warming, Kind::Route)), ["r"]);
-    warming.set_routes(&Origin::Ads, routes("r"), now);
+    warming.set_routes(&Origin::Ads, &routes("r"), now).unwrap();
     let changes = warming.take_changes();
     assert_eq!((changes.listeners.len(), changes.routes.len()), (1, 1));
 

@@ -95,6 +95,11 @@ impl Warming {
         self.add_uses(needs);
     }
 
+    /// What the server itself needs no longer.
+    pub(crate) fn need_no_more(&mut self, needs: &[(Need, Wait)]) {
+        self.remove_uses(needs);
+    }
+
     /// Whether something was fetched.
     pub(crate) fn is_here(&self, need: &Need) -> bool {
         self.here.contains(need)

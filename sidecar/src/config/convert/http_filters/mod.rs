@@ -9,4 +9,5 @@ pub(super) mod header_mutation;
 pub(super) mod health_check;
 pub(super) mod jwt_authn;
 pub(super) mod local_ratelimit;
+pub(super) mod on_demand;
 pub(super) mod ratelimit;

@@ -259,3 +259,81 @@ fn a_server_may_be_named_by_its_address() {
         assert!(found.iter().any(|it| it.path == format!("{base}.{at}")), "{at}: {found:?}");
     }
 }
+
+/// The filter `on_demand`, and a source of clusters.
+fn on_demand(odcds: Value) -> Value {
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand",
+    });
+    if !odcds.is_null() {
+        config["odcds"] = odcds;
+    }
+    json!({"name": "on-demand", "typed_config": config})
+}
+
+fn incremental(api_type: &str) -> Value {
+    json!({"api_config_source": {
+        "api_type": api_type,
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "dns"}}],
+    }})
+}
+
+#[test]
+fn clusters_on_demand_come_incrementally_and_are_waited_for_five_seconds() {
+    let configured = |odcds: Value| {
+        let bootstrap = accepted(&[("HCM.http_filters[0]", on_demand(odcds))]);
+        let chain = &bootstrap.listeners[0].filter_chains[0];
+        let TerminalFilter::Http(http) = &chain.terminal else { panic!("{chain:?}") };
+        let FilterKind::OnDemand(clusters) = &http.filters[0].kind else { panic!("{http:?}") };
+        clusters.clone()
+    };
+    assert_eq!(configured(Value::Null), None, "virtual hosts only");
+    let clusters = configured(json!({"source": incremental("DELTA_GRPC")})).unwrap();
+    assert_eq!(clusters.timeout, Duration::from_secs(5));
+    let clusters =
+        configured(json!({"source": incremental("DELTA_GRPC"), "timeout": "0.25s"})).unwrap();
+    assert_eq!(clusters.timeout, Duration::from_millis(250));
+
+    let place = "HCM.http_filters[0]";
+    let file = json!({"path_config_source": {"path": std::env::temp_dir()}});
+    for (odcds, at, reason) in [
+        (json!({}), "source", "required"),
+        (
+            json!({"source": incremental("GRPC")}),
+            "source.api_config_source",
+            "api_type must be DELTA_GRPC",
+        ),
+        (json!({"source": file}), "source", "DELTA_GRPC"),
+        (
+            json!({"source": incremental("DELTA_GRPC"), "timeout": "-1s"}),
+            "timeout",
+            "must not be negative",
+        ),
+        (
+            json!({"source": incremental("DELTA_GRPC"), "resources_locator": "xdstp://a"}),
+            "resources_locator",
+            "not supported",
+        ),
+    ] {
+        let path = format!("{place}.typed_config.odcds.{at}");
+        refused_at(&[(place, on_demand(odcds))], &path, reason);
+    }
+}
+
+#[test]
+fn virtual_hosts_are_discovered_where_their_routes_are_and_incrementally() {
+    use crate::config::route::from_proto;
+    use outrigger_proto::json::Schema;
+
+    let schema = Schema::load().unwrap();
+    let routes = |source: Value| {
+        let text = json!({"name": "r", "vhds": {"config_source": source}}).to_string();
+        from_proto(schema.read(&text, true).unwrap())
+    };
+    for source in [json!({"ads": {}}), incremental("DELTA_GRPC")] {
+        assert!(routes(source).expect("accepted").vhds.is_some());
+    }
+    let rejected = routes(incremental("GRPC")).expect_err("a state of the world");
+    assert_eq!(rejected[0].path, "vhds.config_source.api_config_source");
+}

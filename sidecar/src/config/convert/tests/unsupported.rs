@@ -240,7 +240,7 @@ fn fields_of_routes() {
     all(
         "ROUTES",
         &[
-            ("vhds", json!({})),
+            ("vhds", json!({"config_source": {"path_config_source": {"path": "/"}}})),
             ("cluster_specifier_plugins", json!([{"extension": extension()}])),
             ("vhost_header", json!("x-host")),
             ("ignore_path_parameters_in_path_matching", json!(true)),
