@@ -22,6 +22,7 @@
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
 //! - [`client`] sends one request and reports everything that came back;
 //! - [`coding`] makes bodies readable that were compressed;
+//! - [`corpus`] asks Envoy and us whether a configuration is valid, and spoils the valid ones;
 //! - [`differential`] gives the same requests to Envoy and to us and compares.
 //!
 //! `tests/` holds one feature a file, `benches/` what is measured beside Envoy, `fixtures/` the Python programs.
@@ -33,6 +34,7 @@ pub mod bootstrap;
 pub mod client;
 pub mod coding;
 pub mod control_plane;
+pub mod corpus;
 pub mod differential;
 pub mod lrs;
 pub mod otlp;

@@ -1,5 +1,6 @@
 //! `--mode validate`: everything is read and built as for serving, and nothing is opened.
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,7 +20,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let problems = tls_problems(&bootstrap);
+    let problems = match tls_problems(&bootstrap) {
+        Ok(problems) => problems,
+        Err(error) => {
+            eprintln!("cannot set up a runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     if problems.is_empty() {
         println!("configuration OK");
         return ExitCode::SUCCESS;
@@ -31,7 +38,10 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 /// Keys that do not fit their certificates and the like show only when TLS is set up.
-fn tls_problems(bootstrap: &Bootstrap) -> Vec<Rejected> {
+fn tls_problems(bootstrap: &Bootstrap) -> io::Result<Vec<Rejected>> {
+    // Clusters start the tasks of their health checks. Nobody runs this runtime, so that no endpoint is asked anything.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
     let mut contexts = tls::Contexts::new();
     let mut manager = Manager::new(&Registry::new(1));
     let mut problems = Vec::new();
@@ -63,7 +73,7 @@ fn tls_problems(bootstrap: &Bootstrap) -> Vec<Rejected> {
             note(place, contexts.server(tls).map(drop));
         }
     }
-    problems
+    Ok(problems)
 }
 
 /// What the command line adds to the bootstrap.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::StatsFlush as Flush;
+use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::metrics::v3 as proto;
 use outrigger_proto::envoy::config::metrics::v3::stats_matcher::StatsMatcher as Matcher;
 use outrigger_proto::envoy::config::metrics::v3::stats_sink::ConfigType;
@@ -51,7 +52,11 @@ fn sink(problems: &mut Problems, proto: proto::StatsSink) -> Option<StatsdSink> 
         }
         let proto::StatsdSink { prefix, statsd_specifier } = unpack(problems, &config)?;
         let address = match statsd_specifier {
-            Some(StatsdSpecifier::Address(address)) => {
+            Some(StatsdSpecifier::Address(mut address)) => {
+                // Datagrams are sent whatever it says, as by Envoy.
+                if let Some(core::address::Address::SocketAddress(socket)) = &mut address.address {
+                    socket.protocol = core::socket_address::Protocol::Tcp.into();
+                }
                 problems.field("address", |problems| ip_and_port(problems, address))?
             }
             Some(StatsdSpecifier::TcpClusterName(_)) => {
