@@ -2,20 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Result, ensure};
+use outrigger_integration::corpus::Workshop;
 use outrigger_integration::peers::peers;
-use outrigger_integration::pki::Authority;
-use outrigger_integration::proxy::{Kind, program};
-use tempfile::TempDir;
+use outrigger_integration::proxy::Kind;
 
 #[test]
 fn envoy_accepts_every_example() -> Result<()> {
     if peers().is_none() {
         return Ok(());
     }
-    accepts(Kind::Envoy, &["--disable-hot-restart"])
+    accepts(Kind::Envoy)
 }
 
 #[test]
@@ -23,7 +21,7 @@ fn the_sidecar_accepts_every_example() -> Result<()> {
     if !Kind::Outrigger.is_runnable() {
         return Ok(());
     }
-    accepts(Kind::Outrigger, &[])
+    accepts(Kind::Outrigger)
 }
 
 #[test]
@@ -36,15 +34,11 @@ fn every_example_is_listed() -> Result<()> {
     Ok(())
 }
 
-fn accepts(kind: Kind, more: &[&str]) -> Result<()> {
-    let started_in = certificates()?;
+fn accepts(kind: Kind) -> Result<()> {
+    let workshop = Workshop::new()?;
     for example in examples()? {
-        let mut command: Command = program(kind)?;
-        command.args(["--mode", "validate", "-c"]).arg(&example).args(more);
-        let output = command.current_dir(started_in.path()).output()?;
-        let (out, err) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "{kind}: {}:\n{out}{err}", example.display());
+        let verdict = workshop.judge(kind, &example)?;
+        ensure!(verdict.accepted, "{kind}: {}:\n{}", example.display(), verdict.said);
     }
     Ok(())
 }
@@ -60,16 +54,4 @@ fn examples() -> Result<Vec<PathBuf>> {
     }
     ensure!(found.len() > 3, "the examples are not where this test looks");
     Ok(found)
-}
-
-/// What the examples expect to find where they are started.
-fn certificates() -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let certs = folder.path().join("certs");
-    fs::create_dir(&certs)?;
-    let authority = Authority::new("example")?;
-    authority.write(&certs, "ca")?;
-    authority.leaf(&["spiffe://example/ns/default/svc/api"])?.write(&certs, "server")?;
-    authority.leaf(&["spiffe://example/ns/default/svc/web"])?.write(&certs, "client")?;
-    Ok(folder)
 }
