@@ -47,16 +47,18 @@ pub(super) fn convert(problems: &mut Problems, proto: GoogleGrpc) -> Option<Goog
     let GoogleGrpc {
         target_uri,
         channel_credentials,
-        channel_credentials_plugin: _, // not implemented in Envoy either
+        channel_credentials_plugin,
         call_credentials,
-        call_credentials_plugin: _, // not implemented in Envoy either
+        call_credentials_plugin,
         stat_prefix,
         credentials_factory_name,
         config,
         per_stream_buffer_limit_bytes: _, // of what waits to be written; requests of discovery wait for tokens only
         channel_args,
     } = proto;
-    unsupported!(problems; credentials_factory_name, config, channel_args);
+    // Envoy passes the plugins over: whoever writes credentials there would speak in the clear without knowing.
+    unsupported!(problems; channel_credentials_plugin, call_credentials_plugin, credentials_factory_name, config,
+        channel_args);
     // Of statistics of gRPC's own library, which is not used here.
     text(problems, "stat_prefix", stat_prefix);
     let place = place(problems, target_uri);

@@ -231,6 +231,14 @@ fn a_server_may_be_named_by_its_address() {
         (json!({"target_uri": "ipv4:127.0.0.1:1,127.0.0.1:2"}), "target_uri"),
         (json!({"stat_prefix": ""}), "stat_prefix"),
         (json!({"credentials_factory_name": "f"}), "credentials_factory_name"),
+        (
+            json!({"channel_credentials_plugin": [{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}]}),
+            "channel_credentials_plugin",
+        ),
+        (
+            json!({"call_credentials_plugin": [{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}]}),
+            "call_credentials_plugin",
+        ),
         (json!({"channel_args": {}}), "channel_args"),
         (json!({"config": {}}), "config"),
         (
