@@ -133,7 +133,7 @@ pub struct Server {
     addresses: Addresses,
     config_dir: Option<PathBuf>,
     seed: Vec<Document>,
-    token_files: TokenFiles,
+    token_files: Arc<TokenFiles>,
     /// The servers of the live side.
     live: JoinSet<Result<(), String>>,
     ready: watch::Sender<bool>,
@@ -207,7 +207,7 @@ impl Server {
         let (ready, is_ready) = watch::channel(false);
         let config_dir = settings.config_dir;
         let read_only = config_dir.clone();
-        let token_files = TokenFiles::new(settings.issue_tokens, Arc::clone(&tokens));
+        let token_files = Arc::new(TokenFiles::new(settings.issue_tokens, Arc::clone(&tokens)));
         let parts = Parts { view, tokens, identities, roles, read_only };
         let api = Api::new(store, parts, is_ready);
         Ok(Self { api, listener, addresses, config_dir, seed, token_files, live, ready, stop })
@@ -238,7 +238,9 @@ impl Server {
         if !self.seed.is_empty() {
             self.api.seed(std::mem::take(&mut self.seed)).await;
         }
-        let token_files = tokio::spawn(self.token_files.keep(self.stop.clone()));
+        // Whoever sees it ready finds the files.
+        let again = self.token_files.issue().await;
+        let token_files = tokio::spawn(self.token_files.keep(again, self.stop.clone()));
         self.ready.send_replace(true);
         let serving =
             tokio::spawn(serve(self.listener, Arc::clone(&self.api).router(), self.stop.clone()));

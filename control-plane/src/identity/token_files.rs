@@ -26,20 +26,24 @@ impl TokenFiles {
         Self { files, tokens }
     }
 
-    /// Writes every file, and again in time, until `stop`.
-    pub(crate) async fn keep(self, stop: CancellationToken) {
+    /// Writes every file; the pause after which [`Self::keep`] does it again.
+    pub(crate) async fn issue(self: &Arc<Self>) -> Duration {
+        let this = Arc::clone(self);
+        let wrote = tokio::task::spawn_blocking(move || this.write_all()).await;
+        if wrote.unwrap_or(false) { TTL / 2 } else { AGAIN }
+    }
+
+    /// Writes every file again in time, first after `pause`, until `stop`.
+    pub(crate) async fn keep(self: Arc<Self>, mut pause: Duration, stop: CancellationToken) {
         if self.files.is_empty() {
             return;
         }
-        let this = Arc::new(self);
         loop {
-            let writer = Arc::clone(&this);
-            let wrote = tokio::task::spawn_blocking(move || writer.write_all()).await;
-            let pause = if wrote.unwrap_or(false) { TTL / 2 } else { AGAIN };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
+            pause = self.issue().await;
         }
     }
 
