@@ -89,10 +89,12 @@ pub(crate) enum Verdict {
 
 impl<'p> Retries<'p> {
     /// The retries of a request; `None` if neither its route nor its client wants any for it.
-    pub(crate) fn new(
+    ///
+    /// `request` is asked for only by a policy that looks at it.
+    pub(crate) fn new<'r>(
         policy: Option<&'p RetryPolicy>,
         asked: Option<Box<AskedRetries>>,
-        request: &RequestView<'_>,
+        request: impl FnOnce() -> RequestView<'r>,
     ) -> Option<Self> {
         let policy = match asked {
             None => Policy::OfRoute(policy?),
@@ -101,8 +103,10 @@ impl<'p> Retries<'p> {
         if policy.on == RetryOn::default() {
             return None;
         }
-        let wanted = policy.retriable_request_headers.is_empty()
-            || policy.retriable_request_headers.iter().any(|header| header.matches(request));
+        let wanted = policy.retriable_request_headers.is_empty() || {
+            let request = request();
+            policy.retriable_request_headers.iter().any(|header| header.matches(&request))
+        };
         wanted.then(|| Self {
             remaining: policy.num_retries,
             policy,

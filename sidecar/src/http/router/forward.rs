@@ -108,7 +108,7 @@ pub(super) async fn forward(
     } else {
         None
     };
-    let retries = Retries::new(policies.retry, asked, &view_of(request, accepted, None));
+    let retries = Retries::new(policies.retry, asked, || view_of(request, accepted, None));
     if let (Some(tracer), Some(trace)) = (&manager.tracer, &mut exchange.trace) {
         tracer.inject(trace, request);
     }
