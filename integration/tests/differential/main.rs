@@ -9,6 +9,7 @@ mod aggregates;
 mod client_address;
 mod compression;
 mod connect;
+mod csrf;
 mod distributions;
 mod domains;
 mod event_logs;
@@ -16,6 +17,7 @@ mod ext_authz;
 mod filters;
 mod forwarding;
 mod grpc_access_log;
+mod grpc_stats;
 mod happy_eyeballs;
 mod hashing;
 mod headers;
@@ -96,12 +98,14 @@ groups! {
     distributions
     compression
     connect
+    csrf
     domains
     event_logs
     ext_authz
     filters
     forwarding
     grpc_access_log
+    grpc_stats
     happy_eyeballs
     hashing
     headers

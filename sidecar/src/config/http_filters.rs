@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::compressor::{Compressor, CompressorPerRoute};
 use super::ext_authz::{AuthPerRoute, ExtAuthz};
 use super::extension::DiscoveredFilter;
+use super::grpc_stats::GrpcStats;
 use super::header::HeaderMutations;
 use super::jwt_authn::{JwtAuthn, JwtPerRoute};
 use super::limiter::Limiter;
@@ -41,8 +42,12 @@ pub enum FilterKind {
     Rbac(Arc<Rbac>),
     /// `envoy.filters.http.cors`: all it does stands in routes.
     Cors,
+    /// `envoy.filters.http.csrf`
+    Csrf(Arc<CsrfPolicy>),
     /// `envoy.filters.http.fault`
     Fault(Arc<Fault>),
+    /// `envoy.filters.http.grpc_stats`
+    GrpcStats(Arc<GrpcStats>),
     /// `envoy.filters.http.local_ratelimit`
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `envoy.filters.http.header_mutation`
@@ -99,6 +104,8 @@ pub enum RouteFilter {
     Rbac(Option<Arc<Rbac>>),
     /// `CorsPolicy`
     Cors(Arc<CorsPolicy>),
+    /// `CsrfPolicy`
+    Csrf(Arc<CsrfPolicy>),
     /// `HTTPFault`
     Fault(Arc<Fault>),
     /// `LocalRateLimit`
@@ -157,6 +164,17 @@ pub struct CorsPolicy {
     pub enabled: Option<RuntimeFraction>,
     /// For which requests origins are counted where it is not enabled. Default none.
     pub shadow_enabled: Option<RuntimeFraction>,
+}
+
+/// A validated `CsrfPolicy`.
+#[derive(Debug, Clone)]
+pub struct CsrfPolicy {
+    /// Requests that are refused if they come from another origin.
+    pub enabled: RuntimeFraction,
+    /// Of the others, which are counted all the same. Default none.
+    pub shadow_enabled: Option<RuntimeFraction>,
+    /// Origins, without their scheme, that are as good as the one that the request goes to.
+    pub origins: Vec<StringMatcher>,
 }
 
 /// A validated `HTTPFault`.

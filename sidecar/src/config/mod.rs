@@ -7,7 +7,7 @@
 //! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`] with [`address`], [`tls`],
 //! [`secret`];
-//! [`config_source`] with [`resource_file`]; [`extension`] and [`runtime`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to;
+//! [`config_source`] with [`resource_file`]; [`extension`] and [`runtime`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to; [`grpc_stats`];
 //! [`typed_struct`], before any of them.
 //!
 //! Names stay names here. They become ids when a snapshot is built.
@@ -27,6 +27,7 @@ pub mod endpoint;
 pub mod ext_authz;
 pub mod extension;
 pub mod grpc_service;
+pub mod grpc_stats;
 pub mod hash_policy;
 pub mod header;
 pub mod health_check;

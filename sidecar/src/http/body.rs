@@ -192,12 +192,13 @@ impl Source {
 
     pub(crate) fn is_end_stream(&self, progress: &Progress) -> bool {
         let pipe = progress.pipe.borrow();
-        pipe.as_ref().map_or(self.0.is_end_stream(), |pipe| pipe.is_done())
+        let ended = self.0.is_end_stream();
+        pipe.as_ref().map_or(ended, |pipe| pipe.is_done(ended))
     }
 
     pub(crate) fn size_hint(&self, progress: &Progress) -> SizeHint {
         let pipe = progress.pipe.borrow();
-        let changes = pipe.as_ref().is_some();
+        let changes = pipe.as_ref().is_some_and(|pipe| pipe.changes());
         if changes { SizeHint::default() } else { self.0.size_hint() }
     }
 }
@@ -246,10 +247,11 @@ impl ClientBody {
                 Self::Kept(kept)
             }
             Self::Whole(mut whole) => {
+                let changes = stage.changes();
                 let mut pipe = Pipe::default();
                 pipe.push(stage);
                 (whole.data, whole.trailers) = pipe.whole(whole.data, whole.trailers)?;
-                whole.announced = false;
+                whole.announced &= !changes;
                 Self::Whole(whole)
             }
         })
@@ -390,7 +392,7 @@ impl ResponseBody {
 
     /// All of it was taken.
     fn is_whole(&self) -> bool {
-        matches!(self.kind, Kind::Done) && self.pipe.as_ref().is_none_or(|pipe| pipe.is_done())
+        matches!(self.kind, Kind::Done) && self.pipe.as_ref().is_none_or(|pipe| pipe.is_done(true))
     }
 
     /// Notes the head of the response, as it goes out.
@@ -488,7 +490,7 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            _ if self.pipe.is_some() => SizeHint::default(),
+            _ if self.pipe.as_ref().is_some_and(|pipe| pipe.changes()) => SizeHint::default(),
             Kind::Done => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Upstream(upstream) => upstream.size_hint(),

@@ -89,6 +89,8 @@ pub(crate) struct Facts {
     pub(crate) upstream: Option<(Rc<ConnectionFacts>, Option<bool>)>,
     /// When the first attempt began.
     pub(crate) sending_since: Option<Instant>,
+    /// When the last attempt began.
+    pub(crate) attempt_since: Option<Instant>,
     pub(crate) attempts: u32,
     pub(crate) failure: Option<String>,
     pub(crate) first_response_byte: Option<Instant>,
@@ -168,6 +170,7 @@ impl Exchange {
                 endpoint: None,
                 upstream: None,
                 sending_since: None,
+                attempt_since: None,
                 attempts: 0,
                 failure: None,
                 first_response_byte: None,

@@ -15,6 +15,7 @@
 //! | `jwt_denied` | the request has no token that is needed, or a wrong one |
 //! | `health_check_failed` | the proxy was asked for its health, and is not well |
 //! | `rbac_denied` | no policy allows the request, or one denies it |
+//! | `csrf_denied` | the request changes something, and comes from another origin or from none that it names |
 //! | `fault_injected` | the fault filter is configured to answer with an error |
 //! | `rate_limited` | a rate limit is reached, or the service that knows the limits does not say |
 //! | `request_body_too_large` | the body is larger than may be buffered |
@@ -51,6 +52,7 @@ pub(crate) enum Reason {
     UpstreamTimeout,
     UpstreamOverflow,
     RbacDenied,
+    CsrfDenied,
     JwtDenied,
     AuthorizationDenied,
     HealthCheckFailed,
@@ -79,6 +81,7 @@ impl Reason {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamOverflow => "upstream_overflow",
             Self::RbacDenied => "rbac_denied",
+            Self::CsrfDenied => "csrf_denied",
             Self::JwtDenied => "jwt_denied",
             Self::AuthorizationDenied => "authorization_denied",
             Self::HealthCheckFailed => "health_check_failed",

@@ -103,6 +103,7 @@ impl Kept {
     pub(crate) fn through(&self, mut stage: Stage) -> Result<(), BodyError> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
+        let changes = stage.changes();
         let mut pieces = Vec::new();
         for piece in std::mem::take(&mut state.pieces) {
             pieces.push(stage.data(piece)?);
@@ -115,7 +116,9 @@ impl Kept {
         pieces.retain(|piece| !piece.is_empty());
         state.bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         state.pieces = pieces;
-        self.length.set(None);
+        if changes {
+            self.length.set(None);
+        }
         Ok(())
     }
 

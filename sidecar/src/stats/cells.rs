@@ -1,6 +1,7 @@
 //! Every struct of cells, by the scope that owns it. Names and meanings are Envoy's.
 
 use super::cell::{Counter, Gauge, ResponseCodes};
+use super::grpc::{self, GrpcCalls};
 use super::histogram::Histogram;
 use super::registry::{Cells, Metric, MetricKind, Name, Reading, Sink};
 
@@ -148,6 +149,7 @@ cells! {
             upstream_rq_time_external: Histogram,
             upstream_rq_time_internal: Histogram,
             ext_authz: AuthCounters,
+            grpc: GrpcCalls,
             // For load reports: Envoy does not show them either.
             rq_dropped: Counter,
             rq_drop_overload: Counter,
@@ -381,6 +383,17 @@ cells! {
     /// `http.STAT_PREFIX`: the CORS filters of a connection manager.
     pub(crate) struct CorsCells {
         counters: { origin_valid = "cors.origin_valid", origin_invalid = "cors.origin_invalid" }
+        gauges: {}
+        histograms: {}
+    }
+
+    /// `http.STAT_PREFIX`: the CSRF filters of a connection manager.
+    pub(crate) struct CsrfCells {
+        counters: {
+            missing_source_origin = "csrf.missing_source_origin",
+            request_invalid = "csrf.request_invalid",
+            request_valid = "csrf.request_valid",
+        }
         gauges: {}
         histograms: {}
     }
@@ -750,6 +763,8 @@ fn cluster_responses(shards: &[&ClusterCells], sink: &mut Sink<'_>) {
             sink(Name::plain(name), Reading::Counter { value: sum, used: true });
         }
     }
+
+    grpc::read(shards.iter().map(|cells| &cells.grpc), sink);
 
     let mut all = super::histogram::Snapshot::default();
     for (name, histogram) in [

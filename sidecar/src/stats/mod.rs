@@ -5,11 +5,12 @@
 //! request path pays a plain load and store for a count, and nothing else.
 //!
 //! Reading order: [`cell`] (counter, gauge, response codes), [`histogram`], [`sharded`], [`scope`] (what a scope is
-//! called), [`cells`] (every struct of cells), [`registry`] (the scopes that are alive), then the ways to print
+//! called), [`cells`] (every struct of cells), [`grpc`] (calls by method), [`registry`] (the scopes that are alive), then the ways to print
 //! them: [`render`] (text and JSON), [`prometheus`].
 
 pub(crate) mod cell;
 pub(crate) mod cells;
+mod grpc;
 pub(crate) mod histogram;
 pub(crate) mod prometheus;
 pub(crate) mod registry;
@@ -24,14 +25,15 @@ pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{AcceptEncodingCells, CompressionCells, RateLimitServiceCells};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ConnectionLimitCells, ControlPlaneCells,
-    CorsCells, DnsCells, EndpointCells, ExtAuthzCells, ExtensionCells, FaultCells, FilesystemCells,
-    HealthCheckCells, HealthFilterCells, HttpCells, HttpInspectorCells, HttpListenerCells,
-    JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells, NetworkRateLimitCells,
-    OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells, RateLimitCells, RbacCells,
-    RbacShadowCells, RuntimeCells, RuntimeUpdateCells, ServerCells, SetMetadataCells,
-    SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    CorsCells, CsrfCells, DnsCells, EndpointCells, ExtAuthzCells, ExtensionCells, FaultCells,
+    FilesystemCells, HealthCheckCells, HealthFilterCells, HttpCells, HttpInspectorCells,
+    HttpListenerCells, JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells,
+    NetworkRateLimitCells, OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells,
+    RateLimitCells, RbacCells, RbacShadowCells, RuntimeCells, RuntimeUpdateCells, ServerCells,
+    SetMetadataCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
 };
 pub(crate) use cells::{GrpcLogCells, LoadReporterCells, TracerCells, TracingCells};
+pub(crate) use grpc::GrpcMethodCells;
 pub(crate) use registry::{NamedAs, NamedText, Registry};
 pub(crate) use scope::Scope;
 pub(crate) use sharded::{Sharded, set_shard};

@@ -8,6 +8,7 @@ use outrigger_proto::envoy::config::route::v3::FilterConfig;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::BufferPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::compressor::v3::CompressorPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use outrigger_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
 use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthzPerRoute;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
@@ -24,7 +25,7 @@ use crate::config::http_filters::{FilterOverride, FilterOverrides, RouteFilter};
 
 use super::common::{sorted, unknown_type, unpack};
 use super::http_filters::{
-    buffer, compressor, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
+    buffer, compressor, cors, csrf, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit,
     on_demand, ratelimit,
 };
 use super::{metadata, rbac};
@@ -69,6 +70,9 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
     } else if any::holds::<CorsPolicy>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Cors(Arc::new(cors::policy(problems, proto))))
+    } else if any::holds::<CsrfPolicy>(config) {
+        let proto = unpack(problems, config)?;
+        Some(RouteFilter::Csrf(Arc::new(csrf::policy(problems, proto)?)))
     } else if any::holds::<HttpFault>(config) {
         let proto = unpack(problems, config)?;
         Some(RouteFilter::Fault(Arc::new(fault::filter(problems, proto))))
@@ -106,6 +110,7 @@ fn one(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<Route
             let supported = [
                 "RBACPerRoute",
                 "CorsPolicy",
+                "CsrfPolicy",
                 "HTTPFault",
                 "LocalRateLimit",
                 "HeaderMutationPerRoute",

@@ -7,8 +7,10 @@ use outrigger_proto::any;
 use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::compressor::v3::Compressor;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
+use outrigger_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
 use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
+use outrigger_proto::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
 use outrigger_proto::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
 use outrigger_proto::envoy::extensions::filters::http::health_check::v3::HealthCheck;
 use outrigger_proto::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
@@ -116,7 +118,9 @@ const FILTERS: &[&str] = &[
     ROUTER,
     "envoy.extensions.filters.http.rbac.v3.RBAC",
     "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.csrf.v3.CsrfPolicy",
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
     "envoy.extensions.filters.http.buffer.v3.Buffer",
@@ -141,8 +145,8 @@ pub(super) fn is_supported(message: &str) -> bool {
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
-        buffer, compressor, ext_authz, fault, header_mutation, health_check, jwt_authn,
-        local_ratelimit, on_demand, ratelimit,
+        buffer, compressor, csrf, ext_authz, fault, grpc_stats, header_mutation, health_check,
+        jwt_authn, local_ratelimit, on_demand, ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -153,6 +157,12 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<HttpFault>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Fault(Arc::new(fault::filter(problems, proto))))
+    } else if any::holds::<CsrfPolicy>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Csrf(Arc::new(csrf::policy(problems, proto)?)))
+    } else if any::holds::<GrpcStats>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::GrpcStats(Arc::new(grpc_stats::filter(problems, proto))))
     } else if any::holds::<LocalRateLimit>(config) {
         let proto = unpack(problems, config)?;
         let limit = local_ratelimit::filter(problems, proto, false);

@@ -7,10 +7,12 @@
 pub(crate) mod buffer;
 mod compressor;
 mod cors;
+mod csrf;
 mod descriptors;
 pub(crate) mod discovered;
 mod ext_authz;
 pub(crate) mod fault;
+mod grpc_stats;
 pub(crate) mod header_mutation;
 mod health_check;
 mod jwt_authn;
@@ -37,15 +39,17 @@ use super::matching::RequestView;
 use super::pipe::{Pipe, Stage};
 use super::router::{Refusal, view_of};
 use crate::config::compressor::CompressorPerRoute;
+use crate::config::grpc_stats::GrpcStats;
 use crate::config::http_filters::{
-    FilterKind, FilterOverride, FilterOverrides, Fraction, HttpFilter, RouteFilter,
+    CsrfPolicy, FilterKind, FilterOverride, FilterOverrides, Fraction, HttpFilter, RouteFilter,
 };
 use crate::config::metadata::{SetFilterState, SetMetadata};
 use crate::config::rbac::Rbac;
 use crate::config::route::Route;
 use crate::local::{ClusterRef, Local};
 use crate::stats::{
-    CorsCells, FaultCells, RbacCells, RbacShadowCells, Registry, Scope, SetMetadataCells, Sharded,
+    CorsCells, CsrfCells, FaultCells, RbacCells, RbacShadowCells, Registry, Scope,
+    SetMetadataCells, Sharded,
 };
 
 /// What filters see of a request, and may change.
@@ -87,7 +91,9 @@ pub(crate) struct Filter {
 enum Kind {
     Rbac(Arc<Rbac>, Arc<Sharded<RbacCells>>, Arc<Sharded<RbacShadowCells>>),
     Cors(Arc<Sharded<CorsCells>>),
+    Csrf(Arc<CsrfPolicy>, Arc<Sharded<CsrfCells>>),
     Fault(fault::Filter),
+    GrpcStats(Arc<GrpcStats>),
     LocalRateLimit(local_ratelimit::Filter),
     HeaderMutation(header_mutation::Filter),
     Buffer(u32),
@@ -136,6 +142,8 @@ impl Filter {
                 Kind::Rbac(Arc::clone(rbac), stats, shadow)
             }
             FilterKind::Cors => Kind::Cors(registry.scope(scope())),
+            FilterKind::Csrf(policy) => Kind::Csrf(Arc::clone(policy), registry.scope(scope())),
+            FilterKind::GrpcStats(config) => Kind::GrpcStats(Arc::clone(config)),
             FilterKind::Fault(fault) => {
                 let stats: Arc<Sharded<FaultCells>> = registry.scope(scope());
                 Kind::Fault(fault::Filter::new(fault, stats))
@@ -214,6 +222,14 @@ impl Filter {
                 }
             }
             Kind::Cors(stats) => cors::run(&self.name, stats.local(), passage)?,
+            Kind::Csrf(policy, stats) => {
+                let policy = match configured {
+                    Some(RouteFilter::Csrf(policy)) => policy,
+                    _ => policy,
+                };
+                csrf::run(policy, stats.local(), passage)?;
+            }
+            Kind::GrpcStats(config) => return Ok(grpc_stats::run(config, passage)),
             Kind::Fault(filter) => {
                 let config = match configured {
                     Some(RouteFilter::Fault(config)) => config,
@@ -400,6 +416,7 @@ enum Step {
     Authorized(ext_authz::ToResponse),
     HealthChecked(health_check::Checked),
     Compress(Box<compressor::Pending>),
+    Call(grpc_stats::Call),
     FailAtOnce,
 }
 
@@ -428,6 +445,11 @@ impl Steps {
                 Step::Compress(pending) => {
                     let stage = pending.apply(status, ends, headers, &offers, &mut chosen);
                     if let Some(stage) = stage {
+                        pipe.get_or_insert_default().push(stage);
+                    }
+                }
+                Step::Call(call) => {
+                    if let Some(stage) = call.apply(status, ends, headers, exchange) {
                         pipe.get_or_insert_default().push(stage);
                     }
                 }

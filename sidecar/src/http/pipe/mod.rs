@@ -4,6 +4,7 @@
 //! compressed well; as soon as nothing more comes for now, everything that was kept is sent.
 
 mod compress;
+mod count;
 
 use std::task::{Context, Poll};
 
@@ -14,6 +15,7 @@ use http_body::Frame;
 use super::body::BodyError;
 
 pub(crate) use compress::Compression;
+pub(crate) use count::{Counting, Sent};
 
 /// Fewer bytes than these are not sent alone as long as more may come at once.
 const LEAST: usize = 4096;
@@ -21,13 +23,36 @@ const LEAST: usize = 4096;
 /// One thing that is made of a body.
 pub(crate) enum Stage {
     Compress(Box<Compression>),
+    /// Only looks at it.
+    Count(Box<Counting>),
 }
 
 impl Stage {
+    /// Whether something else becomes of a body.
+    pub(crate) fn changes(&self) -> bool {
+        match self {
+            Self::Compress(_) => true,
+            Self::Count(_) => false,
+        }
+    }
+
+    fn look_at(&mut self, frame: &Frame<Bytes>) {
+        let Self::Count(counting) = self else { return };
+        if let Some(piece) = frame.data_ref() {
+            counting.data(piece);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            counting.trailers(trailers);
+        }
+    }
+
     /// What becomes of a piece. Nothing: it is kept.
     pub(crate) fn data(&mut self, piece: Bytes) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.data(&piece),
+            Self::Count(counting) => {
+                counting.data(&piece);
+                Ok(piece)
+            }
         }
     }
 
@@ -35,13 +60,18 @@ impl Stage {
     fn flush(&mut self) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.flush(),
+            Self::Count(_) => Ok(Bytes::new()),
         }
     }
 
     /// What was kept, and what ends the body.
-    pub(crate) fn end(&mut self, _: &mut Option<HeaderMap>) -> Result<Bytes, BodyError> {
+    pub(crate) fn end(&mut self, trailers: &mut Option<HeaderMap>) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.end(),
+            Self::Count(counting) => {
+                trailers.iter().for_each(|trailers| counting.trailers(trailers));
+                Ok(Bytes::new())
+            }
         }
     }
 }
@@ -67,9 +97,14 @@ impl Pipe {
         self.stages.push(stage);
     }
 
-    /// Nothing more comes out.
-    pub(crate) fn is_done(&self) -> bool {
-        self.done
+    /// Whether something else comes out than went in.
+    pub(crate) fn changes(&self) -> bool {
+        self.stages.iter().any(Stage::changes)
+    }
+
+    /// Nothing more comes out. `ended`: nothing more goes in.
+    pub(crate) fn is_done(&self, ended: bool) -> bool {
+        if self.changes() { self.done } else { ended }
     }
 
     /// The next frame, as the stages make it of what `source` gives.
@@ -78,6 +113,13 @@ impl Pipe {
         cx: &mut Context<'_>,
         mut source: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.changes() {
+            let polled = std::task::ready!(source(cx));
+            if let Some(Ok(frame)) = &polled {
+                self.stages.iter_mut().for_each(|stage| stage.look_at(frame));
+            }
+            return Poll::Ready(polled);
+        }
         loop {
             if self.ended {
                 let trailers = self.trailers.take();

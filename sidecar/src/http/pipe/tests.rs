@@ -86,15 +86,15 @@ fn what_was_kept_is_sent_as_soon_as_nothing_more_comes_for_now() {
             got.extend_from_slice(&frame.into_data().expect("data"));
         }
         assert_eq!(readable(&codec, &got), "one two ", "{codec:?}");
-        assert!(source.len() == 2 && !pipe.is_done(), "the second pause is passed on");
+        assert!(source.len() == 2 && !pipe.is_done(true), "the second pause is passed on");
         while let Poll::Ready(Some(Ok(frame))) = poll(&mut pipe, &mut source) {
             got.extend_from_slice(&frame.into_data().expect("data"));
-            if pipe.is_done() {
+            if pipe.is_done(true) {
                 break;
             }
         }
         assert_eq!(readable(&codec, &got), "one two three", "{codec:?}");
-        assert!(pipe.is_done());
+        assert!(pipe.is_done(true));
     }
 }
 
@@ -109,10 +109,10 @@ fn trailers_come_behind_all_that_was_kept() {
         let Poll::Ready(Some(Ok(frame))) = poll(&mut pipe, &mut source) else { panic!("data") };
         let bytes = frame.into_data().expect("data");
         assert_eq!(readable(&codec, &bytes), "a body");
-        assert!(!pipe.is_done());
+        assert!(!pipe.is_done(true));
         let Poll::Ready(Some(Ok(frame))) = poll(&mut pipe, &mut source) else { panic!("trailers") };
         assert_eq!(frame.into_trailers().expect("trailers"), trailers);
-        assert!(pipe.is_done());
+        assert!(pipe.is_done(true));
         assert!(matches!(poll(&mut pipe, &mut source), Poll::Ready(None)));
         assert_eq!(stats.local().total_uncompressed_bytes.value(), 6);
         assert_eq!(stats.local().total_compressed_bytes.value(), bytes.len() as u64);
@@ -136,5 +136,5 @@ fn an_error_of_the_source_ends_the_body_where_it_is() {
     let mut source: VecDeque<Polled> =
         [data("a"), Poll::Ready(Some(Err(BodyError::Truncated)))].into();
     assert!(matches!(poll(&mut pipe, &mut source), Poll::Ready(Some(Err(BodyError::Truncated)))));
-    assert!(!pipe.is_done());
+    assert!(!pipe.is_done(true));
 }

@@ -310,6 +310,7 @@ pub(super) fn note_attempt(attempt: &Attempt, began: Instant, exchange: &mut Exc
         facts.upstream = attempt.connection_facts().map(|(facts, http2)| (facts, Some(http2)));
         if facts.upstream.is_some() {
             facts.sending_since.get_or_insert(began);
+            facts.attempt_since = Some(began);
         }
     }
 }

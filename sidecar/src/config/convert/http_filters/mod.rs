@@ -3,8 +3,10 @@
 pub(super) mod buffer;
 pub(super) mod compressor;
 pub(super) mod cors;
+pub(super) mod csrf;
 pub(super) mod ext_authz;
 pub(super) mod fault;
+pub(super) mod grpc_stats;
 pub(super) mod header_mutation;
 pub(super) mod health_check;
 pub(super) mod jwt_authn;

@@ -8,6 +8,7 @@ mod connections;
 mod discovered;
 mod ext_authz;
 mod grpc_access_log;
+mod grpc_stats;
 mod harmless;
 mod harness;
 mod health_checks;
