@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) failing: Arc<AtomicBool>,
     /// `node.cluster` of the bootstrap: whom a health check has reached.
     pub(crate) node_cluster: HeaderValue,
+    /// `node.id` of the bootstrap.
+    pub(crate) node_id: HeaderValue,
     /// As `draining`, at the listeners of inbound traffic alone.
     pub(crate) draining_inbound: CancellationToken,
     /// The process drains: clients are asked to go elsewhere, new connections are still taken.

@@ -26,6 +26,7 @@ mod health_checks;
 mod hedging;
 mod http1_trailers;
 mod http_inspector;
+mod http_options;
 mod internal;
 mod internal_redirects;
 mod jwt;
@@ -114,6 +115,7 @@ groups! {
     hedging
     http1_trailers
     http_inspector
+    http_options
     internal
     internal_redirects
     jwt

@@ -15,6 +15,7 @@ use crate::config::endpoint::{
     LocalityEndpoints,
 };
 use crate::config::http_connection_manager::Http2Options;
+use crate::config::http1::UpstreamHttp1;
 use crate::config::load_balancer::{LoadBalancer, ZoneAware};
 
 /// A STATIC cluster without an endpoint, with Envoy's defaults.
@@ -45,17 +46,20 @@ pub(crate) fn config(name: &str) -> Cluster {
         proxy_protocol: None,
         transport_socket_matches: Vec::new(),
         protocol: UpstreamProtocol::Http1,
+        http1: UpstreamHttp1::default(),
         http2: Http2Options {
             max_concurrent_streams: 1024,
             initial_stream_window_size: 1 << 16,
             initial_connection_window_size: 1 << 20,
             allow_connect: false,
+            header_table_size: 4096,
             keepalive: None,
         },
         idle_timeout: None,
         max_requests_per_connection: None,
         max_connection_duration: None,
         max_response_headers_count: 100,
+        max_response_headers_bytes: 60 * 1024,
         circuit_breakers: [breakers.clone(), breakers],
         outlier_detection: None,
         health_check: None,

@@ -13,6 +13,7 @@ use super::config_source::ConfigSource;
 use super::endpoint::{LoadAssignment, Locality, Metadata, MetadataMatch};
 use super::health_check::HealthCheck;
 use super::http_connection_manager::Http2Options;
+use super::http1::UpstreamHttp1;
 use super::load_balancer::{LoadBalancer, OverrideHost, SlowStart, ZoneAware};
 use super::proxy_protocol::UpstreamProxyProtocol;
 use super::subset::Subsets;
@@ -55,6 +56,8 @@ pub struct Cluster {
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// Which HTTP is spoken upstream.
     pub protocol: UpstreamProtocol,
+    /// HTTP/1 settings.
+    pub http1: UpstreamHttp1,
     /// HTTP/2 settings.
     pub http2: Http2Options,
     /// An upstream connection without a request for so long is closed; `None` never. Default 1 h.
@@ -65,6 +68,8 @@ pub struct Cluster {
     pub max_connection_duration: Option<Duration>,
     /// Most headers of a response. Default 100.
     pub max_response_headers_count: usize,
+    /// Most bytes of a response's header section. Default 60 KiB.
+    pub max_response_headers_bytes: u32,
     /// Limits, by routing priority: default, high.
     pub circuit_breakers: [CircuitBreakers; 2],
     /// Ejection of endpoints that fail.

@@ -9,6 +9,7 @@ use super::access_log::AccessLog;
 use super::client_address::{ClientAddress, InternalAddresses};
 use super::config_source::ConfigSource;
 use super::http_filters::{HeaderOperation, HttpFilter};
+use super::http1::DownstreamHttp1;
 use super::local_reply::LocalReplies;
 use super::route::RouteConfiguration;
 use super::tracing::Tracing;
@@ -58,8 +59,12 @@ pub struct HttpConnectionManager {
     pub delayed_close_timeout: Duration,
     /// HTTP/2 settings towards clients.
     pub http2: Http2Options,
-    /// Accept HTTP/1.0 requests. Default false: they get 426.
-    pub accept_http_10: bool,
+    /// HTTP/1 settings towards clients.
+    pub http1: DownstreamHttp1,
+    /// How requests came here, whatever they say and however they did: by HTTPS, or not.
+    pub scheme: Option<RequestScheme>,
+    /// Requests say who we are: in `x-envoy-downstream-service-cluster` and `-node`, and in a `user-agent` that is not there.
+    pub add_user_agent: bool,
     /// The direct peer is the client: `x-forwarded-for` is its address, and `x-envoy-*` from outside is removed.
     pub use_remote_address: bool,
     /// Trusted proxies in front of this one.
@@ -103,6 +108,17 @@ pub struct HttpConnectionManager {
     pub local_replies: Option<Arc<LocalReplies>>,
     /// Tracing of requests.
     pub tracing: Option<Arc<Tracing>>,
+}
+
+/// What becomes of the scheme of a request (`scheme_header_transformation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestScheme {
+    /// It is `http`, whatever it was.
+    Http,
+    /// It is `https`, whatever it was.
+    Https,
+    /// An endpoint is told how it is reached.
+    Upstream,
 }
 
 /// An allowed upgrade.
@@ -159,6 +175,8 @@ pub struct Http2Options {
     pub initial_connection_window_size: u32,
     /// Extended CONNECT (RFC 8441) is allowed.
     pub allow_connect: bool,
+    /// Most bytes that the peer's encoder may keep of headers (`hpack_table_size`). Default 4096.
+    pub header_table_size: u32,
     /// Interval of keep-alive pings, and how long to wait for the answer.
     pub keepalive: Option<(Duration, Duration)>,
 }

@@ -4,7 +4,7 @@
 //! [`Rejected`], each with the path of the field and the reason; what we do not support is rejected by name and
 //! never ignored.
 //!
-//! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`],
+//! Reading order: [`problem`] (how rejections are collected), [`bootstrap`], [`listener`], [`http_connection_manager`] with [`http1`],
 //! [`route`] with [`matcher`] and [`hash_policy`], [`cluster`] with [`load_balancer`], [`endpoint`] with [`address`], [`tls`],
 //! [`secret`];
 //! [`config_source`] with [`resource_file`]; [`extension`] and [`runtime`]; [`access_log`], [`tracing`] and the [`grpc_service`] that they are sent to; [`grpc_stats`];
@@ -31,6 +31,7 @@ pub mod grpc_stats;
 pub mod hash_policy;
 pub mod header;
 pub mod health_check;
+pub mod http1;
 pub mod http_connection_manager;
 pub mod http_filters;
 pub mod internal_redirect;

@@ -228,6 +228,18 @@ pub(crate) fn for_http1<B: http_body::Body>(request: &mut Request<B>, connection
     framing(request);
 }
 
+/// The form of HTTP/1 for whoever wants the whole URL as target.
+pub(crate) fn fully_qualified<B>(request: &mut Request<B>, connection: &Connection, https: bool) {
+    let host = request.headers().get(header::HOST);
+    let Some(authority) = host.and_then(|host| connection.authority(host)) else { return };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(authority);
+    parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    // Cannot fail: all three are there.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+}
+
 /// The form of a CONNECT: the host and its port as target, in HTTP/1 with `Host` and in HTTP/2 without. `None`: the host
 /// that the route has given it cannot be a target.
 pub(crate) fn for_connect<B>(

@@ -114,6 +114,8 @@ impl DataPlane {
             failing: Arc::default(),
             node_cluster: HeaderValue::from_str(&local_info.cluster)
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
+            node_id: HeaderValue::from_str(&local_info.id)
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining: CancellationToken::new(),
             draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),

@@ -10,8 +10,8 @@ use super::{ConnectionFacts, Failure, RequestBody};
 use crate::cluster::{Cluster, Endpoint};
 use crate::transport::Transport;
 
-/// Bytes of the response header section, and of the buffer that it is read into.
-const MAX_RESPONSE_HEADERS: usize = 60 * 1024;
+/// Bytes of a response's header section where nothing is configured.
+const DEFAULT_HEAD: usize = 60 * 1024;
 /// Most bytes that are read ahead of a slow client, or written behind a slow server.
 const MAX_BUFFER: usize = 128 * 1024;
 
@@ -41,11 +41,19 @@ pub(crate) async fn handshake<B: RequestBody>(
     endpoint: &Endpoint,
 ) -> Result<(Connection<B>, impl Future<Output = hyper::Result<()>> + use<B>), Failure> {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(cluster.config.per_connection_buffer_limit.clamp(16 * 1024, MAX_BUFFER));
-    builder.max_header_size(MAX_RESPONSE_HEADERS);
+    let config = &cluster.config;
+    let head = config.max_response_headers_bytes as usize;
+    // The head of a response is read into the same buffer.
+    let least = if head > DEFAULT_HEAD { head } else { 0 };
+    builder
+        .max_buf_size(config.per_connection_buffer_limit.clamp(16 * 1024, MAX_BUFFER).max(least));
+    builder.max_header_size(head);
+    if config.http1.proper_case {
+        builder.title_case_headers(true);
+    }
     // hyper allocates for any number but its default, which is Envoy's default too.
-    if cluster.config.max_response_headers_count != 100 {
-        builder.max_headers(cluster.config.max_response_headers_count);
+    if config.max_response_headers_count != 100 {
+        builder.max_headers(config.max_response_headers_count);
     }
     let facts = Rc::new(ConnectionFacts::of(&transport, endpoint));
     let (sender, connection) = builder

@@ -15,8 +15,6 @@ use super::{ConnectionFacts, Failure, RequestBody};
 use crate::cluster::{Cluster, Endpoint};
 use crate::transport::Transport;
 
-/// Most bytes of a response's header section.
-const MAX_RESPONSE_HEADERS: u32 = 60 * 1024;
 /// Most bytes of request bodies that wait for the endpoint's window, per stream.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 
@@ -89,7 +87,8 @@ pub(crate) async fn handshake<B: RequestBody>(
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.initial_stream_window_size)
         .initial_connection_window_size(options.initial_connection_window_size)
-        .max_header_list_size(MAX_RESPONSE_HEADERS)
+        .max_header_list_size(cluster.config.max_response_headers_bytes)
+        .header_table_size(options.header_table_size)
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_concurrent_reset_streams(64);
     if let Some((interval, timeout)) = options.keepalive {

@@ -61,6 +61,7 @@ impl Sidecar {
             connections: Arc::new(AtomicUsize::new(0)),
             failing: Arc::default(),
             node_cluster: http::HeaderValue::from_static("test"),
+            node_id: http::HeaderValue::from_static("test"),
             draining: CancellationToken::new(),
             draining_inbound: CancellationToken::new(),
             closing: CancellationToken::new(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use outrigger_proto::any;
+use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::config::core::v3::scheme_header_transformation::Transformation;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use outrigger_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as hcm;
 use outrigger_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
@@ -12,7 +14,7 @@ use outrigger_proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfi
 use crate::config::Problems;
 use crate::config::http_connection_manager::{
     Codec, EscapedSlashes, ForwardClientCert, ForwardClientCertMode, HttpConnectionManager,
-    RouteSource, ServerHeader, StripPort, Upgrade,
+    RequestScheme, RouteSource, ServerHeader, StripPort, Upgrade,
 };
 
 use super::common::{
@@ -20,10 +22,11 @@ use super::common::{
     required, text, unknown_type, unpack, unsupported, unsupported_if_true,
 };
 use super::http_filter::{self, Filters};
+use super::http_options::{DEFAULT_HEADERS_KB, MAX_HEADERS_KB};
 use super::tracing::RequestId;
 use super::{
-    access_log, client_address, config_source, http_options, local_reply, route, route_action,
-    tracing,
+    access_log, client_address, config_source, http_options, http1, local_reply, route,
+    route_action, tracing,
 };
 
 /// A stream may be silent for so long where nothing is set.
@@ -32,10 +35,6 @@ const DEFAULT_STREAM_IDLE: Duration = Duration::from_secs(300);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 /// A closing connection waits so long for its client where nothing is set.
 const DEFAULT_DELAYED_CLOSE: Duration = Duration::from_secs(1);
-/// Kilobytes of a request's headers where nothing is set.
-const DEFAULT_HEADERS_KB: u32 = 60;
-/// The most that Envoy accepts.
-const MAX_HEADERS_KB: u32 = 8192;
 
 /// The filter's configuration.
 #[allow(clippy::too_many_lines)] // one field after the other, as in the proto
@@ -104,13 +103,12 @@ pub(super) fn convert(
         strip_port_mode,
     } = proto;
     unsupported!(problems;
-        http1_safe_max_connection_duration, http3_protocol_options, scheme_header_transformation,
-        stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
+        http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
         flush_access_log_on_new_request, access_log_options, forward_client_cert_matcher, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config,
         append_x_forwarded_port, append_local_overload, forward_proto_config);
-    unsupported_if_true!(problems; add_user_agent, stream_error_on_invalid_http_message);
+    unsupported_if_true!(problems; stream_error_on_invalid_http_message);
     let request_id = request_id(problems, request_id_extension);
     let tracing = tracing::convert(problems, tracing, &request_id);
 
@@ -118,10 +116,18 @@ pub(super) fn convert(
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
     let Filters { filters, router } = http_filter::convert(problems, "http_filters", http_filters);
     let common = problems.field("common_http_protocol_options", |problems| {
+        // Of responses, which a connection manager does not receive.
+        let limits_responses = common_http_protocol_options
+            .as_ref()
+            .is_some_and(|options| options.max_response_headers_kb.is_some());
+        problems.unsupported("max_response_headers_kb", limits_responses);
         http_options::common(problems, common_http_protocol_options)
     });
-    let accept_http_10 = problems.field("http_protocol_options", |problems| {
-        http_options::http1(problems, http_protocol_options)
+    let http1 = problems.field("http_protocol_options", |problems| {
+        http1::downstream(problems, http_protocol_options)
+    });
+    let scheme = scheme_header_transformation.and_then(|proto| {
+        problems.field("scheme_header_transformation", |problems| scheme(problems, proto))
     });
     let http2 = problems.field("http2_protocol_options", |problems| {
         http_options::http2(problems, http2_protocol_options)
@@ -186,7 +192,9 @@ pub(super) fn convert(
         drain_timeout,
         delayed_close_timeout,
         http2,
-        accept_http_10,
+        http1,
+        scheme,
+        add_user_agent: boolean(add_user_agent, false),
         use_remote_address,
         xff_num_trusted_hops,
         internal_addresses,
@@ -230,6 +238,32 @@ fn request_id(problems: &mut Problems, proto: Option<proto::RequestIdExtension>)
     RequestId {
         pack_trace_reason: boolean(pack_trace_reason, true),
         use_for_sampling: boolean(use_request_id_for_trace_sampling, true),
+    }
+}
+
+/// What is done to the scheme of requests.
+fn scheme(
+    problems: &mut Problems,
+    proto: core::SchemeHeaderTransformation,
+) -> Option<RequestScheme> {
+    let core::SchemeHeaderTransformation { match_upstream, transformation } = proto;
+    match transformation {
+        None => match_upstream.then_some(RequestScheme::Upstream),
+        Some(Transformation::SchemeToOverwrite(_)) if match_upstream => {
+            problems.unsupported("match_upstream beside scheme_to_overwrite", true);
+            None
+        }
+        Some(Transformation::SchemeToOverwrite(scheme)) => match &*scheme {
+            "http" => Some(RequestScheme::Http),
+            "https" => Some(RequestScheme::Https),
+            _ => {
+                problems.reject_field(
+                    "scheme_to_overwrite",
+                    format!("{scheme:?} is not one of http, https"),
+                );
+                None
+            }
+        },
     }
 }
 

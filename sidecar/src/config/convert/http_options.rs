@@ -9,7 +9,7 @@ use crate::config::Problems;
 use crate::config::http_connection_manager::{Http2Options, Underscores};
 
 use super::common::{
-    boolean, enumeration, limit, number, number_in, positive_duration, required, unsupported,
+    enumeration, limit, number, number_in, positive_duration, required, unsupported,
     unsupported_if_true,
 };
 
@@ -19,6 +19,8 @@ const DEFAULT_STREAMS: u32 = 1024;
 const DEFAULT_STREAM_WINDOW: u32 = 256 << 10;
 /// Window of a connection where nothing is set: Envoy's advice for proxies that face clients.
 const DEFAULT_CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of headers that the peer's encoder keeps where nothing is set.
+const DEFAULT_TABLE: u32 = 4096;
 /// The longest window of HTTP/2, RFC 9113 section 6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// The shortest window that Envoy accepts.
@@ -27,6 +29,10 @@ const MIN_WINDOW: u32 = 65_535;
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
 /// Headers of a message where nothing is set.
 const DEFAULT_HEADERS: u32 = 100;
+/// Kilobytes of a response's headers where nothing is set.
+pub(super) const DEFAULT_HEADERS_KB: u32 = 60;
+/// The most that Envoy accepts.
+pub(super) const MAX_HEADERS_KB: u32 = 8192;
 
 /// HTTP/2 options, with our defaults where there are none.
 pub(super) fn http2(
@@ -58,7 +64,7 @@ pub(super) fn http2(
         stream_reset_rate,
     } = proto.unwrap_or_default();
     unsupported!(problems;
-        hpack_table_size, allow_metadata, max_outbound_frames, max_outbound_control_frames,
+        allow_metadata, max_outbound_frames, max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
         max_inbound_window_update_frames_per_data_frame_sent, custom_settings_parameters,
         stream_error_on_invalid_http_messaging, max_header_field_size_kb, stream_reset_burst,
@@ -84,6 +90,7 @@ pub(super) fn http2(
         initial_stream_window_size: stream_window.unwrap_or(DEFAULT_STREAM_WINDOW),
         initial_connection_window_size: connection_window.unwrap_or(DEFAULT_CONNECTION_WINDOW),
         allow_connect,
+        header_table_size: number(hpack_table_size).unwrap_or(DEFAULT_TABLE),
         keepalive: connection_keepalive.and_then(|proto| {
             problems.field("connection_keepalive", |problems| keepalive(problems, proto))
         }),
@@ -107,36 +114,13 @@ fn keepalive(
     interval.zip(timeout)
 }
 
-/// HTTP/1 options: whether HTTP/1.0 is accepted.
-pub(super) fn http1(problems: &mut Problems, proto: Option<core::Http1ProtocolOptions>) -> bool {
-    let core::Http1ProtocolOptions {
-        allow_absolute_url,
-        accept_http_10,
-        default_host_for_http_10,
-        header_key_format,
-        enable_trailers,
-        allow_chunked_length,
-        override_stream_error_on_invalid_http_message,
-        send_fully_qualified_url,
-        use_balsa_parser: _, // which of Envoy's two parsers; there is one here
-        allow_custom_methods: _, // any token is a method here, as RFC 9110 has it
-        ignore_http_11_upgrade,
-    } = proto.unwrap_or_default();
-    unsupported!(problems;
-        default_host_for_http_10, header_key_format, enable_trailers, allow_chunked_length,
-        send_fully_qualified_url, ignore_http_11_upgrade);
-    unsupported_if_true!(problems; override_stream_error_on_invalid_http_message);
-    if !boolean(allow_absolute_url, true) {
-        problems.reject_field("allow_absolute_url", "absolute URLs cannot be turned off");
-    }
-    accept_http_10
-}
-
 /// What `HttpProtocolOptions` of the core API says, for either side.
 pub(super) struct Common {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_connection_duration: Option<Duration>,
     pub(super) max_headers_count: usize,
+    /// Of endpoints.
+    pub(super) max_response_headers_bytes: u32,
     pub(super) max_stream_duration: Option<Duration>,
     pub(super) underscores: Underscores,
     pub(super) max_requests_per_connection: Option<u32>,
@@ -154,7 +138,10 @@ pub(super) fn common(problems: &mut Problems, proto: Option<core::HttpProtocolOp
         headers_with_underscores_action,
         max_requests_per_connection,
     } = proto.unwrap_or_default();
-    unsupported!(problems; max_connection_duration_jitter, max_response_headers_kb);
+    unsupported!(problems; max_connection_duration_jitter);
+    let max_response_headers_kb =
+        number_in(problems, "max_response_headers_kb", max_response_headers_kb, 1..=MAX_HEADERS_KB)
+            .unwrap_or(DEFAULT_HEADERS_KB);
     let idle_timeout = limit(problems, "idle_timeout", idle_timeout, Some(DEFAULT_IDLE));
     let max_connection_duration =
         limit(problems, "max_connection_duration", max_connection_duration, None);
@@ -175,6 +162,7 @@ pub(super) fn common(problems: &mut Problems, proto: Option<core::HttpProtocolOp
         idle_timeout,
         max_connection_duration,
         max_headers_count: max_headers_count as usize,
+        max_response_headers_bytes: max_response_headers_kb * 1024,
         max_stream_duration,
         underscores,
         max_requests_per_connection: number(max_requests_per_connection).filter(|max| *max > 0),

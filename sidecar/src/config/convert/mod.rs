@@ -41,6 +41,7 @@ mod grpc_service;
 mod hash_policy;
 mod header;
 mod health_check;
+mod http1;
 mod http_connection_manager;
 mod http_filter;
 mod http_filters;

@@ -16,10 +16,11 @@ use crate::config::Problems;
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::hash_policy::HashPolicy;
 use crate::config::http_connection_manager::{Http2Options, Underscores};
+use crate::config::http1::UpstreamHttp1;
 
 use super::common::{Present, enumeration, number, sorted, unknown_type, unpack, unsupported};
-use super::hash_policy;
 use super::http_options::{self, Common};
+use super::{hash_policy, http1};
 
 /// The only kind of options that clusters have here.
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -37,6 +38,7 @@ pub(super) struct Legacy {
 /// What both ways come to.
 pub(super) struct UpstreamHttp {
     pub(super) protocol: UpstreamProtocol,
+    pub(super) http1: UpstreamHttp1,
     pub(super) http2: Http2Options,
     pub(super) common: Common,
     pub(super) auto_sni: bool,
@@ -119,9 +121,9 @@ fn of_legacy(problems: &mut Problems, legacy: Legacy) -> UpstreamHttp {
         common.max_requests_per_connection =
             number(max_requests_per_connection).filter(|max| *max > 0);
     }
-    http1(problems, http_protocol_options);
     UpstreamHttp {
         protocol,
+        http1: http1(problems, http_protocol_options),
         http2: http2(problems, http2_protocol_options),
         common,
         auto_sni: auto_sni(problems, upstream_http_protocol_options),
@@ -144,7 +146,7 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
     unsupported!(problems;
         http_filters, header_validation_config, outlier_detection, request_mirror_policies,
         retry_policy);
-    let (protocol, http2) = match upstream_protocol_options {
+    let (protocol, http1, http2) = match upstream_protocol_options {
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
             protocol_config,
         })) => {
@@ -156,8 +158,8 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
             http3_protocol_options,
         })) => problems.field("use_downstream_protocol_config", |problems| {
             unsupported!(problems; http3_protocol_options);
-            http1(problems, http_protocol_options);
-            (UpstreamProtocol::Downstream, http2(problems, http2_protocol_options))
+            let http1 = http1(problems, http_protocol_options);
+            (UpstreamProtocol::Downstream, http1, http2(problems, http2_protocol_options))
         }),
         Some(UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
             http_protocol_options,
@@ -166,18 +168,19 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
             alternate_protocols_cache_options,
         })) => problems.field("auto_config", |problems| {
             unsupported!(problems; http3_protocol_options, alternate_protocols_cache_options);
-            http1(problems, http_protocol_options);
-            (UpstreamProtocol::Auto, http2(problems, http2_protocol_options))
+            let http1 = http1(problems, http_protocol_options);
+            (UpstreamProtocol::Auto, http1, http2(problems, http2_protocol_options))
         }),
         None => {
             problems.reject(
                 "one of explicit_http_config, use_downstream_protocol_config, auto_config is required",
             );
-            (UpstreamProtocol::Http1, http2(problems, None))
+            (UpstreamProtocol::Http1, UpstreamHttp1::default(), http2(problems, None))
         }
     };
     UpstreamHttp {
         protocol,
+        http1,
         http2,
         common: common_options(problems, common_http_protocol_options),
         auto_sni: auto_sni(problems, upstream_http_protocol_options),
@@ -188,33 +191,27 @@ fn of_extension(problems: &mut Problems, proto: proto::HttpProtocolOptions) -> U
 fn explicit(
     problems: &mut Problems,
     proto: Option<ProtocolConfig>,
-) -> (UpstreamProtocol, Http2Options) {
+) -> (UpstreamProtocol, UpstreamHttp1, Http2Options) {
     match proto {
         Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-            (UpstreamProtocol::Http2, http2(problems, Some(options)))
+            (UpstreamProtocol::Http2, UpstreamHttp1::default(), http2(problems, Some(options)))
         }
         Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-            http1(problems, Some(options));
-            (UpstreamProtocol::Http1, http2(problems, None))
+            (UpstreamProtocol::Http1, http1(problems, Some(options)), http2(problems, None))
         }
         Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
             problems.unsupported("http3_protocol_options", true);
-            (UpstreamProtocol::Http1, http2(problems, None))
+            (UpstreamProtocol::Http1, UpstreamHttp1::default(), http2(problems, None))
         }
         None => {
             problems.reject("one of http_protocol_options, http2_protocol_options is required");
-            (UpstreamProtocol::Http1, http2(problems, None))
+            (UpstreamProtocol::Http1, UpstreamHttp1::default(), http2(problems, None))
         }
     }
 }
 
-fn http1(problems: &mut Problems, proto: Option<core::Http1ProtocolOptions>) {
-    problems.field("http_protocol_options", |problems| {
-        if http_options::http1(problems, proto) {
-            // Only what a server is asked; endpoints that answer HTTP/1.0 are understood always.
-            problems.unsupported("accept_http_10", true);
-        }
-    });
+fn http1(problems: &mut Problems, proto: Option<core::Http1ProtocolOptions>) -> UpstreamHttp1 {
+    problems.field("http_protocol_options", |problems| http1::upstream(problems, proto))
 }
 
 fn http2(problems: &mut Problems, proto: Option<core::Http2ProtocolOptions>) -> Http2Options {

@@ -171,6 +171,9 @@ async fn serve_http1(connection: &Rc<Connection>, transport: Transport, drains: 
         .half_close(false)
         .max_header_size(config.max_request_headers_bytes)
         .max_buf_size(config.max_request_headers_bytes.max(MIN_BUFFER));
+    if config.http1.proper_case {
+        builder.title_case_headers(true);
+    }
     // hyper allocates for any number but its default, which is Envoy's default too.
     if config.max_headers_count > 100 {
         builder.max_headers(config.max_headers_count);
@@ -245,7 +248,7 @@ async fn serve_http2(connection: &Rc<Connection>, transport: Transport, drains: 
         .max_header_list_size(u32::try_from(config.max_request_headers_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(100)
-        .header_table_size(4096)
+        .header_table_size(options.header_table_size)
         .keep_alive_interval(interval)
         .keep_alive_timeout(timeout);
     if options.allow_connect {

@@ -11,6 +11,7 @@ use super::host::host;
 use super::request_id::request_id;
 use super::{Seen, client_cert, forwarding};
 use super::{
+    X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, X_ENVOY_DOWNSTREAM_SERVICE_NODE,
     X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT, X_ENVOY_INTERNAL,
     X_ENVOY_MAX_RETRIES, X_ENVOY_ORIGINAL_URL, X_ENVOY_RETRIABLE_HEADER_NAMES,
     X_ENVOY_RETRIABLE_STATUS_CODES, X_ENVOY_RETRY_GRPC_ON, X_ENVOY_RETRY_ON,
@@ -19,9 +20,12 @@ use super::{
     X_ENVOY_UPSTREAM_STREAM_DURATION_MS,
 };
 use crate::config::address::Address;
-use crate::config::http_connection_manager::{HttpConnectionManager, Underscores};
+use crate::config::http_connection_manager::{HttpConnectionManager, RequestScheme, Underscores};
+use crate::config::http1::METHODS;
+use crate::config::matcher::StringMatcher;
 use crate::http::head_tap::HeadTap;
 use crate::http::local_reply::Reason;
+use crate::http::matching::joined;
 use crate::tls::PeerIdentity;
 
 /// `x-envoy-*` headers that only an internal caller may set.
@@ -49,8 +53,8 @@ pub(crate) const CONNECT: &str = "connect";
 /// Removed where the direct peer is the client (`use_remote_address`).
 const EDGE_ONLY: [HeaderName; 3] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
-    HeaderName::from_static("x-envoy-downstream-service-cluster"),
-    HeaderName::from_static("x-envoy-downstream-service-node"),
+    X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+    X_ENVOY_DOWNSTREAM_SERVICE_NODE,
 ];
 
 /// Who sends the request, for the rules of forwarding headers.
@@ -117,8 +121,14 @@ pub(crate) fn accept(
     internal_only: &[HeaderName],
     early: Option<&mut dyn FnMut(&mut HeaderMap)>,
 ) -> Result<Accepted, Refused> {
-    if parts.version == Version::HTTP_10 && !config.accept_http_10 {
+    if parts.version == Version::HTTP_10 && !config.http1.accept_http_10 {
         return Err(Refused::new(StatusCode::UPGRADE_REQUIRED, "low_version", Reason::BadRequest));
+    }
+    if parts.version != Version::HTTP_2
+        && !config.http1.allow_custom_methods
+        && !METHODS.contains(&parts.method.as_str())
+    {
+        return Err(Refused::bad("http1.codec_error"));
     }
     if parts.headers.len() > config.max_headers_count {
         return Err(Refused::new(
@@ -134,7 +144,9 @@ pub(crate) fn accept(
     if seen.any(Seen::TRANSFER_ENCODING) {
         transfer_encoding(&parts.headers)?;
         // hyper takes the coding and drops the length without a word.
-        if seen.any(Seen::CONTENT_LENGTH) || peer.head.is_some_and(HeadTap::names_length) {
+        let has_length =
+            seen.any(Seen::CONTENT_LENGTH) || peer.head.is_some_and(HeadTap::names_length);
+        if has_length && !config.http1.allow_chunked_length {
             return Err(Refused::bad("http1.content_length_and_chunked_not_allowed"));
         }
     }
@@ -153,6 +165,12 @@ pub(crate) fn accept(
         }
         // hyper answers 100 when the body is first read; upstream does not see it.
         parts.headers.remove(header::EXPECT);
+    }
+    if seen.any(Seen::UPGRADE)
+        && !config.http1.ignored_upgrades.is_empty()
+        && pass_over(&mut parts.headers, &config.http1.ignored_upgrades)
+    {
+        seen = seen.without(Seen::UPGRADE);
     }
     let upgrade = upgrade(parts, seen)?;
     host(parts, config, peer)?;
@@ -177,7 +195,11 @@ pub(crate) fn accept(
         }
     }
     let origin = forwarding::client(&mut parts.headers, config, peer)?;
-    let https = forwarding::proto(&mut parts.headers, config, peer);
+    let https = match config.scheme {
+        Some(RequestScheme::Http) => forwarding::overwrite_proto(&mut parts.headers, false),
+        Some(RequestScheme::Https) => forwarding::overwrite_proto(&mut parts.headers, true),
+        Some(RequestScheme::Upstream) | None => forwarding::proto(&mut parts.headers, config, peer),
+    };
     let x_envoy = seen.any(Seen::X_ENVOY);
     if x_envoy {
         parts.headers.remove(X_ENVOY_INTERNAL);
@@ -280,6 +302,32 @@ fn upgrade(parts: &mut Parts, seen: Seen) -> Result<Option<Box<str>>, Refused> {
     // From here on it is a GET, however it was asked for. Whether it is allowed, its route says.
     parts.method = Method::GET;
     Ok(Some(token.into()))
+}
+
+/// Takes the protocols that are passed over out of `Upgrade`. Tells whether none is left.
+fn pass_over(headers: &mut HeaderMap, ignored: &[StringMatcher]) -> bool {
+    let is_ignored = |token: &[u8]| ignored.iter().any(|matcher| matcher.matches(token));
+    let Some(value) = joined(headers, &header::UPGRADE) else { return true };
+    let tokens: Vec<&[u8]> = value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|it| !it.is_empty())
+        .collect();
+    let left: Vec<&[u8]> = tokens.iter().copied().filter(|token| !is_ignored(token)).collect();
+    if left.len() == tokens.len() {
+        return false;
+    }
+    let left = HeaderValue::from_bytes(&left.join(&b","[..])).ok().filter(|it| !it.is_empty());
+    match left {
+        Some(left) => {
+            headers.insert(header::UPGRADE, left);
+            false
+        }
+        None => {
+            headers.remove(header::UPGRADE);
+            true
+        }
+    }
 }
 
 /// RFC 9113 section 8.2.3: the pieces of a cookie are one header everywhere else.

@@ -6,7 +6,10 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use ipnet::IpNet;
 
-use super::{Peer, Refused, X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::{
+    Peer, Refused, X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, X_ENVOY_DOWNSTREAM_SERVICE_NODE,
+    X_ENVOY_EXTERNAL_ADDRESS, X_FORWARDED_FOR, X_FORWARDED_PROTO,
+};
 use crate::config::client_address::{ClientAddress, TrustedProxies};
 use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::http::local_reply::Reason;
@@ -174,6 +177,24 @@ pub(super) fn proto(
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
             peer.tls
         }
+    }
+}
+
+/// Says how the request came, whatever it said and however it did.
+pub(super) fn overwrite_proto(headers: &mut HeaderMap, https: bool) -> bool {
+    let proto = if https { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    https
+}
+
+/// Tells those behind us who we are.
+pub(crate) fn name_us(headers: &mut HeaderMap, cluster: &HeaderValue, node: &HeaderValue) {
+    headers.insert(X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, cluster.clone());
+    if headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+        headers.insert(header::USER_AGENT, cluster.clone());
+    }
+    if !node.is_empty() {
+        headers.insert(X_ENVOY_DOWNSTREAM_SERVICE_NODE, node.clone());
     }
 }
 

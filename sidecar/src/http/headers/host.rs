@@ -22,7 +22,9 @@ pub(super) fn host(
         if authority.as_str().contains('@') {
             return Err(Refused::bad("invalid_host"));
         }
-        if parts.version != Version::HTTP_2 {
+        let needs_none = parts.version == Version::HTTP_2
+            || parts.version == Version::HTTP_10 && !parts.headers.contains_key(header::HOST);
+        if !needs_none {
             one_host(&parts.headers)?;
         }
         match parts.uri.scheme_str() {
@@ -42,9 +44,12 @@ pub(super) fn host(
         let without_host =
             parts.version == Version::HTTP_10 && !parts.headers.contains_key(header::HOST);
         if without_host {
-            let local = HeaderValue::from_str(&peer.local.to_string())
-                .map_err(|_| Refused::bad("invalid_host"))?;
-            parts.headers.insert(header::HOST, local);
+            let host = match &config.http1.default_host {
+                Some(host) => host.clone(),
+                None => HeaderValue::from_str(&peer.local.to_string())
+                    .map_err(|_| Refused::bad("invalid_host"))?,
+            };
+            parts.headers.insert(header::HOST, host);
         }
         one_host(&parts.headers)?;
     }

@@ -21,7 +21,7 @@ mod trailers;
 use http::header::HeaderValue;
 
 pub(crate) use accept::{Accepted, CONNECT, Peer, Refused, accept};
-pub(crate) use forwarding::append as append_forwarded_for;
+pub(crate) use forwarding::{append as append_forwarded_for, name_us};
 pub(crate) use host::host_of;
 pub(crate) use names::*;
 pub(crate) use response::{clean_response, finish_response};

@@ -11,6 +11,10 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 pub(crate) const X_ENVOY_EXTERNAL_ADDRESS: HeaderName =
     HeaderName::from_static("x-envoy-external-address");
+pub(crate) const X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER: HeaderName =
+    HeaderName::from_static("x-envoy-downstream-service-cluster");
+pub(crate) const X_ENVOY_DOWNSTREAM_SERVICE_NODE: HeaderName =
+    HeaderName::from_static("x-envoy-downstream-service-node");
 pub(crate) const X_ENVOY_ORIGINAL_PATH: HeaderName =
     HeaderName::from_static("x-envoy-original-path");
 pub(crate) const X_ENVOY_ORIGINAL_HOST: HeaderName =

@@ -44,6 +44,10 @@ pub(super) fn accept(
     let early: Option<&mut dyn FnMut(&mut HeaderMap)> =
         if mutations.is_empty() { None } else { Some(&mut early) };
     let accepted = headers::accept(request, &manager.config, &peer, internal_only, early);
+    if manager.config.add_user_agent {
+        let shared = &connection.local.shared;
+        headers::name_us(&mut request.headers, &shared.node_cluster, &shared.node_id);
+    }
     if let Some(rules) = &manager.replies {
         exchange.collect(request);
         exchange.for_replies = rules.capture(&request.headers);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::config::http_connection_manager::RequestScheme;
 use crate::http::attempt::Attempt;
 use crate::http::body::RequestBody;
 use crate::http::connection_manager::Connection;
@@ -24,6 +25,10 @@ pub(super) async fn send(
 ) -> Result<Response<Incoming>, Failure> {
     let (pool, cluster) = (Rc::clone(attempt.pool()), attempt.cluster().clone());
     let protocol = Protocol::of(&cluster, &pool.endpoint, connection.version());
+    let https = match connection.manager.config.scheme {
+        Some(RequestScheme::Upstream) => pool.endpoint.transport.is_some(),
+        _ => https,
+    };
     let mut fresh_failures = 0;
     loop {
         let acquired = match pool.take(&cluster, protocol) {
@@ -37,6 +42,9 @@ pub(super) async fn send(
         let result = match attempt.use_connection(acquired) {
             Acquired::Http1(http1) => {
                 rewrite::for_http1(&mut request, connection);
+                if cluster.config.http1.fully_qualified {
+                    rewrite::fully_qualified(&mut request, connection, https);
+                }
                 http1.sender.try_send_request(request).await
             }
             Acquired::Http2(shared) => {

@@ -59,7 +59,7 @@ fn the_base_is_accepted_with_its_values() {
     assert_eq!(http.delayed_close_timeout, Duration::from_nanos(1));
     assert_eq!(http.max_request_headers_bytes, 96 * 1024);
     assert_eq!(http.strip_port, StripPort::Any);
-    assert!(http.accept_http_10 && http.normalize_path);
+    assert!(http.http1.accept_http_10 && http.normalize_path);
     assert_eq!(http.filters.len(), 1);
     assert!(http.suppress_envoy_headers);
     assert!(matches!(http.access_logs[0].output, Output::Lines { sink: Sink::Stdout, .. }));

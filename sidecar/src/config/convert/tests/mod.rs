@@ -12,6 +12,7 @@ mod grpc_stats;
 mod harmless;
 mod harness;
 mod health_checks;
+mod http1;
 mod jwt_authn;
 mod load_balancing;
 mod otel_access_log;
