@@ -7,6 +7,7 @@ use outrigger_integration::address;
 use outrigger_integration::ads::{AdsServer, Variant};
 use outrigger_integration::client::{Connection, Protocol, Request};
 use outrigger_integration::peers::peers;
+use outrigger_integration::pki::Authority;
 use outrigger_integration::proxy::{Kind, Proxy};
 use outrigger_integration::scene::{
     Scene, bootstrap, cluster, endpoints, listener, routes, socket_address, until,
@@ -80,6 +81,43 @@ async fn a_harmless_change_of_a_cluster_keeps_its_connections_and_ejections() ->
         scene.stays("a").await?;
         let active = scene.proxy.stat(ejected).await?;
         ensure!(active == 1, "the ejection is forgotten: {active}");
+        let after = scene.proxy.stat("cluster.one.upstream_cx_total").await?;
+        ensure!(after == connections, "{connections} connections have become {after}");
+        Ok(())
+    })
+}
+
+/// 1, second half: a change of how health is checked waits for no new round of it, and forgets nothing.
+#[tokio::test]
+async fn a_change_of_a_health_check_keeps_what_is_known_of_endpoints() -> Result<()> {
+    by_each_variant!(variant, {
+        let mut scene = scene(variant).await?;
+        let checking = |timeout: &str| {
+            let mut one = cluster("one");
+            one["health_checks"] = json!([{
+                "timeout": timeout, "interval": "60s", "no_traffic_interval": "60s",
+                "unhealthy_threshold": 1, "healthy_threshold": 1,
+                "http_health_check": {"path": "/health"},
+            }]);
+            one
+        };
+        let mark = scene.server.mark();
+        scene.server.set("cds", "2", &[checking("1s")])?;
+        scene.server.acknowledged(mark, "cds").await?;
+        scene
+            .proxy
+            .wait_for_stat("cluster.one.health_check.success", Duration::from_secs(20), |count| {
+                count > 0
+            })
+            .await?;
+        scene.stays("a").await?;
+        let connections = scene.proxy.stat("cluster.one.upstream_cx_total").await?;
+        let mark = scene.server.mark();
+        scene.server.set("cds", "3", &[checking("2s")])?;
+        scene.server.acknowledged(mark, "cds").await?;
+        scene.stays("a").await?;
+        let healthy = scene.proxy.stat("cluster.one.membership_healthy").await?;
+        ensure!(healthy == 1, "{healthy} endpoints are healthy");
         let after = scene.proxy.stat("cluster.one.upstream_cx_total").await?;
         ensure!(after == connections, "{connections} connections have become {after}");
         Ok(())
@@ -275,6 +313,45 @@ async fn every_rejection_names_type_resource_and_field() -> Result<()> {
             for part in parts {
                 ensure!(error.contains(part), "{part:?} is not in {error}");
             }
+        }
+        Ok(())
+    })
+}
+
+/// 6, of secrets: the one that is bad is named, with its field, and the one before it stays.
+#[tokio::test]
+async fn a_rejected_secret_is_named() -> Result<()> {
+    by_each_variant!(variant, {
+        let mut scene = scene(variant).await?;
+        let authority = Authority::new("test")?;
+        let (first, second) =
+            (authority.leaf(&["server.example"])?, authority.leaf(&["server.example"])?);
+        let secret = |certificate: &str, key: &str| {
+            json!({
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+                "name": "identity",
+                "tls_certificate": {
+                    "certificate_chain": {"inline_string": certificate},
+                    "private_key": {"inline_string": key},
+                },
+            })
+        };
+        let mut main = listener("main", scene.listener);
+        main["filter_chains"][0]["transport_socket"] = json!({"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [{
+                "name": "identity", "sds_config": {"ads": {}, "resource_api_version": "V3"},
+            }]},
+        }});
+        scene.server.set("sds", "1", &[secret(&first.certificate, &first.key)])?;
+        let mark = scene.server.mark();
+        scene.server.set("lds", "2", &[main])?;
+        scene.server.acknowledged(mark, "sds").await?;
+        let mark = scene.server.mark();
+        scene.server.set("sds", "2", &[secret(&first.certificate, &second.key)])?;
+        let error = scene.server.rejected(mark, "sds").await?;
+        for part in ["secret \"identity\"", "tls_certificate"] {
+            ensure!(error.contains(part), "{part:?} is not in {error}");
         }
         Ok(())
     })
