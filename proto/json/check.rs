@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::Problem;
 
-const ANY: &str = "google.protobuf.Any";
+/// The full name of the message that holds any other.
+pub(super) const ANY: &str = "google.protobuf.Any";
 
 /// Every place of `value` that does not fit `message`.
 pub(super) fn check(
@@ -182,7 +183,7 @@ fn kind_of(value: &Value) -> &'static str {
 }
 
 /// A field by its name in the proto or in JSON.
-fn field_of(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
+pub(super) fn field_of(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
     message.get_field_by_name(key).or_else(|| message.get_field_by_json_name(key))
 }
 

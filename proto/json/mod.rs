@@ -7,6 +7,7 @@
 
 mod check;
 mod document;
+mod lists;
 mod structs;
 mod typed_struct;
 mod unknown;
@@ -106,9 +107,10 @@ impl Schema {
     fn read_dynamic(
         &self,
         descriptor: MessageDescriptor,
-        value: serde_json::Value,
+        mut value: serde_json::Value,
         deny_unknown_fields: bool,
     ) -> Result<DynamicMessage, JsonError> {
+        lists::complete(&self.pool, &descriptor, &mut value);
         let problems = check::check(&self.pool, &descriptor, &value, deny_unknown_fields);
         if !problems.is_empty() {
             return Err(JsonError::Mapping(problems));
