@@ -26,6 +26,8 @@ mod sotw;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;
 
 /// `google.rpc.Code.INVALID_ARGUMENT`

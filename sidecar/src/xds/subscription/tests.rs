@@ -13,22 +13,22 @@ use outrigger_proto::envoy::service::discovery::v3::{
 };
 use outrigger_proto::google::protobuf::Any;
 
-fn names(names: &[&str]) -> Interest {
+pub(super) fn names(names: &[&str]) -> Interest {
     Interest::Names(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))
 }
 
-fn cluster(name: &str) -> Any {
+pub(super) fn cluster(name: &str) -> Any {
     any::pack(&Cluster { name: name.to_owned(), ..Cluster::default() })
 }
 
-fn assignment(name: &str) -> Any {
+pub(super) fn assignment(name: &str) -> Any {
     any::pack(&ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         ..ClusterLoadAssignment::default()
     })
 }
 
-fn sotw(kind: Kind, version: &str, nonce: &str, resources: Vec<Any>) -> Response {
+pub(super) fn sotw(kind: Kind, version: &str, nonce: &str, resources: Vec<Any>) -> Response {
     Response::StateOfTheWorld(DiscoveryResponse {
         version_info: version.to_owned(),
         nonce: nonce.to_owned(),
@@ -38,7 +38,7 @@ fn sotw(kind: Kind, version: &str, nonce: &str, resources: Vec<Any>) -> Response
     })
 }
 
-fn resource(name: &str, version: &str, body: Option<Any>) -> Resource {
+pub(super) fn resource(name: &str, version: &str, body: Option<Any>) -> Resource {
     Resource {
         name: name.to_owned(),
         version: version.to_owned(),
@@ -47,7 +47,12 @@ fn resource(name: &str, version: &str, body: Option<Any>) -> Resource {
     }
 }
 
-fn delta(kind: Kind, nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> Response {
+pub(super) fn delta(
+    kind: Kind,
+    nonce: &str,
+    resources: Vec<Resource>,
+    removed: &[&str],
+) -> Response {
     Response::Delta(DeltaDiscoveryResponse {
         nonce: nonce.to_owned(),
         type_url: kind.type_url().to_owned(),
@@ -57,32 +62,32 @@ fn delta(kind: Kind, nonce: &str, resources: Vec<Resource>, removed: &[&str]) ->
     })
 }
 
-fn refusal(kind: Kind, name: &str, path: &str) -> Refusal {
+pub(super) fn refusal(kind: Kind, name: &str, path: &str) -> Refusal {
     let rejected = vec![Rejected { path: path.to_owned(), reason: "no".to_owned() }];
     Refusal { kind, name: name.into(), rejected }
 }
 
-fn next_sotw(subscription: &mut Subscription) -> DiscoveryRequest {
+pub(super) fn next_sotw(subscription: &mut Subscription) -> DiscoveryRequest {
     match subscription.next_request() {
         Some(Request::StateOfTheWorld(request)) => request,
         other => panic!("{other:?}"),
     }
 }
 
-fn next_delta(subscription: &mut Subscription) -> DeltaDiscoveryRequest {
+pub(super) fn next_delta(subscription: &mut Subscription) -> DeltaDiscoveryRequest {
     match subscription.next_request() {
         Some(Request::Delta(request)) => request,
         other => panic!("{other:?}"),
     }
 }
 
-fn sotw_clusters() -> Subscription {
+pub(super) fn sotw_clusters() -> Subscription {
     let mut subscription = Subscription::new(Kind::Cluster, Variant::StateOfTheWorld);
     subscription.want(Interest::Everything);
     subscription
 }
 
-fn accept(subscription: &mut Subscription, response: Response) -> Vec<Arc<str>> {
+pub(super) fn accept(subscription: &mut Subscription, response: Response) -> Vec<Arc<str>> {
     let update = subscription.receive(response);
     assert_eq!(update.refused, []);
     assert_eq!(update.malformed, None);
