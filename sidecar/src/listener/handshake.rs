@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use super::accept::ProcessDrains;
 use super::connection_log::{self, Began, Known};
@@ -275,13 +274,13 @@ async fn secure(
 ) -> Option<(Transport, Option<TlsFacts>)> {
     let Some(context) = &chain.tls else { return Some((Transport::plain(socket), None)) };
     let stats = listener.tls_stats.local();
-    let Some(config) = context.config() else {
+    let Some(accepting) = context.accepting() else {
         tracing::debug!(%peer, listener = %listener.config.name, "refused: the secrets for TLS have not arrived yet");
         stats.connection_error.inc();
         return None;
     };
     let timeout = chain.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT);
-    let accepting = Box::pin(TlsAcceptor::from(config).accept(socket));
+    let accepting = Box::pin(accepting.accept(socket));
     let stream = match within(Some(timeout), accepting).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => {

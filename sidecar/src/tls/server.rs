@@ -1,14 +1,20 @@
 //! TLS towards clients.
 
+use std::io;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{
+    Acceptor, ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{CommonState, Error as TlsError, HandshakeKind, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use crate::config::tls::DownstreamTls;
 
@@ -30,7 +36,7 @@ pub(crate) struct ServerContext {
 /// A configuration and the judge in it.
 #[derive(Debug)]
 struct Current {
-    config: Arc<ServerConfig>,
+    accepting: Accepting,
     trust: Option<Arc<Trust>>,
 }
 
@@ -46,8 +52,8 @@ impl ServerContext {
     }
 
     /// What to accept a connection with; `None` while a secret is missing.
-    pub(crate) fn config(&self) -> Option<Arc<ServerConfig>> {
-        self.current.load().as_ref().map(|current| Arc::clone(&current.config))
+    pub(crate) fn accepting(&self) -> Option<Accepting> {
+        self.current.load().as_ref().map(|current| current.accepting.clone())
     }
 
     /// Who the client of an accepted connection is; `None` without a certificate.
@@ -97,8 +103,8 @@ impl ServerContext {
     /// # Errors
     /// If the library refuses the configuration, or has no randomness for ticket keys.
     pub(super) fn set_trust(&self, trust: Option<Arc<Trust>>) -> Result<(), TlsError> {
-        let config = Arc::new(self.build(trust.clone())?);
-        self.current.store(Some(Arc::new(Current { config, trust })));
+        let accepting = Accepting::with(self.build(trust.clone())?);
+        self.current.store(Some(Arc::new(Current { accepting, trust })));
         self.trusts.send_replace(());
         Ok(())
     }
@@ -131,6 +137,45 @@ impl ServerContext {
             config.ticketer = Arc::new(Tickets::new(Ticketer::new()?, expiry));
         }
         Ok(config)
+    }
+}
+
+/// What a connection is accepted with.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepting {
+    config: Arc<ServerConfig>,
+    /// For clients that offer none of our protocols; `None` where we have none.
+    without_alpn: Option<Arc<ServerConfig>>,
+}
+
+impl Accepting {
+    fn with(config: ServerConfig) -> Self {
+        let without_alpn = (!config.alpn_protocols.is_empty()).then(|| {
+            let mut config = config.clone();
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        });
+        Self { config: Arc::new(config), without_alpn }
+    }
+
+    /// Shakes hands. A client whose protocols are all foreign to us gets a connection on which none was agreed, as from
+    /// Envoy, and not an alert as RFC 7301 has it: sidecars of Istio offer nothing but names of their own.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub(crate) async fn accept<S>(self, socket: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self { config, without_alpn } = self;
+        let Some(without_alpn) = without_alpn else {
+            return TlsAcceptor::from(config).accept(socket).await;
+        };
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let agree = begun.client_hello().alpn().is_none_or(|mut offered| {
+            offered.any(|protocol| config.alpn_protocols.iter().any(|own| own == protocol))
+        });
+        begun.into_stream(if agree { config } else { without_alpn }).await
     }
 }
 

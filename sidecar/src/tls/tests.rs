@@ -14,7 +14,7 @@ use rustls::{CipherSuite, HandshakeKind, NamedGroup};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsConnector, client, server};
 
 use super::{ClientContext, Contexts, Failure, FailureKind, PeerIdentity, ServerContext};
 use crate::config::matcher::{StringMatcher, StringPattern};
@@ -140,7 +140,7 @@ impl Pair {
             ))
             .unwrap();
         assert!(
-            server.config().is_none() && !client.is_ready(),
+            server.accepting().is_none() && !client.is_ready(),
             "nothing works before its secrets"
         );
         let mut pair = Self { contexts, server, client };
@@ -192,7 +192,9 @@ impl Outcome {
 async fn handshake(server: &ServerContext, client: &ClientContext) -> Outcome {
     let (near, far) = tokio::io::duplex(1 << 16);
     let serve = async {
-        let mut stream = TlsAcceptor::from(server.config().unwrap())
+        let mut stream = server
+            .accepting()
+            .unwrap()
             .accept(far)
             .await
             .map_err(|error| Failure::of_handshake(&error))?;
@@ -595,7 +597,7 @@ async fn a_peer_that_does_not_speak_tls_is_called_that() {
     let pair = Pair::new(&Authority::new("root"));
     let (mut near, far) = tokio::io::duplex(1 << 12);
     near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-    let error = TlsAcceptor::from(pair.server.config().unwrap()).accept(far).await.unwrap_err();
+    let error = pair.server.accepting().unwrap().accept(far).await.unwrap_err();
     assert_eq!(Failure::of_handshake(&error).kind, FailureKind::NotTls);
 
     let (near, mut far) = tokio::io::duplex(1 << 12);
@@ -631,7 +633,7 @@ fn equal_configurations_share_a_context_while_someone_holds_it() {
     let first = contexts.server(&tls).unwrap();
     let again = contexts.server(&tls).unwrap();
     assert!(Arc::ptr_eq(&first, &again));
-    assert!(first.config().is_some(), "nothing to wait for");
+    assert!(first.accepting().is_some(), "nothing to wait for");
 }
 
 #[test]
