@@ -20,23 +20,64 @@ pub struct Rbac {
     pub shadow_prefix: Arc<str>,
 }
 
-/// A list of policies with their action.
+/// Policies, and what holds where none of them matches.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// What a match means.
-    pub action: Action,
-    /// Policies sorted by name, as Envoy walks them; the first that matches decides.
+    /// Whether it is noted for access logs if a policy that logs has matched.
+    pub logs: bool,
+    /// In the order in which they are walked, for `rules` that of their names; the first that matches decides.
     pub policies: Vec<Policy>,
+    /// Where none does.
+    pub otherwise: Otherwise,
 }
 
-/// Envoy's `RBAC.Action`.
+/// What holds where no policy matches.
+#[derive(Debug, Clone)]
+pub struct Otherwise {
+    /// As that of a policy.
+    pub action: Action,
+    /// Its name, which stands in the denial.
+    pub name: Option<Arc<str>>,
+}
+
+impl Rules {
+    /// What the first policy says of which this is true: whether to allow it, the name of what decided, and whether it
+    /// is to be logged.
+    pub fn decide(&self, matches: impl Fn(&Policy) -> bool) -> Decision<'_> {
+        match self.policies.iter().find(|policy| matches(policy)) {
+            Some(policy) => Decision {
+                allowed: policy.action != Action::Deny,
+                policy: Some(&policy.name),
+                logged: policy.action == Action::Log,
+            },
+            None => Decision {
+                allowed: self.otherwise.action != Action::Deny,
+                policy: self.otherwise.name.as_deref(),
+                logged: self.otherwise.action == Action::Log,
+            },
+        }
+    }
+}
+
+/// What rules say of a request or a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'r> {
+    /// Whether it may pass.
+    pub allowed: bool,
+    /// What decided so.
+    pub policy: Option<&'r str>,
+    /// A policy that logs has matched.
+    pub logged: bool,
+}
+
+/// What the match of a policy means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Only what some policy matches is allowed.
+    /// Let it pass.
     Allow,
-    /// What some policy matches is denied.
+    /// Do not.
     Deny,
-    /// Nothing is denied.
+    /// Let it pass, and note it for access logs.
     Log,
 }
 
@@ -45,6 +86,8 @@ pub enum Action {
 pub struct Policy {
     /// Its name, which stands in the denial.
     pub name: Arc<str>,
+    /// What a match means.
+    pub action: Action,
     /// What is done.
     pub permissions: Vec<Permission>,
     /// Who does it.
@@ -89,6 +132,8 @@ pub enum Principal {
     /// The connection is encrypted; with a matcher: the peer has a verified certificate, of which one of the URI SANs, else
     /// DNS SANs, else the subject, matches.
     Authenticated(Option<StringMatcher>),
+    /// The peer has a certificate, verified or not, of which this matches.
+    Certificate(CertificateField, StringMatcher),
     /// The peer of the connection itself.
     DirectRemoteIp(IpNet),
     /// The peer, or whom the PROXY protocol names.
@@ -98,4 +143,15 @@ pub enum Principal {
     UrlPath(PathMatcher),
     Metadata(MetadataSource, MetadataMatcher),
     FilterState(FilterStateMatcher),
+}
+
+/// What of a certificate is matched, as Envoy's inputs of matchers see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateField {
+    /// All of them, with commas between.
+    UriSans,
+    /// All of them, with commas between.
+    DnsSans,
+    /// The subject.
+    Subject,
 }

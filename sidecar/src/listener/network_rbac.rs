@@ -6,20 +6,15 @@ use ipnet::IpNet;
 use super::network_filters::Peer;
 use crate::config::address::Address;
 use crate::config::matcher::StringMatcher;
-use crate::config::rbac::{Action, Permission, Principal, Rules};
+use crate::config::rbac::{Permission, Principal, Rules};
 
 /// Whether the rules allow the connection, and the policy that matched.
 pub(super) fn decide<'r>(rules: &'r Rules, peer: &Peer<'_>) -> (bool, Option<&'r str>) {
-    let matched = rules.policies.iter().find(|policy| {
+    let decision = rules.decide(|policy| {
         policy.permissions.iter().any(|permission| permits(permission, peer))
             && policy.principals.iter().any(|principal| is(principal, peer))
     });
-    let allowed = match rules.action {
-        Action::Allow => matched.is_some(),
-        Action::Deny => matched.is_none(),
-        Action::Log => true,
-    };
-    (allowed, matched.map(|policy| &*policy.name))
+    (decision.allowed, decision.policy)
 }
 
 /// A Unix domain socket is in no network, and has no port.
@@ -54,6 +49,10 @@ fn is(principal: &Principal, peer: &Peer<'_>) -> bool {
         Principal::Or(any) => any.iter().any(|one| is(one, peer)),
         Principal::Not(not) => !is(not, peer),
         Principal::Authenticated(matcher) => is_authenticated(matcher.as_ref(), peer),
+        Principal::Certificate(field, matcher) => {
+            let identity = peer.tls.and_then(|tls| tls.identity.as_ref());
+            identity.is_some_and(|identity| identity.has(*field, matcher))
+        }
         Principal::DirectRemoteIp(network) => contains(network, &peer.ends.direct_peer),
         Principal::SourceIp(network) | Principal::RemoteIp(network) => {
             contains(network, &peer.ends.peer)

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
+use crate::config::matcher::StringMatcher;
+use crate::config::rbac::CertificateField;
+
 use super::certificate::{Names, distinguished_name, parse};
 
 /// What a peer's certificate says.
@@ -57,6 +60,19 @@ impl PeerIdentity {
             verified,
             chain: chain.into(),
         })
+    }
+
+    /// Whether a field matches as Envoy's matchers see it: several names are one value.
+    pub(crate) fn has(&self, field: CertificateField, matcher: &StringMatcher) -> bool {
+        let names = |names: &[Box<str>]| match names {
+            [only] => matcher.matches(only.as_bytes()),
+            several => matcher.matches(several.join(",").as_bytes()),
+        };
+        match field {
+            CertificateField::UriSans => names(&self.uri_sans),
+            CertificateField::DnsSans => names(&self.dns_sans),
+            CertificateField::Subject => matcher.matches(self.subject.as_bytes()),
+        }
     }
 }
 

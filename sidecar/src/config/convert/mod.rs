@@ -63,6 +63,7 @@ mod percent;
 mod proxy_protocol;
 mod rate_limit;
 mod rbac;
+mod rbac_matcher;
 mod retry;
 mod route;
 mod route_action;

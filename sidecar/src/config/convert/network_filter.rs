@@ -63,20 +63,17 @@ fn rbac_filter(problems: &mut Problems, proto: network_rbac::Rbac) -> Option<Net
         enforcement_type,
         delay_deny,
     } = proto;
-    unsupported!(problems; matcher, shadow_matcher);
     // It would judge each piece of data again, by what has not changed since the first.
     let enforcement: EnforcementType = enumeration(problems, "enforcement_type", enforcement_type)?;
     problems.unsupported("enforcement_type", enforcement == EnforcementType::Continuous);
     let stat_prefix = text(problems, "stat_prefix", stat_prefix);
-    let mut list = |name: &str, proto| {
-        problems.field(name, |problems| {
-            let rules = rbac::list(problems, proto);
-            of_connections(problems, &rules);
-            rules
-        })
-    };
-    let rules = rules.map(|proto| list("rules", proto));
-    let shadow_rules = shadow_rules.map(|proto| list("shadow_rules", proto));
+    let (rules, shadow_rules) =
+        rbac::both(problems, (rules, matcher), (shadow_rules, shadow_matcher));
+    for (name, rules) in [("rules", &rules), ("shadow_rules", &shadow_rules)] {
+        if let Some(rules) = rules {
+            problems.field(name, |problems| of_connections(problems, rules));
+        }
+    }
     Some(NetworkRbac {
         rules,
         shadow_rules,
@@ -132,6 +129,7 @@ fn foreign_principal(principal: &Principal) -> Option<&'static str> {
         Principal::FilterState(_) => Some("filter_state"),
         Principal::Any
         | Principal::Authenticated(_)
+        | Principal::Certificate(..)
         | Principal::DirectRemoteIp(_)
         | Principal::SourceIp(_)
         | Principal::RemoteIp(_) => None,

@@ -11,14 +11,17 @@ use outrigger_proto::envoy::r#type::matcher::v3::{
     MetadataMatcher as MetadataProto, PathMatcher as PathMatcherProto, path_matcher,
 };
 use outrigger_proto::envoy::r#type::v3::Int32Range;
+use outrigger_proto::xds_core::r#type::matcher::v3::Matcher;
 
 use crate::config::Problems;
 use crate::config::matcher::PathMatcher;
 use crate::config::metadata::MetadataMatcher;
-use crate::config::rbac::{Action, MetadataSource, Permission, Policy, Principal, Rbac, Rules};
+use crate::config::rbac::{
+    Action, MetadataSource, Otherwise, Permission, Policy, Principal, Rbac, Rules,
+};
 
 use super::common::{cidr, enumeration, required, sorted, unsupported};
-use super::{matcher, metadata};
+use super::{matcher, metadata, rbac_matcher};
 
 /// The filter's configuration.
 pub(super) fn filter(problems: &mut Problems, proto: filter::Rbac) -> Rbac {
@@ -31,16 +34,33 @@ pub(super) fn filter(problems: &mut Problems, proto: filter::Rbac) -> Rbac {
         shadow_rules_stat_prefix,
         track_per_rule_stats: _, // only adds counters
     } = proto;
-    unsupported!(problems; matcher, shadow_matcher);
-    let rules = rules.map(|proto| problems.field("rules", |problems| list(problems, proto)));
-    let shadow_rules =
-        shadow_rules.map(|proto| problems.field("shadow_rules", |problems| list(problems, proto)));
+    let (rules, shadow_rules) = both(problems, (rules, matcher), (shadow_rules, shadow_matcher));
     Rbac {
         rules,
         shadow_rules,
         rules_prefix: rules_stat_prefix.into(),
         shadow_prefix: shadow_rules_stat_prefix.into(),
     }
+}
+
+/// A list of policies, or the matcher that counts before it where both are there, as in Envoy.
+type Source = (Option<proto::Rbac>, Option<Matcher>);
+
+/// The rules of a filter, and those that are only counted.
+pub(super) fn both(
+    problems: &mut Problems,
+    enforced: Source,
+    shadow: Source,
+) -> (Option<Rules>, Option<Rules>) {
+    let mut of = |(rules, matcher): Source, names: [&str; 2]| {
+        let [rules_name, matcher_name] = names;
+        let rules = rules.map(|proto| problems.field(rules_name, |problems| list(problems, proto)));
+        let matcher = matcher.map(|proto| {
+            problems.field(matcher_name, |problems| rbac_matcher::rules(problems, proto))
+        });
+        matcher.or(rules)
+    };
+    (of(enforced, ["rules", "matcher"]), of(shadow, ["shadow_rules", "shadow_matcher"]))
 }
 
 /// `RBACPerRoute`: other rules for what matches here, or none.
@@ -53,26 +73,34 @@ pub(super) fn per_route(problems: &mut Problems, proto: filter::RbacPerRoute) ->
 pub(super) fn list(problems: &mut Problems, proto: proto::Rbac) -> Rules {
     let proto::Rbac { action, policies, audit_logging_options } = proto;
     unsupported!(problems; audit_logging_options);
-    let action = match enumeration(problems, "action", action) {
-        // A refused action is already on the list of problems: what is built then is thrown away.
-        Some(proto::rbac::Action::Allow) | None => Action::Allow,
-        Some(proto::rbac::Action::Deny) => Action::Deny,
-        Some(proto::rbac::Action::Log) => Action::Log,
-    };
+    // A refused action is already on the list of problems: what is built then is thrown away.
+    let action = enumeration(problems, "action", action).map_or(Action::Allow, self::action);
     let policies = sorted(policies)
         .into_iter()
         .map(|(name, proto)| {
-            problems.element("policies", &name, |problems| policy(problems, &name, proto))
+            problems.element("policies", &name, |problems| policy(problems, &name, action, proto))
         })
         .collect();
-    Rules { action, policies }
+    let otherwise = if action == Action::Allow { Action::Deny } else { Action::Allow };
+    let otherwise = Otherwise { action: otherwise, name: None };
+    Rules { logs: action == Action::Log, policies, otherwise }
 }
 
-fn policy(problems: &mut Problems, name: &str, proto: proto::Policy) -> Policy {
+/// What a match means.
+pub(super) fn action(proto: proto::rbac::Action) -> Action {
+    match proto {
+        proto::rbac::Action::Allow => Action::Allow,
+        proto::rbac::Action::Deny => Action::Deny,
+        proto::rbac::Action::Log => Action::Log,
+    }
+}
+
+fn policy(problems: &mut Problems, name: &str, action: Action, proto: proto::Policy) -> Policy {
     let proto::Policy { permissions, principals, condition, checked_condition, cel_config } = proto;
     unsupported!(problems; condition, checked_condition, cel_config);
     Policy {
         name: name.into(),
+        action,
         permissions: permission_list(problems, "permissions", permissions),
         principals: principal_list(problems, "principals", principals),
     }

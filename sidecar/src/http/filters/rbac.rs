@@ -10,7 +10,7 @@ use serde_json::Map;
 use super::Passage;
 use crate::config::matcher::StringMatcher;
 use crate::config::metadata::{Metadata, MetadataMatcher};
-use crate::config::rbac::{Action, MetadataSource, Permission, Policy, Principal, Rbac, Rules};
+use crate::config::rbac::{Action, Decision, MetadataSource, Permission, Principal, Rbac, Rules};
 use crate::http::connection_manager::Connection;
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::matching::RequestView;
@@ -26,7 +26,7 @@ pub(super) fn run(
     passage: &mut Passage<'_>,
 ) -> Result<(), Refusal> {
     if let Some(shadow) = &config.shadow_rules {
-        let (allowed, policy) = decide(shadow, &Input::of(passage));
+        let Decision { allowed, policy, .. } = decide(shadow, &Input::of(passage));
         match allowed {
             true => shadow_stats.shadow_allowed.inc(),
             false => shadow_stats.shadow_denied.inc(),
@@ -34,9 +34,9 @@ pub(super) fn run(
         note(passage, &config.shadow_prefix, "shadow", allowed, policy);
     }
     let Some(rules) = &config.rules else { return Ok(()) };
-    let (allowed, policy) = decide(rules, &Input::of(passage));
-    if rules.action == Action::Log {
-        let log = [("access_log_hint".to_owned(), policy.is_some().into())];
+    let Decision { allowed, policy, logged } = decide(rules, &Input::of(passage));
+    if rules.logs {
+        let log = [("access_log_hint".to_owned(), logged.into())];
         passage.exchange.state().metadata.put("envoy.common", log.into_iter().collect());
     }
     note(passage, &config.rules_prefix, "enforced", allowed, policy);
@@ -45,7 +45,7 @@ pub(super) fn run(
         return Ok(());
     }
     stats.denied.inc();
-    let policy = policy.map_or("none", |policy| &*policy.name);
+    let policy = policy.unwrap_or("none");
     // Envoy keeps spaces out of its details.
     let details = format!("rbac_access_denied_matched_policy[{policy}]").replace(' ', "_");
     let reply = LocalReply::new(http::StatusCode::FORBIDDEN, "RBAC: access denied", details);
@@ -53,18 +53,12 @@ pub(super) fn run(
 }
 
 /// Notes a decision in the metadata.
-fn note(
-    passage: &mut Passage<'_>,
-    prefix: &str,
-    kind: &str,
-    allowed: bool,
-    policy: Option<&Policy>,
-) {
+fn note(passage: &mut Passage<'_>, prefix: &str, kind: &str, allowed: bool, policy: Option<&str>) {
     let mut noted = Map::new();
     let result = if allowed { "allowed" } else { "denied" };
     noted.insert(format!("{prefix}{kind}_engine_result"), result.into());
     if let Some(policy) = policy {
-        noted.insert(format!("{prefix}{kind}_effective_policy_id"), (*policy.name).into());
+        noted.insert(format!("{prefix}{kind}_effective_policy_id"), policy.into());
     }
     passage.exchange.state().metadata.put("envoy.filters.http.rbac", noted);
 }
@@ -96,19 +90,13 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Whether the rules allow the request, and the policy that matched.
-fn decide<'r>(rules: &'r Rules, input: &Input<'_>) -> (bool, Option<&'r Policy>) {
-    let strict = rules.action == Action::Deny;
-    let matched = rules.policies.iter().find(|policy| {
+/// Whether the rules allow the request, and what decided so.
+fn decide<'r>(rules: &'r Rules, input: &Input<'_>) -> Decision<'r> {
+    rules.decide(|policy| {
+        let strict = policy.action == Action::Deny;
         policy.permissions.iter().any(|permission| permits(permission, input, strict))
             && policy.principals.iter().any(|principal| is(principal, input, strict))
-    });
-    let allowed = match rules.action {
-        Action::Allow => matched.is_some(),
-        Action::Deny => matched.is_none(),
-        Action::Log => true,
-    };
-    (allowed, matched)
+    })
 }
 
 /// `any_value`: a header matches if any of its values does. Turned round below a `not`, so that it stays on the safe side.
@@ -147,6 +135,10 @@ fn is(principal: &Principal, input: &Input<'_>, any_value: bool) -> bool {
         Principal::Or(any) => any.iter().any(|one| is(one, input, any_value)),
         Principal::Not(not) => !is(not, input, !any_value),
         Principal::Authenticated(matcher) => is_authenticated(matcher.as_ref(), input),
+        Principal::Certificate(field, matcher) => {
+            let identity = input.connection.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+            identity.is_some_and(|identity| identity.has(*field, matcher))
+        }
         Principal::DirectRemoteIp(network) => contains(network, input.connection.direct_peer.ip()),
         Principal::SourceIp(network) => contains(network, input.connection.peer.ip()),
         Principal::RemoteIp(network) => contains(network, input.client),

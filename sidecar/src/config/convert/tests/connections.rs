@@ -351,8 +351,8 @@ fn what_is_wrong_with_network_filters_is_refused_by_name() {
         (
             "rbac.v3.RBAC",
             json!({"stat_prefix": "a", "matcher": matcher}),
-            "matcher",
-            "not supported",
+            "matcher.on_no_match",
+            "one of action",
         ),
         (
             "rbac.v3.RBAC",

@@ -18,6 +18,7 @@ mod load_balancing;
 mod otel_access_log;
 mod properties;
 mod rate_limits;
+mod rbac_matchers;
 mod redirecting;
 mod refused;
 mod secrets;

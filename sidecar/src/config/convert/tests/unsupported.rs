@@ -210,8 +210,6 @@ fn fields_of_access_control() {
     all(
         "RBAC",
         &[
-            ("matcher", matcher()),
-            ("shadow_matcher", matcher()),
             ("rules.audit_logging_options", json!({})),
             ("rules.policies[web].condition", json!({"id": 1})),
             ("rules.policies[web].checked_condition", json!({})),
