@@ -97,6 +97,8 @@ const ENVOY_ROOTS: &[&str] = &[
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
     "envoy/extensions/clusters/aggregate/v3/cluster.proto",
     "envoy/extensions/request_id/uuid/v3/uuid.proto",
+    "envoy/extensions/regex_engines/v3/google_re2.proto",
+    "envoy/extensions/bootstrap/internal_listener/v3/internal_listener.proto",
     "envoy/extensions/matching/common_inputs/ssl/v3/ssl_inputs.proto",
     "envoy/extensions/filters/http/on_demand/v3/on_demand.proto",
     "envoy/service/runtime/v3/rtds.proto",

@@ -8,14 +8,22 @@ use regex::Regex;
 use super::matcher::StringMatcher;
 
 /// A validated `envoy.config.metrics.v3.StatsConfig`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct StatsConfig {
     /// Which statistics there are; `None`: all.
     pub matcher: Option<StatsMatcher>,
-    /// Tags beside Envoy's own.
+    /// Whether Envoy's own tags are told from names. Default true.
+    pub default_tags: bool,
+    /// Tags beside those.
     pub tags: Vec<StatTag>,
     /// Bounds of the buckets of histograms; the first whose names match counts.
     pub buckets: Vec<HistogramBuckets>,
+}
+
+impl Default for StatsConfig {
+    fn default() -> Self {
+        Self { matcher: None, default_tags: true, tags: Vec::new(), buckets: Vec::new() }
+    }
 }
 
 /// Where statistics are sent (`stats_sinks`).

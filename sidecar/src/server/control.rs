@@ -420,7 +420,7 @@ async fn next_secret(membership: &mut Option<Membership>) -> Secret {
 
 /// What the bootstrap wants of statistics.
 fn statistics(config: StatsConfig) -> Settings {
-    let StatsConfig { matcher, tags, buckets } = config;
+    let StatsConfig { matcher, default_tags, tags, buckets } = config;
     let tags = tags.into_iter().map(|tag| {
         let value = match tag.value {
             StatTagValue::Fixed(value) => Tag::Fixed(value.into()),
@@ -437,5 +437,5 @@ fn statistics(config: StatsConfig) -> Settings {
     let keeps = matcher.map(|matcher| -> crate::stats::settings::Names {
         Box::new(move |name| matcher.keeps(name))
     });
-    Settings { keeps, tags: tags.collect(), buckets: buckets.collect() }
+    Settings { keeps, default_tags, tags: tags.collect(), buckets: buckets.collect() }
 }

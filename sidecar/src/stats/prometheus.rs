@@ -47,18 +47,26 @@ pub(crate) fn render(
         if !filter.takes(&full, &sample.reading) {
             return;
         }
+        let told = registry.settings.default_tags;
         if last.as_ref() != Some(sample.scope) {
-            scopes.push(labels(&sample.scope.tags()));
+            scopes.push(if told { labels(&sample.scope.tags()) } else { String::new() });
             last = Some(sample.scope.clone());
         }
         let scope = scopes.len() - 1;
-        let (own, stem) = registry.settings.tags(&full, sample.name.stem);
-        let name = metric_name(&sample.scope.stem(), &stem);
-        let known = sample.name.tags.iter().map(|&(tag, value)| (tag.to_owned(), value.to_owned()));
+        let stem = if told { sample.name.stem } else { &full };
+        let (own, stem) = registry.settings.tags(&full, stem);
+        let of_name = if told { sample.scope.stem() } else { "".into() };
+        let name = metric_name(&of_name, &stem);
+        let known = sample
+            .name
+            .tags
+            .iter()
+            .filter(|_| told)
+            .map(|&(tag, value)| (tag.to_owned(), value.to_owned()));
         let own = own.into_iter().map(|(tag, value)| (label_name(&tag), value));
         let mut tags: Vec<(String, String)> = known.chain(own).collect();
         // Envoy's own count where the operator has named another the same.
-        let of_scope = sample.scope.tags();
+        let of_scope = if told { sample.scope.tags() } else { Vec::new() };
         tags.retain(|(tag, _)| !of_scope.iter().any(|(other, _)| other == tag));
         tags.dedup_by(|later, earlier| later.0 == earlier.0);
         match sample.reading {

@@ -8,14 +8,21 @@ use super::histogram::BUCKETS;
 pub(crate) type Names = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What the operator wants.
-#[derive(Default)]
 pub(crate) struct Settings {
     /// Which statistics are printed; `None`: all.
     pub(crate) keeps: Option<Names>,
-    /// Tags beside Envoy's own.
+    /// Whether Prometheus gets Envoy's own tags. Without them their values stay in the names.
+    pub(crate) default_tags: bool,
+    /// Tags beside those.
     pub(crate) tags: Vec<(String, Tag)>,
     /// Bounds of the buckets of some histograms.
     pub(crate) buckets: Vec<(Names, Box<[f64]>)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { keeps: None, default_tags: true, tags: Vec::new(), buckets: Vec::new() }
+    }
 }
 
 /// Where the value of a tag comes from.

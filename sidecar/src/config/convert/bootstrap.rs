@@ -11,6 +11,7 @@ use outrigger_proto::envoy::config::bootstrap::v3::bootstrap::{DynamicResources,
 use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+use outrigger_proto::envoy::extensions::regex_engines::v3::GoogleRe2;
 
 use prost::Message;
 
@@ -24,10 +25,10 @@ use crate::config::listener::Listener;
 use crate::config::secret::Secret;
 
 use super::bootstrap_references::Names;
-use super::common::{Present, address, optional, unsupported};
+use super::common::{Present, address, optional, required, unknown_type, unpack, unsupported};
 use super::{
-    bind_config, bootstrap_references, cluster, config_source, discovery, listener, runtime,
-    secret, stats_config,
+    bind_config, bootstrap_references, cluster, config_source, discovery, extensions, listener,
+    runtime, secret, stats_config,
 };
 
 /// What servers may count on: resources with a time to live, and wrapped ones by state of the world.
@@ -87,9 +88,9 @@ pub(super) fn convert(
         xds_delegate_extension,
         xds_config_tracker_extension,
         listener_manager,
-        application_log_config,
+        application_log_config: _, // how Envoy words what it logs of itself
         grpc_async_client_manager_config: _, // how Envoy caches its gRPC clients
-        memory_allocator_manager: _,         // of Envoy's allocator
+        memory_allocator_manager: _, // of Envoy's allocator
         enable_worker_cpu_affinity,
         stats_flush,
         stats_eviction: _, // when statistics that no one uses are freed
@@ -97,11 +98,19 @@ pub(super) fn convert(
     unsupported!(problems;
         node_context_params, hds_config, flags_path, watchdog, watchdogs, tracing,
         overload_manager, header_prefix, stats_server_version_override, use_tcp_for_dns_lookups,
-        dns_resolution_config, bootstrap_extensions, fatal_actions, config_sources,
+        dns_resolution_config, fatal_actions, config_sources,
         default_config_source, default_socket_interface, certificate_provider_instances,
-        perf_tracing_file_path, default_regex_engine, xds_delegate_extension,
-        xds_config_tracker_extension, listener_manager, application_log_config,
+        perf_tracing_file_path, xds_delegate_extension,
+        xds_config_tracker_extension, listener_manager,
         enable_worker_cpu_affinity);
+    for (index, extension) in bootstrap_extensions.into_iter().enumerate() {
+        problems.element("bootstrap_extensions", index, |problems| {
+            bootstrap_extension(problems, extension);
+        });
+    }
+    if let Some(engine) = default_regex_engine {
+        problems.field("default_regex_engine", |problems| regex_engine(problems, engine));
+    }
     let manager = cluster_manager.unwrap_or_default();
     let ClusterManager { bind, load_stats, local_cluster, outlier_event_log } =
         problems.field("cluster_manager", |problems| cluster_manager_of(problems, manager));
@@ -158,6 +167,28 @@ pub(super) fn convert(
         runtime,
         encoded,
     })
+}
+
+/// There is none, but some can be left out.
+fn bootstrap_extension(problems: &mut Problems, proto: core::TypedExtensionConfig) {
+    let core::TypedExtensionConfig { name: _, typed_config } = proto;
+    let Some(config) = required(problems, "typed_config", typed_config) else { return };
+    if !extensions::is_harmless_bootstrap(&config) {
+        problems.field("typed_config", |problems| unknown_type(problems, &config, &[]));
+    }
+}
+
+/// The syntax of regular expressions is that of RE2, whatever is said here.
+fn regex_engine(problems: &mut Problems, proto: core::TypedExtensionConfig) {
+    let core::TypedExtensionConfig { name: _, typed_config } = proto;
+    let Some(config) = required(problems, "typed_config", typed_config) else { return };
+    problems.field("typed_config", |problems| {
+        if any::holds::<GoogleRe2>(&config) {
+            let _: Option<GoogleRe2> = unpack(problems, &config);
+        } else {
+            unknown_type(problems, &config, &["GoogleRE2"]);
+        }
+    });
 }
 
 /// What we tell discovery servers: the node of the file, under our name.

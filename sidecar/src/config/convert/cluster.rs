@@ -34,8 +34,8 @@ use super::endpoint::{self, Hosts};
 use super::load_balancer::{self, Chosen};
 use super::upstream_http::{self, Legacy};
 use super::{
-    bind_config, buffer_limit, circuit_breakers, config_source, dns, health_check, metadata,
-    original_dst, outlier_detection, proxy_protocol, subset, tls,
+    bind_config, buffer_limit, circuit_breakers, config_source, dns, extensions, health_check,
+    metadata, original_dst, outlier_detection, proxy_protocol, subset, tls,
 };
 
 /// A connection has to be there within this time where nothing is set.
@@ -101,9 +101,12 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     unsupported!(problems;
         transport_socket_matcher, per_connection_buffer_high_watermark_timeout,
         dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-        filters, lrs_report_endpoint_metrics,
+        lrs_report_endpoint_metrics,
         upstream_config, preconnect_policy, connection_pool_per_downstream_connection,
         queuing_policies);
+    for (index, filter) in filters.into_iter().enumerate() {
+        problems.element("filters", index, |problems| upstream_filter(problems, filter));
+    }
     if !boolean(wait_for_warm_on_init, true) {
         problems.unsupported("wait_for_warm_on_init", true);
     }
@@ -281,6 +284,16 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::Cluster) -> Option<
     };
     cluster.fingerprint = fingerprint(&cluster);
     Some(cluster)
+}
+
+/// A network filter of connections to endpoints. There is none, but some can be left out.
+fn upstream_filter(problems: &mut Problems, proto: proto::Filter) {
+    let proto::Filter { name: _, typed_config, config_discovery } = proto;
+    unsupported!(problems; config_discovery);
+    let Some(config) = required(problems, "typed_config", typed_config) else { return };
+    if !extensions::is_harmless_network(&config) {
+        problems.field("typed_config", |problems| unknown_type(problems, &config, &[]));
+    }
 }
 
 fn discovery(

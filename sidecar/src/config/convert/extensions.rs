@@ -18,13 +18,25 @@ const HARMLESS_HTTP: &[&str] = &[
 
 /// Network filters that stand before the one that ends the chain.
 const HARMLESS_NETWORK: &[&str] = &[
-    // Exchanges labels with a peer that offers `istio-peer-exchange` by ALPN, which we do not.
+    // Exchanges labels with a peer where both agree on [`PEER_EXCHANGE`] by ALPN, which we do not.
     "envoy.tcp.metadataexchange.config.MetadataExchange",
     // The same, from the workload's own discovery.
     "io.istio.workload.Config",
     // Counts connections.
     "stats.PluginConfig",
 ];
+
+/// Extensions of the bootstrap.
+const HARMLESS_BOOTSTRAP: &[&str] = &[
+    // Lets listeners be internal, all of which are refused by themselves.
+    "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+    // Asks for labels of workloads, for metrics.
+    "istio.workload.BootstrapExtension",
+];
+
+/// A protocol by which peers would exchange labels before they say anything else. Whoever agrees on it has to do that,
+/// so nobody is offered it.
+pub(super) const PEER_EXCHANGE: &str = "istio-peer-exchange";
 
 /// Whether an HTTP filter of this configuration can be left out.
 pub(super) fn is_harmless_http(config: &Any) -> bool {
@@ -39,6 +51,11 @@ pub(super) fn is_harmless_http_message(message: &str) -> bool {
 /// Whether a network filter of this configuration can be left out.
 pub(super) fn is_harmless_network(config: &Any) -> bool {
     HARMLESS_NETWORK.contains(&&*message_name(config))
+}
+
+/// Whether an extension of the bootstrap of this configuration can be left out.
+pub(super) fn is_harmless_bootstrap(config: &Any) -> bool {
+    HARMLESS_BOOTSTRAP.contains(&&*message_name(config))
 }
 
 /// The name of the message that a configuration is, or would be.

@@ -21,7 +21,7 @@ use crate::config::stats::{
 };
 
 use super::common::{
-    ip_and_port, positive_duration, required, text, unknown_type, unpack, unsupported,
+    boolean, ip_and_port, positive_duration, required, text, unknown_type, unpack, unsupported,
 };
 use super::matcher;
 
@@ -109,11 +109,9 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::StatsConfig) -> Sta
         histogram_bucket_settings,
         allow_default_tag_overrides: _, // of a tag of the same name Envoy's own counts, as by default
     } = proto;
-    if use_all_default_tags.is_some_and(|all| !all.value) {
-        problems.unsupported("use_all_default_tags", true);
-    }
+    let default_tags = boolean(use_all_default_tags, true);
     let tags = stats_tags.into_iter().enumerate().filter_map(|(index, proto)| {
-        problems.element("stats_tags", index, |problems| tag(problems, proto))
+        problems.element("stats_tags", index, |problems| tag(problems, proto, default_tags))
     });
     let tags = tags.collect();
     let matcher = stats_matcher.and_then(|proto| {
@@ -122,17 +120,25 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::StatsConfig) -> Sta
     let buckets = histogram_bucket_settings.into_iter().enumerate().filter_map(|(index, proto)| {
         problems.element("histogram_bucket_settings", index, |problems| buckets(problems, proto))
     });
-    StatsConfig { matcher, tags, buckets: buckets.collect() }
+    StatsConfig { matcher, default_tags, tags, buckets: buckets.collect() }
 }
 
 /// `None` for one of Envoy's own tags, which are there anyway.
-fn tag(problems: &mut Problems, proto: proto::TagSpecifier) -> Option<StatTag> {
+fn tag(problems: &mut Problems, proto: proto::TagSpecifier, default_tags: bool) -> Option<StatTag> {
     let proto::TagSpecifier { tag_name, tag_value } = proto;
-    let value = match tag_value {
-        None => return None,
-        Some(TagValue::Regex(regex)) if regex.is_empty() => return None,
-        Some(TagValue::FixedValue(value)) => StatTagValue::Fixed(value.into()),
-        Some(TagValue::Regex(regex)) => match Regex::new(&regex) {
+    let of_envoy = match &tag_value {
+        None => true,
+        Some(TagValue::Regex(regex)) => regex.is_empty(),
+        Some(TagValue::FixedValue(_)) => false,
+    };
+    if of_envoy {
+        // Each of them, or none: they are not found by regexes here.
+        problems.unsupported("tag_name", !default_tags);
+        return None;
+    }
+    let value = match tag_value? {
+        TagValue::FixedValue(value) => StatTagValue::Fixed(value.into()),
+        TagValue::Regex(regex) => match Regex::new(&regex) {
             Ok(regex) if regex.captures_len() > 1 => StatTagValue::Regex(regex),
             Ok(_) => {
                 problems.reject_field("regex", "has no group that could be the value");

@@ -27,6 +27,7 @@ use super::common::{
     boolean, enumeration, fingerprint, number, required, text, unknown_type, unpack, unsupported,
     unsupported_if_true,
 };
+use super::extensions::PEER_EXCHANGE;
 use super::{certificate, config_source};
 
 /// The configuration of a transport socket; `None` for plaintext (`raw_buffer`), or if something was refused.
@@ -117,8 +118,11 @@ pub(super) fn upstream(problems: &mut Problems, config: &Any) -> Option<Upstream
         enforce_rsa_key_usage: _, // every handshake here is signed by an RSA key and never encrypted to it
     } = unpack(problems, config)?;
     unsupported!(problems; auto_host_sni, auto_sni_san_validation, allow_renegotiation);
-    if !sni.is_empty() && DnsName::try_from(sni.as_str()).is_err() {
-        problems.reject_field("sni", format!("{sni:?} is not a DNS name"));
+    if sni.len() > MAX_SNI {
+        problems.reject_field("sni", format!("has more than {MAX_SNI} bytes"));
+    } else if !sni.is_empty() && DnsName::try_from(sni.as_str()).is_err() {
+        // Kuma has such names. Whom a connection is with is judged by the certificate, not by this.
+        tracing::warn!(sni, "is not a DNS name: connections are made without a server name");
     }
     let common = common(problems, common_tls_context)?;
     if common.certificates.len() > 1 {
@@ -299,6 +303,9 @@ fn versions(problems: &mut Problems, minimum: i32, maximum: i32) -> Option<TlsVe
     Some(TlsVersions { tls12: minimum == 12, tls13: maximum == 13 })
 }
 
+/// The most that Envoy accepts.
+const MAX_SNI: usize = 255;
+
 /// Envoy joins the entries with commas and splits the whole again: one entry may name several protocols.
 fn alpn(problems: &mut Problems, protos: &[String]) -> Vec<Box<[u8]>> {
     let mut protocols = Vec::new();
@@ -309,7 +316,9 @@ fn alpn(problems: &mut Problems, protos: &[String]) -> Vec<Box<[u8]>> {
                     problems.reject("a protocol has 1 to 255 bytes");
                 });
             }
-            protocols.push(protocol.as_bytes().into());
+            if protocol != PEER_EXCHANGE {
+                protocols.push(protocol.as_bytes().into());
+            }
         }
     }
     protocols

@@ -68,6 +68,11 @@ pub(super) fn convert(
         None => of_legacy(problems, legacy),
         Some(options) => {
             not_both(problems, &legacy);
+            // Of this one field alone the old place counts too, where the new one says nothing.
+            let most = number(legacy.max_requests_per_connection).filter(|most| *most > 0);
+            let mut options = options;
+            let common = &mut options.common;
+            common.max_requests_per_connection = common.max_requests_per_connection.or(most);
             options
         }
     }
@@ -81,14 +86,13 @@ fn not_both(problems: &mut Problems, legacy: &Legacy) {
         http_protocol_options,
         http2_protocol_options,
         protocol_selection: _, // unset looks like a choice: nothing to see
-        max_requests_per_connection,
+        max_requests_per_connection: _, // counts
     } = legacy;
     for (name, is_present) in [
         ("upstream_http_protocol_options", upstream_http_protocol_options.is_present()),
         ("common_http_protocol_options", common_http_protocol_options.is_present()),
         ("http_protocol_options", http_protocol_options.is_present()),
         ("http2_protocol_options", http2_protocol_options.is_present()),
-        ("max_requests_per_connection", max_requests_per_connection.is_present()),
     ] {
         if is_present {
             problems.reject_field(

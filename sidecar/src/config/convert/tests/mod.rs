@@ -15,6 +15,7 @@ mod health_checks;
 mod http1;
 mod jwt_authn;
 mod load_balancing;
+mod meshes;
 mod otel_access_log;
 mod properties;
 mod rate_limits;

@@ -210,7 +210,6 @@ fn fields_have_to_agree_with_each_other() {
         ),
         ("CLUSTER.eds_cluster_config", json!({"eds_config": {"ads": {}}}), "not of type EDS"),
         ("CLUSTER.http2_protocol_options", json!({}), "set it there"),
-        ("CLUSTER.max_requests_per_connection", json!(1), "set it there"),
         (
             "HOST.routes[2].direct_response.body",
             json!({"inline_string": "x".repeat(4097)}),
@@ -449,7 +448,7 @@ fn texts_have_to_be_what_they_stand_for() {
         ("REWRITE.regex_rewrite.substitution", json!("\\x"), "backslash"),
         ("REDIRECT.path_redirect", json!("/a\r\nb"), "line break"),
         ("HCM.via", json!("a\u{7f}"), "no header value"),
-        ("UPSTREAM.sni", json!("not a name"), "not a DNS name"),
+        ("UPSTREAM.sni", json!("x".repeat(256)), "more than 255 bytes"),
         ("DOWNSTREAM.common_tls_context.alpn_protocols[0]", json!(""), "1 to 255 bytes"),
         (
             "DOWNSTREAM.common_tls_context.tls_params.tls_minimum_protocol_version",
