@@ -12,6 +12,18 @@ const ROUTES: &str = r#"
 - match: {prefix: /zero}
   route: {weighted_clusters: {clusters: [{name: a, weight: 0}, {name: b, weight: 1}]}}
 - {match: {prefix: /named}, route: {cluster_header: x-cluster}}
+- match: {prefix: /one-named}
+  route:
+    weighted_clusters:
+      header_name: x-draw
+      clusters:
+      - {name: a, weight: 60}
+      - cluster_header: x-cluster
+        weight: 40
+        request_headers_to_add: [{header: {key: x-named, value: 'yes'}}]
+        response_headers_to_add: [{header: {key: x-named, value: 'yes'}}]
+- match: {prefix: /drawn}
+  route: {weighted_clusters: {header_name: x-draw, runtime_key_prefix: drawn, clusters: [{name: a, weight: 1}, {name: b, weight: 1}]}}
 - {match: {prefix: /robin}, route: {cluster: robin}}
 - {match: {prefix: /weighted}, route: {cluster: weighted}}
 - {match: {prefix: /random}, route: {cluster: random}}
@@ -128,6 +140,7 @@ pub(crate) fn group() -> Group {
                 .send(Request::get("/named").header("x-cluster", "a"), "200 a")
                 .send(Request::get("/named").header("x-cluster", "missing"), "503 -")
                 .send(Request::get("/named"), "503 -"),
+            one_named(),
             Case::new("a_policy_that_envoy_does_not_have_is_passed_over").get("/peak", "200 a"),
             Case::custom("a_weight_of_zero_gets_nothing", |world| {
                 Box::pin(share(world, "/zero", 50, 0..=0))
@@ -171,6 +184,22 @@ pub(crate) fn group() -> Group {
             }),
         ],
     }
+}
+
+/// One of several clusters is named by a header, and a header draws among them.
+fn one_named() -> Case {
+    let drawn = |path: &str, draw: &str| Request::get(path).header("x-draw", draw);
+    Case::new("a_header_draws_among_clusters_and_another_names_one")
+        .send(drawn("/one-named", "0"), "200 a")
+        .send(drawn("/one-named", "59"), "200 a")
+        .send(drawn("/one-named", "60").header("x-cluster", "b"), "200 b")
+        .send(drawn("/one-named", "199").header("x-cluster", "a"), "200 a")
+        .send(drawn("/one-named", "159").header("x-cluster", "b").http2(), "200 a")
+        .send(drawn("/one-named", "60").header("x-cluster", "missing"), "503 -")
+        .send(drawn("/one-named", "60"), "503 -")
+        .send(drawn("/drawn", "0"), "200 a")
+        .send(drawn("/drawn", "1"), "200 b")
+        .send(drawn("/drawn", "18446744073709551615"), "200 b")
 }
 
 /// Sends `total` requests one after the other and wants `a` to get a number in `expected`.

@@ -210,6 +210,8 @@ pub struct Forward {
     pub include_vh_rate_limits: bool,
     /// Where to.
     pub cluster: ClusterSpecifier,
+    /// A header whose number, instead of a random one, chooses among several clusters.
+    pub weighted_by: Option<HeaderName>,
     /// What the metadata of the endpoint must hold, for clusters that are divided into subsets.
     pub metadata_match: Option<Arc<MetadataCriteria>>,
     /// Status for an unknown cluster. Default 503.
@@ -287,8 +289,10 @@ pub enum ClusterSpecifier {
 /// One of several clusters.
 #[derive(Debug, Clone)]
 pub struct WeightedCluster {
-    /// Its name.
+    /// Its name; empty if a header says it.
     pub name: Arc<str>,
+    /// The header of the request that names it.
+    pub header: Option<HeaderName>,
     /// Its share; the sum over all is more than 0.
     pub weight: u32,
     /// What the metadata of the endpoint must hold, that of the route included; `None`: as the route says.

@@ -85,14 +85,63 @@ pub(crate) enum Target {
     /// Several: the running sum of the weights, and the cluster, in the order of the configuration.
     Weighted {
         /// Sum up to and including this one, and the cluster.
-        choices: Box<[(u64, ClusterId)]>,
+        choices: Box<[(u64, Choice)]>,
         /// The whole sum; more than 0.
         total: u64,
+        /// The header whose number is drawn instead of a random one.
+        drawn: Option<HeaderName>,
     },
     /// Several, by shares that the runtime may change.
-    Adjustable(Box<[(RuntimeNumber, ClusterId)]>),
+    Adjustable {
+        /// The share of each, and the cluster.
+        choices: Box<[(RuntimeNumber, Choice)]>,
+        /// The header whose number is drawn instead of a random one.
+        drawn: Option<HeaderName>,
+    },
     /// The one that this header names.
     Header(HeaderName),
+}
+
+/// One of several clusters.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// This one.
+    Cluster(ClusterId),
+    /// The one that this header names.
+    Header(HeaderName),
+}
+
+impl Choice {
+    fn build(cluster: &WeightedCluster, resolve: &mut dyn FnMut(&Arc<str>) -> ClusterId) -> Self {
+        match &cluster.header {
+            Some(name) => Self::Header(name.clone()),
+            None => Self::Cluster(resolve(&cluster.name)),
+        }
+    }
+
+    fn id(&self, headers: &HeaderMap, named: impl FnOnce(&str) -> Option<ClusterId>) -> ClusterId {
+        match self {
+            Self::Cluster(id) => *id,
+            Self::Header(name) => {
+                let name = headers.get(name).and_then(|name| name.to_str().ok());
+                name.and_then(named).unwrap_or(NOWHERE)
+            }
+        }
+    }
+}
+
+/// A cluster that there is not.
+const NOWHERE: ClusterId = ClusterId(u32::MAX);
+
+/// A number below `total`: the request's own, or a random one.
+fn draw(total: u64, drawn: Option<&HeaderName>, headers: &HeaderMap) -> u64 {
+    let own = drawn.and_then(|name| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        value.to_str().ok()?.trim().parse::<u64>().ok()
+    });
+    let total = total.max(1);
+    own.map_or_else(|| fastrand::u64(0..total), |own| own % total)
 }
 
 impl Target {
@@ -106,20 +155,23 @@ impl Target {
             Self::None => None,
             Self::Header(name) => Some((named(headers.get(name)?.to_str().ok()?)?, None)),
             Self::Cluster(id) => Some((*id, None)),
-            Self::Weighted { choices, total } => {
-                let draw = fastrand::u64(0..(*total).max(1));
+            Self::Weighted { choices, total, drawn } => {
+                let draw = draw(*total, drawn.as_ref(), headers);
                 let index = choices.partition_point(|(sum, _)| *sum <= draw);
-                choices.get(index).map(|(_, id)| (*id, Some(index)))
+                let (_, choice) = choices.get(index)?;
+                Some((choice.id(headers, named), Some(index)))
             }
-            Self::Adjustable(choices) => {
+            Self::Adjustable { choices, drawn } => {
                 let total: u64 = choices.iter().map(|(weight, _)| weight.whole()).sum();
-                let mut draw = fastrand::u64(0..total.max(1));
-                choices.iter().enumerate().find_map(|(index, (weight, id))| {
-                    let weight = weight.whole();
-                    let is_chosen = draw < weight;
-                    draw = draw.saturating_sub(weight);
-                    is_chosen.then_some((*id, Some(index)))
-                })
+                let mut draw = draw(total, drawn.as_ref(), headers);
+                let (index, (_, choice)) =
+                    choices.iter().enumerate().find(|(_, (weight, _))| {
+                        let weight = weight.whole();
+                        let is_chosen = draw < weight;
+                        draw = draw.saturating_sub(weight);
+                        is_chosen
+                    })?;
+                Some((choice.id(headers, named), Some(index)))
             }
         }
     }
@@ -252,9 +304,11 @@ impl Route {
                         let weight = f64::from(cluster.weight);
                         cluster.runtime_weight.clone().unwrap_or_else(|| weight.into())
                     };
-                    let choice =
-                        |cluster: &WeightedCluster| (weight(cluster), resolve(&cluster.name));
-                    Target::Adjustable(clusters.iter().map(choice).collect())
+                    let choice = |cluster: &WeightedCluster| {
+                        (weight(cluster), Choice::build(cluster, resolve))
+                    };
+                    let choices = clusters.iter().map(choice).collect();
+                    Target::Adjustable { choices, drawn: forward.weighted_by.clone() }
                 }
                 ClusterSpecifier::Weighted(clusters) => {
                     let mut total = 0;
@@ -262,10 +316,10 @@ impl Route {
                         .iter()
                         .map(|cluster| {
                             total += u64::from(cluster.weight);
-                            (total, resolve(&cluster.name))
+                            (total, Choice::build(cluster, resolve))
                         })
                         .collect();
-                    Target::Weighted { choices, total }
+                    Target::Weighted { choices, total, drawn: forward.weighted_by.clone() }
                 }
             },
         };

@@ -285,6 +285,9 @@ impl Known<'_> {
                     ClusterSpecifier::Cluster(name) => self.named(problems, "cluster", name),
                     ClusterSpecifier::Weighted(clusters) => {
                         for (index, cluster) in clusters.iter().enumerate() {
+                            if cluster.header.is_some() {
+                                continue;
+                            }
                             let name = format!("weighted_clusters.clusters[{index}].name");
                             self.named(problems, &name, &cluster.name);
                         }

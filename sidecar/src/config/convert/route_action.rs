@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use outrigger_proto::envoy::config::core::v3::{
     RoutingPriority as RoutingPriorityProto, TypedExtensionConfig,
 };
@@ -100,6 +100,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         Some(RoutingPriorityProto::Default) | None => RoutingPriority::Default,
     };
     let metadata_match = subset::criteria(metadata_match, None);
+    let weighted_by = weighted_by(problems, cluster_specifier.as_ref());
     let cluster = cluster(problems, cluster_specifier, metadata_match.as_ref());
     let timeout = limit(problems, "timeout", timeout, Some(DEFAULT_TIMEOUT));
     let idle_timeout = duration(problems, "idle_timeout", idle_timeout);
@@ -125,6 +126,7 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         rate_limits,
         include_vh_rate_limits: boolean(include_vh_rate_limits, false),
         cluster: cluster?,
+        weighted_by,
         metadata_match,
         cluster_not_found_status,
         timeout,
@@ -143,6 +145,15 @@ pub(super) fn forward(problems: &mut Problems, proto: proto::RouteAction) -> Opt
         connect,
         hash_policy,
     })
+}
+
+/// The header whose number chooses among several clusters.
+fn weighted_by(problems: &mut Problems, proto: Option<&ClusterProto>) -> Option<HeaderName> {
+    let Some(ClusterProto::WeightedClusters(proto)) = proto else { return None };
+    let Some(RandomValueSpecifier::HeaderName(name)) = &proto.random_value_specifier else {
+        return None;
+    };
+    problems.field("weighted_clusters", |problems| header_name(problems, "header_name", name))
 }
 
 fn cluster(
@@ -188,8 +199,8 @@ fn weighted_clusters(
         random_value_specifier,
     } = proto;
     match random_value_specifier {
-        None => {}
-        Some(RandomValueSpecifier::HeaderName(_)) => problems.unsupported("header_name", true),
+        // The action has it.
+        None | Some(RandomValueSpecifier::HeaderName(_)) => {}
         Some(RandomValueSpecifier::UseHashPolicy(_)) => {
             problems.unsupported("use_hash_policy", true);
         }
@@ -240,9 +251,15 @@ fn weighted_cluster(
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    unsupported!(problems; cluster_header);
     let metadata_match = subset::criteria(metadata_match, of_route);
-    let name = text(problems, "name", name);
+    let (name, header) = match (name.is_empty(), cluster_header.is_empty()) {
+        (true, false) => (String::new(), header_name(problems, "cluster_header", &cluster_header)),
+        (false, false) => {
+            problems.reject_field("cluster_header", "cannot be set together with name");
+            (name, None)
+        }
+        (_, true) => (text(problems, "name", name), None),
+    };
     let host_rewrite = match host_rewrite_specifier {
         None => None,
         Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
@@ -251,6 +268,7 @@ fn weighted_cluster(
     };
     Some(WeightedCluster {
         name: name.into(),
+        header,
         weight: number(weight).unwrap_or(0),
         metadata_match,
         runtime_weight: None,
@@ -414,7 +432,7 @@ pub(super) fn upgrade_token(problems: &mut Problems, token: &str) -> Option<Box<
         "connect-udp" | "h2c" => {
             Some(format!("{token:?} is not supported by this version of Outrigger"))
         }
-        _ if http::HeaderName::from_bytes(token.as_bytes()).is_err() => {
+        _ if HeaderName::from_bytes(token.as_bytes()).is_err() => {
             Some(format!("{token:?} is not the name of a protocol"))
         }
         _ => None,

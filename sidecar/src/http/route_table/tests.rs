@@ -181,6 +181,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
             [("1", 0), ("2", 90), ("3", 10)]
                 .map(|(name, weight)| WeightedCluster {
                     name: name.into(),
+                    header: None,
                     weight,
                     metadata_match: None,
                     runtime_weight: None,
@@ -191,6 +192,7 @@ fn weighted_clusters_are_chosen_by_their_share_and_weight_zero_never() {
                 })
                 .into(),
         ),
+        weighted_by: None,
         metadata_match: None,
         cluster_not_found_status: http::StatusCode::SERVICE_UNAVAILABLE,
         timeout: None,

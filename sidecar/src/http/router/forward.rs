@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::send::send;
 use super::tries::{Tries, discard, note_attempt};
 use super::wanted::Wanted;
-use super::{Answer, Refusal, view_of};
+use super::{Answer, Refusal, add_to_local, view_of};
 use crate::access_log::ResponseFlags;
 use crate::cluster::RoutingPriority;
 use crate::config;
@@ -56,10 +56,11 @@ pub(super) async fn forward(
     let manager = &connection.manager;
     let Some(cluster) = matched.target.and_then(|(id, _)| ClusterRef::new(view, id)) else {
         connection.stats().no_cluster.inc();
-        return Err(LocalReply::new(action.cluster_not_found_status, "", "cluster_not_found")
+        let mut reply = LocalReply::new(action.cluster_not_found_status, "", "cluster_not_found")
             .because(Reason::ClusterNotFound)
-            .flagged(ResponseFlags::NO_CLUSTER_FOUND)
-            .into());
+            .flagged(ResponseFlags::NO_CLUSTER_FOUND);
+        add_to_local(matched, exchange, request, &mut reply);
+        return Err(reply.into());
     };
     if let Some(facts) = &mut exchange.facts {
         facts.cluster = Some(cluster.clone());

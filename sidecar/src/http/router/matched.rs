@@ -90,7 +90,7 @@ impl<'t> Matched<'t> {
     /// Name of the cluster that the request is to go to.
     pub(super) fn cluster_name(&self) -> Option<&'t str> {
         if let Some(weighted) = self.weighted() {
-            return Some(&weighted.name);
+            return Some(&*weighted.name).filter(|name| !name.is_empty());
         }
         match &self.route.config.action {
             RouteAction::Forward(forward) => match &forward.cluster {

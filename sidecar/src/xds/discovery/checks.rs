@@ -161,6 +161,9 @@ impl Discovery {
                     }
                     ClusterSpecifier::Weighted(clusters) => {
                         for (index, cluster) in clusters.iter().enumerate() {
+                            if cluster.header.is_some() {
+                                continue;
+                            }
                             let path = format!("{path}.weighted_clusters.clusters[{index}].name");
                             self.check_cluster(&cluster.name, path, rejected);
                         }

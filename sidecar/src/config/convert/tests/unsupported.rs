@@ -150,10 +150,7 @@ fn fields_of_the_http_connection_manager() {
         &[
             ("common_http_protocol_options.max_connection_duration_jitter", json!({"value": 5})),
             ("common_http_protocol_options.max_response_headers_kb", json!(5)),
-            (
-                "http_protocol_options.header_key_format.stateful_formatter",
-                extension(),
-            ),
+            ("http_protocol_options.header_key_format.stateful_formatter", extension()),
             ("http_protocol_options.enable_trailers", json!(true)),
             ("http_protocol_options.override_stream_error_on_invalid_http_message", json!(true)),
             ("http_protocol_options.send_fully_qualified_url", json!(true)),
@@ -277,8 +274,7 @@ fn fields_of_routes() {
             ("cors", json!({})),
             ("internal_redirect_action", json!("HANDLE_INTERNAL_REDIRECT")),
             ("hedge_policy.additional_request_chance", json!({"numerator": 1})),
-            ("weighted_clusters.header_name", json!("a")),
-            ("weighted_clusters.clusters[0].cluster_header", json!("a")),
+            ("weighted_clusters.use_hash_policy", json!(true)),
             ("retry_policy.retry_priority", json!({"name": "a"})),
             ("retry_policy.retry_options_predicates", json!([extension()])),
             ("retry_policy.refresh_cluster_on_retry", json!(true)),
@@ -325,8 +321,6 @@ fn fields_of_filters() {
         let filter = json!({"name": "f", "typed_config": fields});
         refused_at(&[("HCM.http_filters[0]", filter), (&path, value)], &path, UNSUPPORTED);
     };
-    let limit = json!({"fixed_limit": {"limit_kbps": 1}});
-    filter("fault.v3.HTTPFault", json!({}), "response_rate_limit", limit);
     filter("fault.v3.HTTPFault", json!({}), "filter_metadata", json!({"a": 1}));
     for (field, value) in [
         ("query_parameter_mutations", json!([{"remove": "a"}])),
