@@ -1,9 +1,12 @@
 //! HTTP filters and what routes say about them: on, off, and otherwise.
 
-use outrigger_integration::client::Request;
-use outrigger_integration::differential::{Case, Group, UpstreamKind};
+use std::time::{Duration, Instant};
 
-use crate::parts::{bootstrap, cluster, http_listener, indent};
+use outrigger_integration::client::Request;
+use outrigger_integration::differential::{Case, Group, Observation, UpstreamKind};
+use outrigger_integration::upstream::Reply;
+
+use crate::parts::{bootstrap, cluster, http_listener, indent, statistics};
 
 const TYPE: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http";
 const OFF: &str =
@@ -79,6 +82,15 @@ fn fault() -> String {
         (
             "/node",
             "abort: {http_status: 418, percentage: {numerator: 100}}, downstream_nodes: [n1]",
+        ),
+        (
+            "/slow",
+            "response_rate_limit: {fixed_limit: {limit_kbps: 4}, percentage: {numerator: 100}}",
+        ),
+        ("/asked-slow", "response_rate_limit: {header_limit: {}, percentage: {numerator: 100}}"),
+        (
+            "/dragging",
+            "response_rate_limit: {fixed_limit: {limit_kbps: 1}, percentage: {numerator: 100}}, abort: {http_status: 503, percentage: {numerator: 100}}",
         ),
         ("/full", "abort: {http_status: 418, percentage: {numerator: 100}}, max_active_faults: 0"),
     ];
@@ -232,7 +244,10 @@ pub(crate) fn group() -> Group {
         ),
         upstreams: vec![("a", UpstreamKind::Plain)],
         unsupported: None,
-        cases: [cors_cases(), fault_cases(), other_cases()].into_iter().flatten().collect(),
+        cases: [cors_cases(), fault_cases(), other_cases(), vec![counted()]]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -303,6 +318,28 @@ fn fault_cases() -> Vec<Case> {
                     .header("x-envoy-fault-abort-request-percentage", "0"),
                 "200 a",
             ),
+        slowly("a_response_takes_as_long_as_its_rate_says", false),
+        slowly("a_response_takes_as_long_as_its_rate_says_in_http2", true),
+        Case::new("a_slow_response_is_whole")
+            .send_to("LISTEN_FAULT", get("/slow"), "200 a")
+            .send_to("LISTEN_FAULT", Request::new("HEAD", "/slow"), "200 a")
+            .send_to("LISTEN_FAULT", get("/dragging"), "503 -")
+            .send_to("LISTEN_FAULT", get("/dragging").http2(), "503 -")
+            .send_to("LISTEN_FAULT", get("/asked-slow"), "200 a")
+            .send_to(
+                "LISTEN_FAULT",
+                get("/asked-slow").header("x-envoy-fault-throughput-response", "1"),
+                "200 a",
+            )
+            .send_to(
+                "LISTEN_FAULT",
+                get("/asked-slow")
+                    .header("x-envoy-fault-throughput-response", "1")
+                    .header("x-envoy-fault-throughput-response-percentage", "0"),
+                "200 a",
+            )
+            .script("a", [Reply::status(200).chunks(&["one", "two"]).trailer("x-end", "1")])
+            .send_to("LISTEN_FAULT", get("/slow").http2(), "200 a"),
         Case::new("a_fault_is_meant_for_some_requests")
             .send_to("LISTEN_FAULT", get("/headers").header("x-fault", "yes"), "418 -")
             .send_to("LISTEN_FAULT", get("/headers"), "200 a")
@@ -318,6 +355,36 @@ fn fault_cases() -> Vec<Case> {
             .send_to("LISTEN_DISABLED", get("/"), "200 a")
             .send_to("LISTEN_DISABLED", get("/own"), "418 -"),
     ]
+}
+
+fn counted() -> Case {
+    Case::custom("faults_are_counted", |world| {
+        Box::pin(async move { statistics(world, &["http.test.fault."]).await })
+    })
+}
+
+/// 2 KiB at 4 KiB per second are half a second.
+fn slowly(name: &'static str, http2: bool) -> Case {
+    Case::custom(name, move |world| {
+        Box::pin(async move {
+            let mut seen = Observation::default();
+            for chunks in [&["x".repeat(2048)][..], &["x".repeat(1000), "y".repeat(1048)][..]] {
+                let pieces: Vec<&str> = chunks.iter().map(String::as_str).collect();
+                world.upstream("a")?.script([Reply::status(200).chunks(&pieces)]);
+                let request = Request::get("/slow");
+                let request = if http2 { request.http2() } else { request };
+                let began = Instant::now();
+                let answer = request.send(world.address("LISTEN_FAULT")?).await;
+                let took = began.elapsed();
+                let step = format!("{} pieces", chunks.len());
+                seen.fact(&step, "bytes", answer.body().len());
+                let bounds = Duration::from_millis(350)..Duration::from_millis(800);
+                seen.fact(&step, "takes half a second", bounds.contains(&took));
+                world.upstream("a")?.take();
+            }
+            Ok(seen)
+        })
+    })
 }
 
 fn other_cases() -> Vec<Case> {

@@ -190,6 +190,10 @@ pub struct Fault {
     pub abort: Option<FaultAbort>,
     /// What the runtime says instead of the share of answers.
     pub abort_percent: RuntimeFraction,
+    /// Send the response slowly.
+    pub response_rate: Option<(FaultRate, Fraction)>,
+    /// What the runtime says instead of the share of slow responses.
+    pub response_rate_percent: RuntimeFraction,
     /// What the runtime says instead of the status.
     pub abort_http_status: RuntimeNumber,
     /// What the runtime says instead of the `grpc-status`.
@@ -202,6 +206,15 @@ pub struct Fault {
     pub downstream_nodes: HashSet<Box<str>>,
     /// Most requests that are under a fault at once.
     pub max_active: RuntimeNumber,
+}
+
+/// How fast a response is sent that is under a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultRate {
+    /// So many KiB in a second.
+    Fixed(u64),
+    /// What `x-envoy-fault-throughput-response` says, in KiB per second.
+    Header,
 }
 
 /// How long a fault waits.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::{Pass, Passage, happens};
+use super::{Pass, Passage, Step, happens};
 use crate::access_log::ResponseFlags;
-use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, Fraction};
+use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, FaultRate, Fraction};
 use crate::http::local_reply::{LocalReply, Reason};
 use crate::http::router::Refusal;
 use crate::stats::{FaultCells, Sharded};
@@ -17,6 +17,9 @@ const NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-nod
 const DELAY: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request");
 const DELAY_PERCENTAGE: HeaderName =
     HeaderName::from_static("x-envoy-fault-delay-request-percentage");
+const RATE: HeaderName = HeaderName::from_static("x-envoy-fault-throughput-response");
+const RATE_PERCENTAGE: HeaderName =
+    HeaderName::from_static("x-envoy-fault-throughput-response-percentage");
 const ABORT: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
 const ABORT_GRPC: HeaderName = HeaderName::from_static("x-envoy-fault-abort-grpc-request");
 const ABORT_PERCENTAGE: HeaderName =
@@ -55,7 +58,9 @@ impl Filter {
         let headers = &passage.request.headers;
         let delay = config.delay.and_then(|(delay, share)| delay_of(config, delay, share, headers));
         let error = config.abort.as_ref().and_then(|abort| error_of(config, abort, headers));
-        if delay.is_none() && error.is_none() {
+        let rate =
+            config.response_rate.and_then(|(rate, share)| rate_of(config, rate, share, headers));
+        if delay.is_none() && error.is_none() && rate.is_none() {
             return Ok(Pass::On);
         }
         let stats = self.stats.local();
@@ -69,6 +74,10 @@ impl Filter {
             active: Arc::clone(&self.active),
             stats: Arc::clone(&self.stats),
         }));
+        if let Some(rate) = rate {
+            stats.response_rl_injected.inc();
+            passage.steps.0.push(Step::Throttle(rate));
+        }
         let refusal = error.map(|(status, grpc)| {
             stats.aborts_injected.inc();
             let body = config.abort.as_ref().and_then(|abort| abort.body.as_deref());
@@ -133,6 +142,23 @@ fn delay_of(
     happens(config.delay_percent.current_or(configured)).then_some(delay).filter(|it| !it.is_zero())
 }
 
+/// KiB per second of a response.
+fn rate_of(
+    config: &Fault,
+    rate: FaultRate,
+    configured: Fraction,
+    headers: &HeaderMap,
+) -> Option<u64> {
+    let (rate, configured) = match rate {
+        FaultRate::Fixed(rate) => (rate, configured),
+        FaultRate::Header => {
+            let asked = number(headers, &RATE).filter(|rate: &u64| *rate > 0)?;
+            (asked, share(configured, headers, &RATE_PERCENTAGE))
+        }
+    };
+    happens(config.response_rate_percent.current_or(configured)).then_some(rate)
+}
+
 /// Status and `grpc-status` of an abort.
 fn error_of(
     config: &Fault,
@@ -186,6 +212,8 @@ mod tests {
             delay_percent: (0, 100).into(),
             delay_duration: 0.0.into(),
             abort: None,
+            response_rate: None,
+            response_rate_percent: (0, 100).into(),
             abort_percent: (0, 100).into(),
             abort_http_status: 0.0.into(),
             abort_grpc_status: 0.0.into(),
@@ -208,6 +236,18 @@ mod tests {
         assert_eq!(delay(&[]), None);
         let asks = headers(&[(DELAY, "25"), (DELAY_PERCENTAGE, "100")]);
         assert_eq!(delay_of(&fault(), FaultDelay::Header, (0, 100), &asks), None);
+    }
+
+    #[test]
+    fn a_header_asks_for_a_rate_above_zero() {
+        let rate = |of: &[(HeaderName, &'static str)]| {
+            rate_of(&fault(), FaultRate::Header, (100, 100), &headers(of))
+        };
+        assert_eq!(rate(&[(RATE, "25")]), Some(25));
+        assert_eq!(rate(&[(RATE, "25"), (RATE_PERCENTAGE, "0")]), None);
+        assert_eq!(rate(&[(RATE, "0")]), None);
+        assert_eq!(rate(&[]), None);
+        assert_eq!(rate_of(&fault(), FaultRate::Fixed(3), (100, 100), &headers(&[])), Some(3));
     }
 
     #[test]

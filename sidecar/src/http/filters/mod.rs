@@ -417,6 +417,7 @@ enum Step {
     HealthChecked(health_check::Checked),
     Compress(Box<compressor::Pending>),
     Call(grpc_stats::Call),
+    Throttle(u64),
     FailAtOnce,
 }
 
@@ -453,6 +454,8 @@ impl Steps {
                         pipe.get_or_insert_default().push(stage);
                     }
                 }
+                Step::Throttle(rate) if !ends => pipe.get_or_insert_default().throttle(rate),
+                Step::Throttle(_) => {}
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
                 Step::Authorized(changes) => changes.apply(headers),

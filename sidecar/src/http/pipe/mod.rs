@@ -5,6 +5,7 @@
 
 mod compress;
 mod count;
+mod throttle;
 
 use std::task::{Context, Poll};
 
@@ -16,6 +17,7 @@ use super::body::BodyError;
 
 pub(crate) use compress::Compression;
 pub(crate) use count::{Counting, Sent};
+use throttle::Throttle;
 
 /// Fewer bytes than these are not sent alone as long as more may come at once.
 const LEAST: usize = 4096;
@@ -89,12 +91,19 @@ pub(crate) struct Pipe {
     keeps: bool,
     /// What came out, and was too little to be sent alone.
     held: Bytes,
+    /// What comes out is sent slowly.
+    throttle: Option<Box<Throttle>>,
 }
 
 impl Pipe {
     /// Adds a stage behind those that there are.
     pub(crate) fn push(&mut self, stage: Stage) {
         self.stages.push(stage);
+    }
+
+    /// Lets so many KiB come out in a second.
+    pub(crate) fn throttle(&mut self, kib_per_second: u64) {
+        self.throttle = Some(Box::new(Throttle::new(kib_per_second)));
     }
 
     /// Whether something else comes out than went in.
@@ -104,7 +113,8 @@ impl Pipe {
 
     /// Nothing more comes out. `ended`: nothing more goes in.
     pub(crate) fn is_done(&self, ended: bool) -> bool {
-        if self.changes() { self.done } else { ended }
+        let passed = if self.changes() { self.done } else { ended };
+        passed && self.throttle.as_ref().is_none_or(|throttle| throttle.is_empty())
     }
 
     /// The next frame, as the stages make it of what `source` gives.
@@ -112,6 +122,19 @@ impl Pipe {
         &mut self,
         cx: &mut Context<'_>,
         mut source: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(mut throttle) = self.throttle.take() else {
+            return self.poll_stages(cx, &mut source);
+        };
+        let polled = throttle.poll_frame(cx, |cx| self.poll_stages(cx, &mut source));
+        self.throttle = Some(throttle);
+        polled
+    }
+
+    fn poll_stages(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl FnMut(&mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.changes() {
             let polled = std::task::ready!(source(cx));

@@ -3,11 +3,14 @@
 use http::StatusCode;
 use outrigger_proto::envoy::extensions::filters::common::fault::v3 as common;
 use outrigger_proto::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use outrigger_proto::envoy::extensions::filters::common::fault::v3::fault_rate_limit::{
+    FixedLimit, HeaderLimit, LimitType,
+};
 use outrigger_proto::envoy::extensions::filters::http::fault::v3 as proto;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 
 use crate::config::Problems;
-use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, Fraction};
+use crate::config::http_filters::{Fault, FaultAbort, FaultDelay, FaultError, FaultRate, Fraction};
 use crate::config::runtime::{RuntimeFraction, RuntimeNumber};
 
 use super::super::common::{number, optional, positive_duration, unsupported};
@@ -28,17 +31,24 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::HttpFault)
         delay_duration_runtime,
         abort_http_status_runtime,
         max_active_faults_runtime,
-        response_rate_limit_percent_runtime: _, // of response_rate_limit, which is refused
+        response_rate_limit_percent_runtime,
         abort_grpc_status_runtime,
         disable_downstream_cluster_stats: _, // statistics by downstream cluster are not kept
         filter_metadata,
     } = proto;
-    unsupported!(problems; response_rate_limit, filter_metadata);
+    unsupported!(problems; filter_metadata);
     Fault {
         delay: delay
             .and_then(|proto| problems.field("delay", |problems| delay_of(problems, proto))),
         abort: abort
             .and_then(|proto| problems.field("abort", |problems| abort_of(problems, proto))),
+        response_rate: response_rate_limit.and_then(|proto| {
+            problems.field("response_rate_limit", |problems| rate_of(problems, proto))
+        }),
+        response_rate_percent: RuntimeFraction::new(
+            (0, 100),
+            key(&response_rate_limit_percent_runtime, "fault.http.rate_limit.response_percent"),
+        ),
         upstream_cluster: optional(upstream_cluster),
         headers: matcher::headers(problems, "headers", headers),
         downstream_nodes: downstream_nodes.into_iter().map(Into::into).collect(),
@@ -94,6 +104,29 @@ fn delay_of(problems: &mut Problems, proto: common::FaultDelay) -> Option<(Fault
         }
     };
     Some((delay, percentage))
+}
+
+fn rate_of(
+    problems: &mut Problems,
+    proto: common::FaultRateLimit,
+) -> Option<(FaultRate, Fraction)> {
+    let common::FaultRateLimit { percentage, limit_type } = proto;
+    let percentage = share(problems, percentage)?;
+    let rate = match limit_type {
+        None => {
+            problems.reject("one of fixed_limit, header_limit is required");
+            return None;
+        }
+        Some(LimitType::FixedLimit(FixedLimit { limit_kbps })) => {
+            if limit_kbps == 0 {
+                problems.reject_field("fixed_limit.limit_kbps", "must be more than 0");
+                return None;
+            }
+            FaultRate::Fixed(limit_kbps)
+        }
+        Some(LimitType::HeaderLimit(HeaderLimit {})) => FaultRate::Header,
+    };
+    Some((rate, percentage))
 }
 
 fn abort_of(problems: &mut Problems, proto: proto::FaultAbort) -> Option<FaultAbort> {
