@@ -10,6 +10,7 @@ mod client_address;
 mod compression;
 mod connect;
 mod csrf;
+mod decompression;
 mod distributions;
 mod domains;
 mod event_logs;
@@ -100,6 +101,7 @@ groups! {
     compression
     connect
     csrf
+    decompression
     domains
     event_logs
     ext_authz

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::compressor::{Compressor, CompressorPerRoute};
+use super::decompressor::Decompressor;
 use super::ext_authz::{AuthPerRoute, ExtAuthz};
 use super::extension::DiscoveredFilter;
 use super::grpc_stats::GrpcStats;
@@ -68,6 +69,8 @@ pub enum FilterKind {
     RateLimit(Arc<RateLimit>),
     /// `envoy.filters.http.compressor`
     Compressor(Arc<Compressor>),
+    /// `envoy.filters.http.decompressor`
+    Decompressor(Arc<Decompressor>),
     /// `envoy.filters.http.on_demand`; `None`: only virtual hosts are asked for.
     OnDemand(Option<Arc<OnDemandClusters>>),
     /// What another says (`config_discovery`).

@@ -23,6 +23,7 @@ pub mod client_address;
 pub mod cluster;
 pub mod compressor;
 pub mod config_source;
+pub mod decompressor;
 pub mod endpoint;
 pub mod ext_authz;
 pub mod extension;

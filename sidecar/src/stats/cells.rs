@@ -411,6 +411,18 @@ cells! {
         histograms: {}
     }
 
+    /// `http.STAT_PREFIX.decompressor.LIBRARY.DIRECTION`: bodies of one direction.
+    pub(crate) struct DecompressionCells {
+        counters: {
+            decompressed,
+            not_decompressed,
+            total_uncompressed_bytes,
+            total_compressed_bytes,
+        }
+        gauges: {}
+        histograms: {}
+    }
+
     /// `http.STAT_PREFIX.compressor.LIBRARY`: what clients said that they accept.
     pub(crate) struct AcceptEncodingCells {
         counters: {

@@ -25,12 +25,13 @@ pub(crate) use cell::{Counter, Gauge};
 pub(crate) use cells::{AcceptEncodingCells, CompressionCells, RateLimitServiceCells};
 pub(crate) use cells::{
     ClusterCells, ClusterManagerCells, ClusterUpdateCells, ConnectionLimitCells, ControlPlaneCells,
-    CorsCells, CsrfCells, DnsCells, EndpointCells, ExtAuthzCells, ExtensionCells, FaultCells,
-    FilesystemCells, HealthCheckCells, HealthFilterCells, HttpCells, HttpInspectorCells,
-    HttpListenerCells, JwtCells, ListenerCells, ListenerManagerCells, ListenerWorkerCells,
-    NetworkRateLimitCells, OutlierCells, ProxyProtocolCells, ProxyProtocolErrorCells,
-    RateLimitCells, RbacCells, RbacShadowCells, RuntimeCells, RuntimeUpdateCells, ServerCells,
-    SetMetadataCells, SubscriptionCells, TcpCells, TlsCells, TlsInspectorCells,
+    CorsCells, CsrfCells, DecompressionCells, DnsCells, EndpointCells, ExtAuthzCells,
+    ExtensionCells, FaultCells, FilesystemCells, HealthCheckCells, HealthFilterCells, HttpCells,
+    HttpInspectorCells, HttpListenerCells, JwtCells, ListenerCells, ListenerManagerCells,
+    ListenerWorkerCells, NetworkRateLimitCells, OutlierCells, ProxyProtocolCells,
+    ProxyProtocolErrorCells, RateLimitCells, RbacCells, RbacShadowCells, RuntimeCells,
+    RuntimeUpdateCells, ServerCells, SetMetadataCells, SubscriptionCells, TcpCells, TlsCells,
+    TlsInspectorCells,
 };
 pub(crate) use cells::{GrpcLogCells, LoadReporterCells, TracerCells, TracingCells};
 pub(crate) use grpc::GrpcMethodCells;

@@ -8,6 +8,7 @@ use outrigger_proto::envoy::extensions::filters::http::buffer::v3::Buffer;
 use outrigger_proto::envoy::extensions::filters::http::compressor::v3::Compressor;
 use outrigger_proto::envoy::extensions::filters::http::cors::v3::Cors;
 use outrigger_proto::envoy::extensions::filters::http::csrf::v3::CsrfPolicy;
+use outrigger_proto::envoy::extensions::filters::http::decompressor::v3::Decompressor;
 use outrigger_proto::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use outrigger_proto::envoy::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_proto::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
@@ -131,6 +132,7 @@ const FILTERS: &[&str] = &[
     "envoy.extensions.filters.http.set_metadata.v3.Config",
     "envoy.extensions.filters.http.set_filter_state.v3.Config",
     "envoy.extensions.filters.http.compressor.v3.Compressor",
+    "envoy.extensions.filters.http.decompressor.v3.Decompressor",
     "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
 ];
 
@@ -145,8 +147,8 @@ pub(super) fn is_supported(message: &str) -> bool {
 /// The filter that a configuration is for; `None` as well for one that its owner can do without.
 pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> Option<FilterKind> {
     use super::http_filters::{
-        buffer, compressor, csrf, ext_authz, fault, grpc_stats, header_mutation, health_check,
-        jwt_authn, local_ratelimit, on_demand, ratelimit,
+        buffer, compressor, csrf, decompressor, ext_authz, fault, grpc_stats, header_mutation,
+        health_check, jwt_authn, local_ratelimit, on_demand, ratelimit,
     };
     if any::holds::<RbacProto>(config) {
         let proto = unpack(problems, config)?;
@@ -198,6 +200,9 @@ pub(super) fn kind(problems: &mut Problems, config: &Any, is_optional: bool) -> 
     } else if any::holds::<Compressor>(config) {
         let proto = unpack(problems, config)?;
         Some(FilterKind::Compressor(Arc::new(compressor::filter(problems, proto)?)))
+    } else if any::holds::<Decompressor>(config) {
+        let proto = unpack(problems, config)?;
+        Some(FilterKind::Decompressor(Arc::new(decompressor::filter(problems, proto)?)))
     } else {
         if !is_optional {
             unknown_type(problems, config, FILTERS);

@@ -26,6 +26,7 @@ mod compression;
 mod config_source;
 mod consistent_hashing;
 mod data_source;
+mod decompression;
 mod discovery;
 mod dns;
 mod endpoint;

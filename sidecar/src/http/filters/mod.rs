@@ -8,6 +8,7 @@ pub(crate) mod buffer;
 mod compressor;
 mod cors;
 mod csrf;
+mod decompressor;
 mod descriptors;
 pub(crate) mod discovered;
 mod ext_authz;
@@ -104,6 +105,7 @@ enum Kind {
     Discovered(Arc<discovered::Slot>),
     ExtAuthz(Box<ext_authz::Filter>),
     Compressor(compressor::Filter),
+    Decompressor(decompressor::Filter),
     RateLimit(Box<ratelimit::Filter>),
     OnDemand(on_demand::Config),
 }
@@ -173,6 +175,9 @@ impl Filter {
             }
             FilterKind::Compressor(config) => {
                 Kind::Compressor(compressor::Filter::new(config, registry, prefix))
+            }
+            FilterKind::Decompressor(config) => {
+                Kind::Decompressor(decompressor::Filter::new(config, registry, prefix))
             }
             FilterKind::SetFilterState(set) => Kind::SetFilterState(Arc::clone(set)),
             FilterKind::OnDemand(config) => Kind::OnDemand(config.clone()),
@@ -269,6 +274,7 @@ impl Filter {
             Kind::Compressor(filter) => {
                 return Ok(filter.run(compressor_of(configured), passage));
             }
+            Kind::Decompressor(filter) => return Ok(filter.run(passage)),
             Kind::JwtAuthn(_) | Kind::ExtAuthz(_) | Kind::RateLimit(_) => return Ok(Pass::Ask),
             Kind::OnDemand(config) => {
                 return Ok(on_demand::run(on_demand::configured(config, configured), passage));
@@ -319,6 +325,7 @@ impl Filter {
             Kind::HeaderMutation(filter) => filter.of_response(&self.name, passage),
             Kind::HealthCheck(filter) => filter.of_any(passage),
             Kind::Compressor(filter) => filter.after_refusal(compressor_of(configured), passage),
+            Kind::Decompressor(filter) => filter.after_refusal(passage),
             Kind::Discovered(slot) => slot.after_refusal(passage),
             _ => {}
         }
@@ -417,6 +424,7 @@ enum Step {
     HealthChecked(health_check::Checked),
     Compress(Box<compressor::Pending>),
     Call(grpc_stats::Call),
+    Decompress(decompressor::Pending),
     Throttle(u64),
     FailAtOnce,
 }
@@ -456,6 +464,11 @@ impl Steps {
                 }
                 Step::Throttle(rate) if !ends => pipe.get_or_insert_default().throttle(rate),
                 Step::Throttle(_) => {}
+                Step::Decompress(pending) => {
+                    if let Some(stage) = pending.apply(ends, headers) {
+                        pipe.get_or_insert_default().push(stage);
+                    }
+                }
                 Step::Cors(answer) => answer.apply(headers),
                 Step::Mutate(pending) => pending.apply(headers, exchange),
                 Step::Authorized(changes) => changes.apply(headers),

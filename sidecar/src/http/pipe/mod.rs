@@ -5,6 +5,7 @@
 
 mod compress;
 mod count;
+mod decompress;
 mod throttle;
 
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use super::body::BodyError;
 
 pub(crate) use compress::Compression;
 pub(crate) use count::{Counting, Sent};
+pub(crate) use decompress::Decompression;
 use throttle::Throttle;
 
 /// Fewer bytes than these are not sent alone as long as more may come at once.
@@ -25,6 +27,7 @@ const LEAST: usize = 4096;
 /// One thing that is made of a body.
 pub(crate) enum Stage {
     Compress(Box<Compression>),
+    Decompress(Box<Decompression>),
     /// Only looks at it.
     Count(Box<Counting>),
 }
@@ -33,7 +36,7 @@ impl Stage {
     /// Whether something else becomes of a body.
     pub(crate) fn changes(&self) -> bool {
         match self {
-            Self::Compress(_) => true,
+            Self::Compress(_) | Self::Decompress(_) => true,
             Self::Count(_) => false,
         }
     }
@@ -51,6 +54,7 @@ impl Stage {
     pub(crate) fn data(&mut self, piece: Bytes) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.data(&piece),
+            Self::Decompress(decompression) => decompression.data(&piece),
             Self::Count(counting) => {
                 counting.data(&piece);
                 Ok(piece)
@@ -62,7 +66,8 @@ impl Stage {
     fn flush(&mut self) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.flush(),
-            Self::Count(_) => Ok(Bytes::new()),
+            // What is decompressed is given out at once.
+            Self::Decompress(_) | Self::Count(_) => Ok(Bytes::new()),
         }
     }
 
@@ -70,6 +75,7 @@ impl Stage {
     pub(crate) fn end(&mut self, trailers: &mut Option<HeaderMap>) -> Result<Bytes, BodyError> {
         match self {
             Self::Compress(compression) => compression.end(),
+            Self::Decompress(decompression) => decompression.end(trailers.get_or_insert_default()),
             Self::Count(counting) => {
                 trailers.iter().for_each(|trailers| counting.trailers(trailers));
                 Ok(Bytes::new())

@@ -5,10 +5,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::task::Waker;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::*;
 use crate::config::compressor::{Brotli, BrotliMode, Codec, Gzip, GzipStrategy, Zstd};
+use crate::config::decompressor::{Coding, Decompressor, Unpacked};
 use crate::stats::{CompressionCells, Sharded};
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
@@ -137,4 +138,49 @@ fn an_error_of_the_source_ends_the_body_where_it_is() {
         [data("a"), Poll::Ready(Some(Err(BodyError::Truncated)))].into();
     assert!(matches!(poll(&mut pipe, &mut source), Poll::Ready(Some(Err(BodyError::Truncated)))));
     assert!(!pipe.is_done(true));
+}
+
+fn unpacking(coding: Coding) -> Pipe {
+    let direction = || Unpacked { enabled: true.into(), ignore_no_transform: false };
+    let config = Arc::new(Decompressor {
+        library: "lib".into(),
+        coding,
+        request: direction(),
+        response: direction(),
+        advertise: true,
+        compressed_bytes: HeaderName::from_static("x-compressed"),
+        uncompressed_bytes: HeaderName::from_static("x-uncompressed"),
+    });
+    let stats = Arc::new(Sharded::new(1));
+    let mut pipe = Pipe::default();
+    let decompression = Decompression::new(&config, &stats).expect("valid settings");
+    pipe.push(Stage::Decompress(Box::new(decompression)));
+    pipe
+}
+
+fn codings() -> [Coding; 3] {
+    [Coding::Gzip { window_bits: 15, max_ratio: 100 }, Coding::Brotli, Coding::Zstd(Arc::default())]
+}
+
+#[test]
+fn what_was_compressed_comes_out_as_it_was_and_trailers_say_its_length() {
+    for (codec, coding) in codecs().iter().zip(codings()) {
+        let text: String = (0..5000).map(|number| format!("{number} ")).collect();
+        let (compressed, _) = pipe(codec).0.whole(Bytes::from(text.clone()), None).expect("packed");
+        let (plain, trailers) = unpacking(coding).whole(compressed.clone(), None).expect("plain");
+        assert_eq!(plain, text.as_bytes(), "{codec:?}");
+        let trailers = trailers.expect("trailers");
+        assert_eq!(trailers["x-compressed"], HeaderValue::from(compressed.len()));
+        assert_eq!(trailers["x-uncompressed"], HeaderValue::from(text.len()));
+    }
+}
+
+#[test]
+fn a_body_that_becomes_much_larger_than_it_was_is_broken_off() {
+    for (codec, coding) in codecs().iter().zip(codings()) {
+        let zeros = Bytes::from(vec![0; 50 << 20]);
+        let (compressed, _) = pipe(codec).0.whole(zeros, None).expect("packed");
+        let made = unpacking(coding).whole(compressed, None);
+        assert!(matches!(made, Err(BodyError::Coding(_))), "{codec:?}");
+    }
 }

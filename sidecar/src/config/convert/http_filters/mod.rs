@@ -4,6 +4,7 @@ pub(super) mod buffer;
 pub(super) mod compressor;
 pub(super) mod cors;
 pub(super) mod csrf;
+pub(super) mod decompressor;
 pub(super) mod ext_authz;
 pub(super) mod fault;
 pub(super) mod grpc_stats;

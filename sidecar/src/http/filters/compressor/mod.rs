@@ -281,7 +281,7 @@ fn takes(types: &ContentTypes, headers: &HeaderMap) -> bool {
 }
 
 /// Whether nobody on the way may change the body (RFC 9111 section 5.2.2.6).
-fn forbids_changes(headers: &HeaderMap) -> bool {
+pub(super) fn forbids_changes(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::CACHE_CONTROL).iter();
     let mut tokens = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     tokens.any(|token| token.trim().eq_ignore_ascii_case("no-transform"))
