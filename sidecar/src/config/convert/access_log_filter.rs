@@ -112,8 +112,7 @@ fn compared(problems: &mut Problems, proto: Option<proto::ComparisonFilter>) -> 
             proto::comparison_filter::Op::Ne => Op::Ne,
         };
         let RuntimeUInt32 { default_value, runtime_key } = required(problems, "value", value)?;
-        let key = problems.field("value", |problems| text(problems, "runtime_key", runtime_key));
-        Some(Comparison { op, value: RuntimeNumber::new(f64::from(default_value), &key) })
+        Some(Comparison { op, value: RuntimeNumber::new(f64::from(default_value), &runtime_key) })
     })
 }
 

@@ -9,7 +9,7 @@ use outrigger_proto::envoy::config::upstream::local_address_selector::v3::Defaul
 use crate::config::Problems;
 use crate::config::bind_config::{BindConfig, Source};
 
-use super::common::{boolean, required, socket_address, unknown_type};
+use super::common::{boolean, required, socket_address, text, unknown_type};
 use super::socket_option;
 
 /// `upstream_bind_config` of a cluster, or of all.
@@ -23,7 +23,8 @@ pub(super) fn convert(problems: &mut Problems, proto: core::BindConfig) -> Optio
         local_address_selector,
         validate_network_namespaces: _, // of network_namespace_filepath, which is refused
     } = proto;
-    if let Some(core::TypedExtensionConfig { name: _, typed_config }) = local_address_selector {
+    if let Some(core::TypedExtensionConfig { name, typed_config }) = local_address_selector {
+        problems.field("local_address_selector", |problems| text(problems, "name", name));
         let config = typed_config.unwrap_or_default();
         if !any::holds::<DefaultLocalAddressSelector>(&config) {
             problems.field("local_address_selector", |problems| {

@@ -15,6 +15,7 @@ use crate::config::config_source::{ConfigSource, Origin};
 use crate::config::http_connection_manager::RouteSource;
 use crate::config::http_filters::{FilterKind, HttpFilter};
 use crate::config::listener::{Listener, TerminalFilter};
+use crate::config::mirror::{Mirror, MirrorCluster};
 use crate::config::route::{ClusterSpecifier, RouteAction, RouteConfiguration};
 use crate::config::runtime::{LayerSource, RuntimeLayer};
 use crate::config::secret::CertificateSource;
@@ -275,25 +276,49 @@ impl Known<'_> {
         if !routes.validate_clusters {
             return;
         }
+        let mut is_mirrored_by_all = false;
         for (host_index, host) in routes.virtual_hosts.iter().enumerate() {
+            let mut is_mirrored_by_host = false;
             for (index, route) in host.routes.iter().enumerate() {
                 let RouteAction::Forward(forward) = &route.action else { continue };
                 let path =
                     format!("route_config.virtual_hosts[{host_index}].routes[{index}].route");
-                problems.field(&path, |problems| match &forward.cluster {
-                    ClusterSpecifier::Header(_) => {}
-                    ClusterSpecifier::Cluster(name) => self.named(problems, "cluster", name),
-                    ClusterSpecifier::Weighted(clusters) => {
-                        for (index, cluster) in clusters.iter().enumerate() {
-                            if cluster.header.is_some() {
-                                continue;
+                problems.field(&path, |problems| {
+                    match &forward.cluster {
+                        ClusterSpecifier::Header(_) => {}
+                        ClusterSpecifier::Cluster(name) => self.named(problems, "cluster", name),
+                        ClusterSpecifier::Weighted(clusters) => {
+                            for (index, cluster) in clusters.iter().enumerate() {
+                                if cluster.header.is_some() {
+                                    continue;
+                                }
+                                let name = format!("weighted_clusters.clusters[{index}].name");
+                                self.named(problems, &name, &cluster.name);
                             }
-                            let name = format!("weighted_clusters.clusters[{index}].name");
-                            self.named(problems, &name, &cluster.name);
                         }
                     }
+                    self.mirrors(problems, &forward.mirrors);
                 });
+                // Only the list that stands nearest to a route counts.
+                is_mirrored_by_host |= forward.mirrors.is_empty();
             }
+            is_mirrored_by_all |= is_mirrored_by_host && host.mirrors.is_empty();
+            if is_mirrored_by_host {
+                let path = format!("route_config.virtual_hosts[{host_index}]");
+                problems.field(&path, |problems| self.mirrors(problems, &host.mirrors));
+            }
+        }
+        if is_mirrored_by_all {
+            problems.field("route_config", |problems| self.mirrors(problems, &routes.mirrors));
+        }
+    }
+
+    fn mirrors(&self, problems: &mut Problems, mirrors: &[Arc<Mirror>]) {
+        for (index, mirror) in mirrors.iter().enumerate() {
+            let MirrorCluster::Cluster(name) = &mirror.cluster else { continue };
+            problems.element("request_mirror_policies", index, |problems| {
+                self.named(problems, "cluster", name);
+            });
         }
     }
 

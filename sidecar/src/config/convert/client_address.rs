@@ -11,14 +11,15 @@ use outrigger_proto::envoy::extensions::http::original_ip_detection::custom_head
 use outrigger_proto::envoy::extensions::http::original_ip_detection::xff::v3::{
     XffConfig, XffTrustedCidrs,
 };
-use outrigger_proto::envoy::r#type::v3::HttpStatus;
 use outrigger_proto::google::protobuf::Any;
 
 use crate::config::Problems;
 use crate::config::client_address::{ClientAddress, InternalAddresses, TrustedProxies};
 use crate::config::http_filters::HeaderOperation;
 
-use super::common::{boolean, cidr_range, header_name, required, unknown_type, unpack};
+use super::common::{
+    boolean, cidr_range, header_name, http_status, typed_config, unknown_type, unpack,
+};
 use super::http_filters::header_mutation;
 
 /// `internal_address_config`: without it no address is internal.
@@ -93,10 +94,8 @@ fn custom_header(problems: &mut Problems, proto: CustomHeaderConfig) -> Option<C
     } = proto;
     let name = header_name(problems, "header_name", &name);
     // What is no error becomes one, as in Envoy.
-    let reject = reject_with_status.map(|HttpStatus { code }| {
-        let code = u16::try_from(code).ok().filter(|code| (400..600).contains(code));
-        code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::FORBIDDEN)
-    });
+    let reject = http_status(problems, "reject_with_status", reject_with_status)
+        .map(|status| if status.as_u16() < 400 { StatusCode::FORBIDDEN } else { status });
     Some(ClientAddress::Header { name: name?, trusted, reject })
 }
 
@@ -130,9 +129,7 @@ fn extensions<T>(
     let mut all = Vec::with_capacity(protos.len());
     for (index, proto) in protos.into_iter().enumerate() {
         problems.element(name, index, |problems| {
-            // name: of the extension, which its type already says.
-            let TypedExtensionConfig { name: _, typed_config } = proto;
-            let Some(config) = required(problems, "typed_config", typed_config) else { return };
+            let Some(config) = typed_config(problems, proto) else { return };
             all.extend(problems.field("typed_config", |problems| read(problems, &config)));
         });
     }

@@ -360,6 +360,7 @@ fn extension(
     assignment: Option<ClusterLoadAssignment>,
 ) -> Option<Discovery> {
     let parts::CustomClusterType { name, typed_config } = kind;
+    problems.field("cluster_type", |problems| text(problems, "name", name.clone()));
     match typed_config {
         Some(config) if any::holds::<DnsCluster>(&config) => {
             let config = problems.field("cluster_type", |problems| {
@@ -459,7 +460,7 @@ fn transport_socket_match(
 ) -> TransportSocketMatch {
     let parts::TransportSocketMatch { name, r#match, transport_socket } = proto;
     let name = text(problems, "name", name);
-    let transport = transport_socket.map(|proto| {
+    let transport = required(problems, "transport_socket", transport_socket).map(|proto| {
         problems.field("transport_socket", |problems| upstream_transport(problems, proto))
     });
     let Transport { tls: transport, proxy_protocol } = transport.unwrap_or_default();

@@ -7,10 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::core::v3 as core;
+use outrigger_proto::envoy::r#type::v3 as types;
 use outrigger_proto::google::protobuf::{Any, BoolValue, Duration as DurationProto, UInt32Value};
 use outrigger_proto::json::TypedStruct;
 pub(super) use outrigger_proto::json::json_object;
@@ -124,6 +125,34 @@ pub(super) fn text(problems: &mut Problems, name: &str, value: String) -> String
         problems.reject_field(name, "must not be empty");
     }
     value
+}
+
+/// The configuration of an extension. Its type says which one it is, and it must have a name all the same, as in Envoy.
+pub(super) fn typed_config(
+    problems: &mut Problems,
+    proto: core::TypedExtensionConfig,
+) -> Option<Any> {
+    let core::TypedExtensionConfig { name, typed_config } = proto;
+    text(problems, "name", name);
+    required(problems, "typed_config", typed_config)
+}
+
+/// A status that Envoy's enumeration of them has.
+pub(super) fn http_status(
+    problems: &mut Problems,
+    name: &str,
+    proto: Option<types::HttpStatus>,
+) -> Option<StatusCode> {
+    let types::HttpStatus { code } = proto?;
+    let known = types::StatusCode::try_from(code).is_ok_and(|it| it != types::StatusCode::Empty);
+    let status = u16::try_from(code).ok().filter(|_| known);
+    let status = status.and_then(|code| StatusCode::from_u16(code).ok());
+    if status.is_none() {
+        problems.field(name, |problems| {
+            problems.reject_field("code", format!("{code} is not one of the values"));
+        });
+    }
+    status
 }
 
 /// `None` for an empty text.

@@ -23,7 +23,8 @@ use crate::config::health_check::{Check, GrpcCheck, HealthCheck, HttpCheck, Pace
 
 use super::common::{
     address, boolean, duration, enumeration, fingerprint, json_object, number,
-    optional_header_value, positive_duration, required, text, unknown_type, unpack, unsupported,
+    optional_header_value, positive_duration, required, text, typed_config, unknown_type, unpack,
+    unsupported,
 };
 use super::{header, matcher};
 
@@ -151,10 +152,8 @@ fn event_logs(
         paths.push(PathBuf::from(path));
     }
     for (index, logger) in loggers.into_iter().enumerate() {
-        // name: of the logger, which its type already says.
-        let core::TypedExtensionConfig { name: _, typed_config } = logger;
         problems.element("event_logger", index, |problems| {
-            let Some(config) = required(problems, "typed_config", typed_config) else { return };
+            let Some(config) = typed_config(problems, logger) else { return };
             problems.field("typed_config", |problems| {
                 if !any::holds::<HealthCheckEventFileSink>(&config) {
                     unknown_type(problems, &config, &["HealthCheckEventFileSink"]);

@@ -11,7 +11,7 @@ use outrigger_proto::envoy::extensions::internal_redirect::safe_cross_scheme::v3
 use crate::config::Problems;
 use crate::config::internal_redirect::{InternalRedirect, RedirectPredicate};
 
-use super::common::{header_name, number, required, unknown_type, unpack};
+use super::common::{header_name, number, typed_config, unknown_type, unpack};
 
 /// What can be followed at all. As in Envoy other statuses do not count.
 const STATUSES: [u32; 5] = [301, 302, 303, 307, 308];
@@ -59,9 +59,7 @@ pub(super) fn convert(
 }
 
 fn predicate(problems: &mut Problems, proto: TypedExtensionConfig) -> Option<RedirectPredicate> {
-    // name: of the predicate, which its type already says.
-    let TypedExtensionConfig { name: _, typed_config } = proto;
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if any::holds::<AllowListedRoutesConfig>(&config) {
             let AllowListedRoutesConfig { allowed_route_names } = unpack(problems, &config)?;

@@ -19,7 +19,7 @@ use crate::config::listener_filter::{
     ListenerFilter, ListenerFilterKind, Predicate, ProxyProtocol,
 };
 
-use super::common::{enumeration, unknown_type, unpack, unsupported, unsupported_if_true};
+use super::common::{enumeration, text, unknown_type, unpack, unsupported, unsupported_if_true};
 use super::proxy_protocol::types;
 
 /// One filter of a listener.
@@ -27,8 +27,8 @@ pub(super) fn convert(
     problems: &mut Problems,
     proto: proto::ListenerFilter,
 ) -> Option<ListenerFilter> {
-    // name: of the filter, which its type already says.
-    let proto::ListenerFilter { name: _, filter_disabled, config_type } = proto;
+    let proto::ListenerFilter { name, filter_disabled, config_type } = proto;
+    text(problems, "name", name);
     let disabled = filter_disabled
         .and_then(|proto| problems.field("filter_disabled", |problems| predicate(problems, proto)));
     let config = match config_type {

@@ -9,7 +9,7 @@ use outrigger_proto::envoy::config::cluster::v3 as proto;
 use outrigger_proto::envoy::config::cluster::v3::cluster::{
     LbConfig, LbPolicy, LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig,
 };
-use outrigger_proto::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use outrigger_proto::envoy::config::core::v3::RuntimeDouble;
 use outrigger_proto::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use outrigger_proto::envoy::extensions::load_balancing_policies::cluster_provided::v3::ClusterProvided;
 use outrigger_proto::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
@@ -38,7 +38,7 @@ use crate::config::load_balancer::{
 use crate::config::subset::Subsets;
 
 use super::common::{
-    boolean, duration, enumeration, number_in, required, text, unknown_type, unpack,
+    boolean, duration, enumeration, number_in, required, text, typed_config, unknown_type, unpack,
     unsupported_if_true,
 };
 use super::common_lb::{self, Localities};
@@ -304,16 +304,11 @@ pub(super) fn first_known(
     let mut last = None;
     for (index, policy) in policies.into_iter().enumerate() {
         let proto::load_balancing_policy::Policy { typed_extension_config } = policy;
-        let config = typed_extension_config
-            .and_then(|TypedExtensionConfig { name: _, typed_config }| typed_config);
-        let Some(config) = config else {
-            problems.element("policies", index, |problems| {
-                problems.field("typed_extension_config", |problems| {
-                    problems.reject_field("typed_config", "required");
-                });
-            });
-            return None;
-        };
+        let config = problems.element("policies", index, |problems| {
+            problems.field("typed_extension_config", |problems| {
+                typed_config(problems, typed_extension_config.unwrap_or_default())
+            })
+        })?;
         if is_known(&config) {
             return problems.element("policies", index, |problems| {
                 problems.field("typed_extension_config", |problems| {

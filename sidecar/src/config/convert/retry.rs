@@ -13,8 +13,8 @@ use crate::config::Problems;
 use crate::config::route::{ResetFormat, RetryOn, RetryPolicy};
 
 use super::common::{
-    duration, enumeration, header_name, number, positive_duration, required, unknown_type, unpack,
-    unsupported,
+    duration, enumeration, header_name, number, positive_duration, required, text, unknown_type,
+    unpack, unsupported,
 };
 use super::matcher;
 
@@ -124,8 +124,8 @@ fn conditions(text: &str) -> RetryOn {
 }
 
 fn host_predicate(problems: &mut Problems, proto: policy::RetryHostPredicate) -> bool {
-    // name: of the predicate, which its type already says.
-    let policy::RetryHostPredicate { name: _, config_type } = proto;
+    let policy::RetryHostPredicate { name, config_type } = proto;
+    text(problems, "name", name);
     let Some(policy::retry_host_predicate::ConfigType::TypedConfig(config)) = config_type else {
         problems.reject_field("typed_config", "required");
         return false;
@@ -142,17 +142,11 @@ fn host_predicate(problems: &mut Problems, proto: policy::RetryHostPredicate) ->
 
 /// Unset, and so zero, means one pick and no other.
 fn attempts(problems: &mut Problems, value: i64) -> u32 {
-    match u32::try_from(value) {
-        Ok(0) => 1,
-        Ok(value) => value,
-        Err(_) => {
-            problems.reject_field(
-                "host_selection_retry_max_attempts",
-                format!("{value} is out of range: 0 to {}", u32::MAX),
-            );
-            1
-        }
+    if value < 0 {
+        let reason = format!("{value} is out of range: at least 0");
+        problems.reject_field("host_selection_retry_max_attempts", reason);
     }
+    u32::try_from(value.max(1)).unwrap_or(u32::MAX)
 }
 
 fn back_off(problems: &mut Problems, proto: Option<policy::RetryBackOff>) -> (Duration, Duration) {

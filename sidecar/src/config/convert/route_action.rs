@@ -30,8 +30,8 @@ use crate::config::route::{
 use crate::config::subset::MetadataCriteria;
 
 use super::common::{
-    boolean, duration, enumeration, header_name, header_value, limit, number, optional, text,
-    unsupported,
+    boolean, duration, enumeration, header_name, header_value, limit, number, optional, required,
+    text, unsupported,
 };
 use super::rate_limit::Place;
 use super::{
@@ -269,7 +269,7 @@ fn weighted_cluster(
     Some(WeightedCluster {
         name: name.into(),
         header,
-        weight: number(weight).unwrap_or(0),
+        weight: number(required(problems, "weight", weight)).unwrap_or(0),
         metadata_match,
         runtime_weight: None,
         request_headers: header::mutations(
@@ -519,7 +519,8 @@ pub(super) fn direct_response(
         None => Vec::new(),
         Some(source) => problems.field("body", |problems| {
             let body = data_source::read(problems, source)?;
-            if body.len() as u64 > u64::from(max_body) {
+            // As in Envoy zero is no limit.
+            if max_body > 0 && body.len() as u64 > u64::from(max_body) {
                 problems.reject(format!(
                     "{} bytes are more than max_direct_response_body_size_bytes, {max_body}",
                     body.len()

@@ -126,19 +126,19 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::StatsConfig) -> Sta
 /// `None` for one of Envoy's own tags, which are there anyway.
 fn tag(problems: &mut Problems, proto: proto::TagSpecifier, default_tags: bool) -> Option<StatTag> {
     let proto::TagSpecifier { tag_name, tag_value } = proto;
-    let of_envoy = match &tag_value {
-        None => true,
-        Some(TagValue::Regex(regex)) => regex.is_empty(),
-        Some(TagValue::FixedValue(_)) => false,
-    };
-    if of_envoy {
-        // Each of them, or none: they are not found by regexes here.
-        problems.unsupported("tag_name", !default_tags);
-        return None;
-    }
-    let value = match tag_value? {
-        TagValue::FixedValue(value) => StatTagValue::Fixed(value.into()),
-        TagValue::Regex(regex) => match Regex::new(&regex) {
+    let is_empty = |value: &TagValue| matches!(value, TagValue::Regex(regex) if regex.is_empty());
+    let value = match tag_value.filter(|value| !is_empty(value)) {
+        None => {
+            if !tag_name.starts_with("envoy.") {
+                problems
+                    .reject_field("regex", format!("required: {tag_name:?} is no tag of Envoy's"));
+            }
+            // Each of them, or none: they are not found by regexes here.
+            problems.unsupported("tag_name", !default_tags);
+            return None;
+        }
+        Some(TagValue::FixedValue(value)) => StatTagValue::Fixed(value.into()),
+        Some(TagValue::Regex(regex)) => match Regex::new(&regex) {
             Ok(regex) if regex.captures_len() > 1 => StatTagValue::Regex(regex),
             Ok(_) => {
                 problems.reject_field("regex", "has no group that could be the value");

@@ -32,8 +32,8 @@ use super::{certificate, config_source};
 
 /// The configuration of a transport socket; `None` for plaintext (`raw_buffer`), or if something was refused.
 pub(super) fn transport_socket(problems: &mut Problems, proto: TransportSocket) -> Option<Any> {
-    // name: of the extension, which its type already says.
-    let TransportSocket { name: _, config_type } = proto;
+    let TransportSocket { name, config_type } = proto;
+    text(problems, "name", name);
     let Some(transport_socket::ConfigType::TypedConfig(config)) = config_type else {
         problems.reject_field("typed_config", "required");
         return None;

@@ -27,8 +27,8 @@ use crate::config::tracing::{
 };
 
 use super::common::{
-    boolean, header_name, header_value, number, optional, required, sorted, text, unknown_type,
-    unpack, unsupported,
+    boolean, header_name, header_value, number, optional, required, sorted, text, typed_config,
+    unknown_type, unpack, unsupported,
 };
 use super::{format, grpc_service, percent};
 
@@ -223,12 +223,21 @@ fn metadata_value(problems: &mut Problems, proto: tags::custom_tag::Metadata) ->
         }
         (namespace, keys.into_boxed_slice())
     });
-    // Without a kind Envoy reads the request's.
-    let whose = match kind.and_then(|MetadataKind { kind }| kind) {
-        Some(Kind::Route(metadata_kind::Route {})) => None,
-        Some(Kind::Request(metadata_kind::Request {})) | None => Some(MetadataOf::Request),
-        Some(Kind::Cluster(metadata_kind::Cluster {})) => Some(MetadataOf::Cluster),
-        Some(Kind::Host(metadata_kind::Host {})) => Some(MetadataOf::Endpoint),
+    // Without `kind` Envoy reads the request's; one that does not say which is refused.
+    let request = Kind::Request(metadata_kind::Request {});
+    let kind = match kind {
+        None => request,
+        Some(MetadataKind { kind: Some(kind) }) => kind,
+        Some(MetadataKind { kind: None }) => {
+            problems.reject_field("kind", "one of request, route, cluster, host is required");
+            return None;
+        }
+    };
+    let whose = match kind {
+        Kind::Route(metadata_kind::Route {}) => None,
+        Kind::Request(metadata_kind::Request {}) => Some(MetadataOf::Request),
+        Kind::Cluster(metadata_kind::Cluster {}) => Some(MetadataOf::Cluster),
+        Kind::Host(metadata_kind::Host {}) => Some(MetadataOf::Endpoint),
     };
     let source = match whose {
         None => TagMetadata::Route(namespace, path),
@@ -242,8 +251,8 @@ fn metadata_value(problems: &mut Problems, proto: tags::custom_tag::Metadata) ->
 }
 
 fn provider_of(problems: &mut Problems, proto: trace::tracing::Http) -> Option<OpenTelemetry> {
-    // name: of the provider, which its type already says.
-    let trace::tracing::Http { name: _, config_type } = proto;
+    let trace::tracing::Http { name, config_type } = proto;
+    text(problems, "name", name);
     let Some(ConfigType::TypedConfig(config)) = config_type else {
         problems.reject_field("typed_config", "required");
         return None;
@@ -277,6 +286,8 @@ fn opentelemetry(
     unsupported!(problems; exporter);
     if grpc_service.is_some() && http_service.is_some() {
         problems.reject_field("http_service", "cannot be set together with grpc_service");
+    } else if grpc_service.is_none() && http_service.is_none() {
+        problems.reject("one of grpc_service, http_service is required");
     }
     let grpc = grpc_service.and_then(|proto| {
         problems.field("grpc_service", |problems| grpc_service::convert(problems, proto))
@@ -330,8 +341,7 @@ fn last_of_each(attributes: Vec<(Box<str>, Box<str>)>) -> Vec<(Box<str>, Box<str
 const MAX_SAMPLERS: u32 = 8;
 
 fn sampler_of(problems: &mut Problems, proto: TypedExtensionConfig, depth: u32) -> Option<Sampler> {
-    let TypedExtensionConfig { name: _, typed_config } = proto;
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if any::holds::<samplers::AlwaysOnSamplerConfig>(&config) {
             let samplers::AlwaysOnSamplerConfig {} = unpack(problems, &config)?;
@@ -367,8 +377,7 @@ fn sampler_of(problems: &mut Problems, proto: TypedExtensionConfig, depth: u32) 
 
 /// The attributes that a detector finds, now.
 fn detect(problems: &mut Problems, proto: TypedExtensionConfig) -> Vec<(Box<str>, Box<str>)> {
-    let TypedExtensionConfig { name: _, typed_config } = proto;
-    let Some(config) = required(problems, "typed_config", typed_config) else { return Vec::new() };
+    let Some(config) = typed_config(problems, proto) else { return Vec::new() };
     problems.field("typed_config", |problems| {
         if any::holds::<detectors::EnvironmentResourceDetectorConfig>(&config) {
             let _: Option<detectors::EnvironmentResourceDetectorConfig> = unpack(problems, &config);

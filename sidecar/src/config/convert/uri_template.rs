@@ -12,7 +12,7 @@ use regex::bytes::Regex;
 use crate::config::Problems;
 use crate::config::uri_template::{RewritePart, UriTemplate, UriTemplateRewrite};
 
-use super::common::{required, unknown_type, unpack};
+use super::common::{typed_config, unknown_type, unpack};
 
 /// Most variables of a template.
 const MAX_VARIABLES: usize = 5;
@@ -23,8 +23,7 @@ const SEGMENT: &str = r"[a-zA-Z0-9\-._~%!$&'()*+,;:@=]";
 
 /// `path_match_policy`
 pub(super) fn matcher(problems: &mut Problems, proto: TypedExtensionConfig) -> Option<UriTemplate> {
-    let TypedExtensionConfig { name: _, typed_config } = proto; // name: its type says it already
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if !any::holds::<UriTemplateMatchConfig>(&config) {
             unknown_type(problems, &config, &["UriTemplateMatchConfig"]);
@@ -41,8 +40,7 @@ pub(super) fn rewrite(
     problems: &mut Problems,
     proto: TypedExtensionConfig,
 ) -> Option<UriTemplateRewrite> {
-    let TypedExtensionConfig { name: _, typed_config } = proto; // name: its type says it already
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if !any::holds::<UriTemplateRewriteConfig>(&config) {
             unknown_type(problems, &config, &["UriTemplateRewriteConfig"]);

@@ -20,7 +20,8 @@ use crate::config::ext_authz::{
 use crate::config::matcher::StringMatcher;
 
 use super::super::common::{
-    boolean, duration, enumeration, header_name, header_value, required, sorted, text, unsupported,
+    boolean, duration, enumeration, header_name, header_value, http_status, required, sorted, text,
+    unsupported,
 };
 use super::super::{http_uri, matcher, metadata, percent};
 
@@ -93,9 +94,7 @@ pub(in super::super) fn filter(
         .unwrap_or_else(|| false.into());
     let enabled =
         filter_enabled.and_then(|proto| percent::runtime(problems, "filter_enabled", proto));
-    let status_on_error = status_on_error
-        .and_then(|status| u16::try_from(status.code).ok())
-        .and_then(|code| StatusCode::from_u16(code).ok());
+    let status_on_error = http_status(problems, "status_on_error", status_on_error);
     let mutation_rules = decoder_header_mutation_rules.map(|proto| {
         problems.field("decoder_header_mutation_rules", |problems| mutation_rules(problems, proto))
     });

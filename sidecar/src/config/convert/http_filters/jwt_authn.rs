@@ -21,8 +21,8 @@ use crate::config::jwt_authn::{
 use crate::jwt::Jwks;
 
 use super::super::common::{
-    duration, header_name, number_in, optional, positive_duration, required, sorted, text,
-    unsupported,
+    duration, header_name, header_value, number_in, optional, positive_duration, required, sorted,
+    text, unsupported,
 };
 use super::super::{data_source, http_uri, matcher, route};
 
@@ -357,6 +357,7 @@ fn locations(
         .filter_map(|(index, proto)| {
             let proto::JwtHeader { name, value_prefix } = proto;
             problems.element("from_headers", index, |problems| {
+                header_value(problems, "value_prefix", value_prefix.as_bytes());
                 Some((header_name(problems, "name", &name)?, value_prefix.into()))
             })
         })

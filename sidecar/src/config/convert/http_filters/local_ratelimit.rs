@@ -19,7 +19,7 @@ use crate::config::rate_limit::{Entries, HostRules};
 use crate::config::token_bucket::TokenBucket;
 
 use super::super::common::{
-    boolean, enumeration, number_in, positive_duration, required, text, unsupported,
+    boolean, enumeration, http_status, number_in, positive_duration, required, text, unsupported,
 };
 use super::super::rate_limit::{self, Place};
 use super::super::{header, percent};
@@ -88,7 +88,7 @@ pub(in super::super) fn filter(
     let enforced = filter_enforced.map(|p| percent::runtime(problems, "filter_enforced", p));
     LocalRateLimit {
         stat_prefix: stat_prefix.into(),
-        status: status_of(status),
+        status: refusal_status(problems, "status", status),
         limiter: Arc::new(limiter),
         rules,
         stage,
@@ -154,10 +154,12 @@ pub(in super::super) fn bucket(
 }
 
 /// Below 400 it would not be a refusal: as in Envoy it is 429 then.
-pub(in super::super) fn status_of(proto: Option<types::HttpStatus>) -> StatusCode {
-    proto
-        .and_then(|types::HttpStatus { code }| u16::try_from(code).ok())
-        .filter(|code| (400..600).contains(code))
-        .and_then(|code| StatusCode::from_u16(code).ok())
+pub(in super::super) fn refusal_status(
+    problems: &mut Problems,
+    name: &str,
+    proto: Option<types::HttpStatus>,
+) -> StatusCode {
+    http_status(problems, name, proto)
+        .filter(|status| status.as_u16() >= 400)
         .unwrap_or(StatusCode::TOO_MANY_REQUESTS)
 }

@@ -10,16 +10,15 @@ use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::rate_limit
 use outrigger_proto::envoy::extensions::filters::http::ratelimit::v3::rate_limit_per_route::{
     OverrideOptions, VhRateLimitsOptions,
 };
-use outrigger_proto::envoy::r#type::v3 as types;
 
 use crate::config::Problems;
 use crate::config::rate_limit::{HostRules, RateLimit, RateLimitPerRoute};
 use crate::config::runtime::RuntimeFraction;
 
-use super::super::common::{enumeration, limit, optional, required, text};
+use super::super::common::{enumeration, http_status, limit, optional, required, text};
 use super::super::rate_limit::{self, Place};
 use super::super::{grpc_service, header, percent};
-use super::local_ratelimit::status_of;
+use super::local_ratelimit::refusal_status;
 
 /// Envoy's time for an answer.
 const TIMEOUT: Duration = Duration::from_millis(20);
@@ -95,7 +94,8 @@ pub(in super::super) fn filter(
     let rules = rate_limit::rules(problems, "rate_limits", rate_limits, Place::GlobalFilter);
     let response_headers =
         header::additions(problems, "response_headers_to_add", response_headers_to_add);
-    let status_on_error = error_status(problems, status_on_error);
+    let status_on_error = http_status(problems, "status_on_error", status_on_error)
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let timeout = limit(problems, "timeout", timeout, Some(TIMEOUT));
     let service = required(problems, "rate_limit_service", rate_limit_service)?;
     let service = problems.field("rate_limit_service", |problems| {
@@ -119,7 +119,7 @@ pub(in super::super) fn filter(
         resource_exhausted: rate_limited_as_resource_exhausted,
         x_headers,
         limited_header: !disable_x_envoy_ratelimited_header,
-        status: status_of(rate_limited_status),
+        status: refusal_status(problems, "rate_limited_status", rate_limited_status),
         status_on_error,
         response_headers,
         stat_prefix: stat_prefix.into(),
@@ -129,17 +129,6 @@ pub(in super::super) fn filter(
         namespace: optional(metadata_namespace).unwrap_or_else(|| NAMESPACE.into()),
         retry_after: enable_retry_after_header,
     })
-}
-
-fn error_status(problems: &mut Problems, proto: Option<types::HttpStatus>) -> StatusCode {
-    let default = StatusCode::INTERNAL_SERVER_ERROR;
-    let Some(types::HttpStatus { code }) = proto else { return default };
-    let valid = u16::try_from(code).ok().filter(|code| (100..600).contains(code));
-    let valid = valid.and_then(|code| StatusCode::from_u16(code).ok());
-    if valid.is_none() {
-        problems.reject_field("status_on_error", format!("{code} is out of range: 100 to 599"));
-    }
-    valid.unwrap_or(default)
 }
 
 /// What a route says.

@@ -5,6 +5,7 @@ mod accepted;
 mod asking;
 mod compression;
 mod connections;
+mod constraints;
 mod discovered;
 mod ext_authz;
 mod grpc_access_log;

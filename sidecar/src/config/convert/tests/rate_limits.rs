@@ -184,7 +184,7 @@ fn actions_are_refused_by_their_field() {
 #[test]
 fn a_service_is_refused_by_its_field() {
     refused(global(json!({"request_type": "some"})), "request_type", "internal, external, both");
-    refused(global(json!({"status_on_error": {"code": 99}})), "status_on_error", "100 to 599");
+    refused(global(json!({"status_on_error": {"code": 99}})), "status_on_error.code", "not one of");
     refused(global(json!({"stage": 11})), "stage", "0 to 10");
     let mut without = global(json!({}));
     without["typed_config"]["rate_limit_service"] = Value::Null;

