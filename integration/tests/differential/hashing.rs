@@ -77,12 +77,27 @@ const ROUTES: &str = r#"
     hash_policy:
     - cookie: {name: c, ttl: 61.5s, path: /p, attributes: [{name: SameSite, value: Lax}, {name: Secure}]}
 - {match: {prefix: /session}, route: {cluster: ring, hash_policy: [{cookie: {name: c, ttl: 0s}}]}}
+- {match: {prefix: /state}, route: {cluster: ring, hash_policy: [{filter_state: {key: hashable}}]}}
+- match: {prefix: /plain-state}
+  route: {cluster: ring, hash_policy: [{filter_state: {key: plain}}, {filter_state: {key: none}}, {header: {header_name: x-other}}]}
 - {match: {prefix: /of_balancer}, route: {cluster: of_balancer, hash_policy: [{header: {header_name: x-other}}]}}
 - {match: {prefix: /of_cluster}, route: {cluster: of_cluster, hash_policy: [{header: {header_name: x-other}}]}}
 - {match: {prefix: /addresses}, route: {cluster: addresses, hash_policy: [{header: {header_name: x-key}}]}}
 - {match: {prefix: /table-addresses}, route: {cluster: table_addresses, hash_policy: [{header: {header_name: x-key}}]}}
 - {match: {prefix: /hostnames}, route: {cluster: hostnames, hash_policy: [{header: {header_name: x-key}}]}}
 "#;
+
+/// Notes the key as what may be hashed, and as what may not.
+const STATE: &str = r"
+http_filters:
+- name: envoy.filters.http.set_filter_state
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config
+    on_request_headers:
+    - {object_key: hashable, factory_key: envoy.hashable_string, format_string: {text_format_source: {inline_string: '%REQ(x-key)%'}}}
+    - {object_key: plain, factory_key: envoy.string, format_string: {text_format_source: {inline_string: '%REQ(x-key)%'}}}
+- ROUTER
+";
 
 /// An endpoint: its upstream (or address), what is added to `lb_endpoint`.
 fn endpoint(address: &str, key: &str, more: &str) -> String {
@@ -231,7 +246,7 @@ pub(crate) fn group() -> Group {
     Group {
         name: "hashing",
         bootstrap: bootstrap(
-            &[http_listener("LISTEN", &format!("{log}{}", crate::parts::routes(&routes)))],
+            &[http_listener("LISTEN", &format!("{log}{}{STATE}", crate::parts::routes(&routes)))],
             &clusters(),
         ),
         upstreams: UPSTREAMS.iter().map(|name| (*name, UpstreamKind::Plain)).collect(),
@@ -297,6 +312,12 @@ fn cases() -> Vec<Case> {
             };
             let six = Request::get("/source").header("x-forwarded-for", "2001:db8::1:0:0:7");
             (0..60).map(request).chain([six, Request::get("/source")]).collect()
+        }),
+        keys("what_a_filter_noted_is_hashed", "/state", 500),
+        few("what_a_filter_noted_as_a_plain_text_is_not_hashed", || {
+            (0..60)
+                .map(|n| keyed("/plain-state", n).header("x-other", &(n % 3).to_string()))
+                .collect()
         }),
         few("several_policies_are_combined_up_to_a_terminal_one", || {
             (0..40)

@@ -29,6 +29,8 @@ pub enum HashSource {
     SourceIp,
     /// The first query parameter of this name.
     QueryParameter(Box<str>),
+    /// What a filter noted under this key, if that may be hashed.
+    FilterState(Box<str>),
 }
 
 /// A cookie that keeps a client at an endpoint.

@@ -29,21 +29,39 @@ impl Metadata {
 
 /// Texts by key, of which there are few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FilterState(Vec<(Arc<str>, Box<str>)>);
+pub struct FilterState(Vec<(Arc<str>, StateText)>);
 
 impl FilterState {
     /// The text under `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| **other == *key).map(|(_, text)| &**text)
+        self.at(key).map(|text| &*text.text)
+    }
+
+    /// The text under `key`, if it may be hashed.
+    pub fn hashable(&self, key: &str) -> Option<&str> {
+        self.at(key).filter(|text| text.hashable).map(|text| &*text.text)
+    }
+
+    fn at(&self, key: &str) -> Option<&StateText> {
+        self.0.iter().find(|(other, _)| **other == *key).map(|(_, text)| text)
     }
 
     /// Puts a text under `key`, in place of what was there.
-    pub fn set(&mut self, key: &Arc<str>, text: Box<str>) {
+    pub fn set(&mut self, key: &Arc<str>, text: StateText) {
         match self.0.iter_mut().find(|(other, _)| other == key) {
             Some((_, before)) => *before = text,
             None => self.0.push((Arc::clone(key), text)),
         }
     }
+}
+
+/// One text of a [`FilterState`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateText {
+    /// The text.
+    pub text: Box<str>,
+    /// A hash policy may ask for it: Envoy's `envoy.hashable_string`, and not its `envoy.string`.
+    pub hashable: bool,
 }
 
 /// A validated `MetadataMatcher`.
@@ -183,6 +201,8 @@ pub struct SetFilterStateValue {
     pub key: Arc<str>,
     /// What is written.
     pub value: Format,
+    /// As [`StateText::hashable`].
+    pub hashable: bool,
     /// What is not known leaves no `-`.
     pub omit_empty_values: bool,
     /// Write nothing if the value comes out empty.
@@ -266,8 +286,11 @@ mod tests {
     #[test]
     fn filter_state_is_matched_as_text() {
         let mut state = FilterState::default();
-        state.set(&"k".into(), "old".into());
-        state.set(&"k".into(), "new".into());
+        let text = |text: &str, hashable| StateText { text: text.into(), hashable };
+        state.set(&"k".into(), text("old", true));
+        assert_eq!(state.hashable("k"), Some("old"));
+        state.set(&"k".into(), text("new", false));
+        assert_eq!((state.get("k"), state.hashable("k")), (Some("new"), None));
         let matches = |key: &str, text: &str| {
             let ValueMatcher::String(value) = exact(text) else { return false };
             FilterStateMatcher { key: key.into(), value }.matches(Some(&state))

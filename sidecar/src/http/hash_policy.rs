@@ -8,6 +8,7 @@ use twox_hash::XxHash64;
 
 use super::matching::RequestView;
 use super::rewrite;
+use super::stream_state::filter_state_of;
 use crate::cluster::address_hash;
 use crate::config::address::Address;
 use crate::config::hash_policy::{HashCookie, HashPolicy, HashSource};
@@ -48,6 +49,10 @@ impl RequestHash {
                 HashSource::SourceIp => sender.client.map(address_hash),
                 HashSource::QueryParameter(name) => {
                     request.query_parameter(name).map(|value| hash(value.as_bytes()))
+                }
+                HashSource::FilterState(key) => {
+                    let text = filter_state_of(request.state).and_then(|it| it.hashable(key));
+                    text.map(|text| hash(text.as_bytes()))
                 }
             };
             if let Some(found) = found {

@@ -30,7 +30,7 @@ fn policy(problems: &mut Problems, proto: proto::HashPolicy) -> Option<HashPolic
     let source = match policy_specifier {
         None => {
             problems.reject(
-                "one of header, cookie, connection_properties, query_parameter is required",
+                "one of header, cookie, connection_properties, query_parameter, filter_state is required",
             );
             None
         }
@@ -48,9 +48,9 @@ fn policy(problems: &mut Problems, proto: proto::HashPolicy) -> Option<HashPolic
             let name = problems.field("query_parameter", |problems| text(problems, "name", name));
             Some(HashSource::QueryParameter(name.into()))
         }
-        Some(PolicySpecifier::FilterState(_)) => {
-            problems.unsupported("filter_state", true);
-            None
+        Some(PolicySpecifier::FilterState(parts::FilterState { key })) => {
+            let key = problems.field("filter_state", |problems| text(problems, "key", key));
+            Some(HashSource::FilterState(key.into()))
         }
     };
     Some(HashPolicy { source: source?, terminal })

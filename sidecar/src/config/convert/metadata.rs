@@ -292,11 +292,12 @@ fn state_value(
     let key = text(problems, "object_key", key);
     let factory = if factory_key.is_empty() { &key } else { &factory_key };
     // Other factories make objects that something in Envoy acts on: a cluster to go to, a name to ask for.
-    if factory != "envoy.string" {
+    let hashable = factory == "envoy.hashable_string";
+    if !hashable && factory != "envoy.string" {
         let field = if factory_key.is_empty() { "object_key" } else { "factory_key" };
         problems.reject_field(
             field,
-            format!("{factory:?} is not supported by this version of Outrigger, which has factory_key envoy.string"),
+            format!("{factory:?} is not supported by this version of Outrigger, which has factory_key envoy.string, envoy.hashable_string"),
         );
     }
     let Some(Value::FormatString(proto)) = value else {
@@ -305,7 +306,7 @@ fn state_value(
     };
     let (value, omit_empty_values) =
         problems.field("format_string", |problems| plain_format(problems, proto))?;
-    Some(SetFilterStateValue { key: key.into(), value, omit_empty_values, skip_if_empty })
+    Some(SetFilterStateValue { key: key.into(), value, hashable, omit_empty_values, skip_if_empty })
 }
 
 /// A format that is one text, and whether what is not known is left out of it.

@@ -132,7 +132,8 @@ pub(super) async fn forward(
                 peer: &connection.peer,
                 local: &connection.local_address,
             };
-            RequestHash::of(policies, &view_of(request, accepted, None), sender)
+            let view = view_of(request, accepted, exchange.state.as_deref());
+            RequestHash::of(policies, &view, sender)
         }
     };
 

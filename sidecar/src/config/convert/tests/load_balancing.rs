@@ -211,7 +211,7 @@ fn a_hash_policy_that_cannot_work_is_refused() {
         (json!({"cookie": {"name": "c", "path": "/\n"}}), ".cookie", "no cookie may have"),
         (json!({"cookie": {"name": "c", "ttl": "-1s"}}), ".cookie.ttl", "negative"),
         (json!({"query_parameter": {}}), ".query_parameter.name", "empty"),
-        (json!({"filter_state": {"key": "a"}}), ".filter_state", UNSUPPORTED),
+        (json!({"filter_state": {}}), ".filter_state.key", "empty"),
     ] {
         let path = format!("ACTION.hash_policy[0]{field}");
         refused_at(&[("ACTION.hash_policy", json!([policy]))], &path, reason);
