@@ -20,6 +20,8 @@
 //! - [`udp`] keeps datagrams;
 //! - [`ads`] is an independent xDS server, a Python program that a test fills and listens to;
 //! - [`scene`] is a proxy with that server, and the resources that its tests begin with;
+//! - [`foreign`] is a proxy under the control plane of another product, which that server plays;
+//! - [`namespace`] runs a test where the kernel redirects connections;
 //! - [`client`] sends one request and reports everything that came back;
 //! - [`coding`] makes bodies readable that were compressed;
 //! - [`corpus`] asks Envoy and us whether a configuration is valid, and spoils the valid ones;
@@ -36,7 +38,9 @@ pub mod coding;
 pub mod control_plane;
 pub mod corpus;
 pub mod differential;
+pub mod foreign;
 pub mod lrs;
+pub mod namespace;
 pub mod otlp;
 pub mod peers;
 pub mod pki;

@@ -1,23 +1,16 @@
 //! Interception by the kernel: nftables redirects connections to the listener, and what the kernel remembers says where
 //! they were going to.
-//!
-//! It takes a network namespace of its own, so root and `nft`. With `CI` set they have to be there (`nft` is installed if
-//! it is not); on another machine the test says why it does nothing.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use outrigger_integration::client::Request;
-use outrigger_integration::peers::apt_install;
+use outrigger_integration::namespace;
 use outrigger_integration::proxy::{Kind, Proxy};
 use outrigger_integration::tcp::TcpUpstream;
 use outrigger_integration::upstream::Upstream;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-
-/// Set in the process that runs inside of the namespace.
-const INSIDE: &str = "OUTRIGGER_TEST_INSIDE_NAMESPACE";
 
 /// Where clients connect to is redirected to the first listener, unless it comes from where proxies connect from.
 const RULES: &str = "
@@ -34,46 +27,7 @@ table inet outrigger_test {
 
 #[test]
 fn redirected_connections_go_where_they_were_going() {
-    if std::env::var_os(INSIDE).is_some() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(inside()).unwrap_or_else(|error| panic!("{error:#}"));
-        return;
-    }
-    if let Err(reason) = prepare() {
-        assert!(std::env::var_os("CI").is_none(), "interception cannot be tested: {reason:#}");
-        eprintln!("SKIPPED, because interception cannot be tested here: {reason:#}");
-        return;
-    }
-    // The same test again, in a namespace without anything else.
-    let test = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(test)
-        .args(["--exact", "redirected_connections_go_where_they_were_going", "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "inside of the namespace: {status}");
-}
-
-fn prepare() -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "it takes root");
-    for (program, package) in [("nft", "nftables"), ("ip", "iproute2")] {
-        let is_there = || Command::new(program).arg("-V").output().is_ok();
-        if !is_there() && std::env::var_os("CI").is_some() {
-            apt_install(&[package])?;
-        }
-        ensure!(is_there(), "there is no {program}");
-    }
-    run("unshare", &["--net", "--", "nft", "list", "ruleset"])
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(program).args(arguments).output().context(program.to_owned())?;
-    if !output.status.success() {
-        bail!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
+    namespace::inside("redirected_connections_go_where_they_were_going", inside());
 }
 
 /// Listeners as Istio writes them: everything comes to one, which hands over to those that have no socket.
@@ -133,18 +87,7 @@ static_resources:
 "#;
 
 async fn inside() -> Result<()> {
-    for arguments in [
-        &["link", "set", "lo", "up"][..],
-        &["-6", "addr", "add", "::6/128", "dev", "lo"],
-        &["-6", "addr", "add", "fd77::1/128", "dev", "lo"],
-    ] {
-        run("ip", arguments)?;
-    }
-    let folder = tempfile::tempdir()?;
-    let rules = folder.path().join("rules.nft");
-    std::fs::write(&rules, RULES)?;
-    run("nft", &["-f", &rules.to_string_lossy()])?;
-
+    namespace::set_up(&["::6/128", "fd77::1/128"], RULES)?;
     for kind in [Kind::Envoy, Kind::Outrigger] {
         if !kind.is_runnable() {
             continue;
