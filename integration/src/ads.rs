@@ -150,17 +150,18 @@ impl AdsServer {
         Ok(answer)
     }
 
-    /// Waits for the rejection of what is pushed after `mark`; returns its text.
+    /// Waits for the rejection of what is pushed after `mark`; returns its text. An answer to what was pushed before may
+    /// still come in between.
     ///
     /// # Errors
-    /// There is no answer in time, or it is no rejection.
+    /// There is none in time.
     pub async fn rejected(&self, mark: usize, kind: &str) -> Result<String> {
-        let answer = self.answer(mark, kind).await?;
-        let error = answer["error"].as_str().unwrap_or_default();
-        if error.is_empty() {
-            bail!("{kind} was not rejected: {answer}");
-        }
-        Ok(error.to_owned())
+        let error = |event: &Value| event["error"].as_str().unwrap_or_default().to_owned();
+        let rejects = |event: &Value| {
+            event["event"] == "request" && event["type"] == kind && !error(event).is_empty()
+        };
+        let event = self.wait_since(mark, &format!("rejection of {kind}"), rejects).await?;
+        Ok(error(&event))
     }
 
     async fn answer(&self, mark: usize, kind: &str) -> Result<Value> {
