@@ -18,6 +18,9 @@ policies:
   by-header:
     permissions: [{header: {name: x-role, string_match: {exact: admin}}}]
     principals: [{any: true}]
+  by-template:
+    permissions: [{uri_template: {name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig, path_template: '/video/{id}/*'}}}]
+    principals: [{any: true}]
   by-method:
     permissions:
     - and_rules:
@@ -136,6 +139,11 @@ fn cases() -> Vec<Case> {
             .get("/exact?q=1", "200 a")
             .get("/exact/", "403 -")
             .get("/prefix/x", "200 a"),
+        Case::new("allowed_by_a_template_of_the_path")
+            .get("/video/1/a", "200 a")
+            .get("/video/1/a?q=1", "200 a")
+            .get("/video/1", "403 -")
+            .get("/video/1/a/b", "403 -"),
         Case::new("allowed_by_header")
             .send(with("/", "x-role", "admin"), "200 a")
             .send(with("/", "x-role", "user"), "403 -"),

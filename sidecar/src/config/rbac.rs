@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::matcher::{HeaderMatcher, PathMatcher, StringMatcher};
 use super::metadata::{FilterStateMatcher, MetadataMatcher};
+use super::uri_template::UriTemplate;
 
 /// A validated `envoy.extensions.filters.http.rbac.v3.RBAC`.
 #[derive(Debug, Clone)]
@@ -104,6 +105,7 @@ pub enum Permission {
     Not(Box<Permission>),
     Header(HeaderMatcher),
     UrlPath(PathMatcher),
+    UriTemplate(UriTemplate),
     DestinationIp(IpNet),
     DestinationPort(u16),
     /// `[start, end)`

@@ -38,7 +38,10 @@ fn permits(permission: &Permission, peer: &Peer<'_>) -> bool {
             matcher.matches(peer.server_name.unwrap_or_default().as_bytes())
         }
         // Of requests: no configuration with such a rule is accepted.
-        Permission::Header(_) | Permission::UrlPath(_) | Permission::Metadata(..) => false,
+        Permission::Header(_)
+        | Permission::UrlPath(_)
+        | Permission::UriTemplate(_)
+        | Permission::Metadata(..) => false,
     }
 }
 

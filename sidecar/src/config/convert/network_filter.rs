@@ -110,6 +110,7 @@ fn foreign_permission(permission: &Permission) -> Option<&'static str> {
         Permission::Not(not) => foreign_permission(not),
         Permission::Header(_) => Some("header"),
         Permission::UrlPath(_) => Some("url_path"),
+        Permission::UriTemplate(_) => Some("uri_template"),
         Permission::Metadata(..) => Some("metadata"),
         Permission::Any
         | Permission::DestinationIp(_)

@@ -21,7 +21,7 @@ use crate::config::rbac::{
 };
 
 use super::common::{cidr, enumeration, required, sorted, unsupported};
-use super::{matcher, metadata, rbac_matcher};
+use super::{matcher, metadata, rbac_matcher, uri_template};
 
 /// The filter's configuration.
 pub(super) fn filter(problems: &mut Problems, proto: filter::Rbac) -> Rbac {
@@ -184,7 +184,9 @@ fn permission(problems: &mut Problems, proto: proto::Permission) -> Option<Permi
         Rule::Metadata(proto) => metadata(problems, proto)
             .map(|matcher| Permission::Metadata(MetadataSource::Dynamic, matcher)),
         Rule::Matcher(_) => refuse(problems, "matcher"),
-        Rule::UriTemplate(_) => refuse(problems, "uri_template"),
+        Rule::UriTemplate(proto) => problems
+            .field("uri_template", |problems| uri_template::matcher(problems, proto))
+            .map(Permission::UriTemplate),
         Rule::SourcedMetadata(proto) => sourced_metadata(problems, proto)
             .map(|(source, matcher)| Permission::Metadata(source, matcher)),
     }

@@ -110,6 +110,7 @@ fn permits(permission: &Permission, input: &Input<'_>, any_value: bool) -> bool 
         Permission::Header(matcher) if any_value => matcher.matches_any_value(&input.request),
         Permission::Header(matcher) => matcher.matches(&input.request),
         Permission::UrlPath(matcher) => matcher.matches(input.request.path.as_bytes()),
+        Permission::UriTemplate(template) => template.0.is_match(input.request.path.as_bytes()),
         Permission::DestinationIp(network) => contains(network, local.ip()),
         Permission::DestinationPort(port) => local.port() == Some(*port),
         Permission::DestinationPortRange(start, end) => {

@@ -209,13 +209,11 @@ fn fields_of_access_control() {
             ("rules.policies[web].cel_config", json!({})),
         ],
     );
-    for rule in ["matcher", "uri_template"] {
-        refused_at(
-            &[("RBAC.rules.policies[web].permissions[0]", json!({rule: extension()}))],
-            &format!("RBAC.rules.policies[web].permissions[0].{rule}"),
-            UNSUPPORTED,
-        );
-    }
+    refused_at(
+        &[("RBAC.rules.policies[web].permissions[0]", json!({"matcher": extension()}))],
+        "RBAC.rules.policies[web].permissions[0].matcher",
+        UNSUPPORTED,
+    );
     refused_at(
         &[("RBAC.rules.policies[web].principals[0]", json!({"custom": extension()}))],
         "RBAC.rules.policies[web].principals[0].custom",
