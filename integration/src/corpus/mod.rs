@@ -1,8 +1,9 @@
 //! Whether a configuration is good: asked of real Envoy and of us by `--mode validate`.
 //!
 //! `corpus/` has one bootstrap a feature, written to be read. Each is valid for both. [`mutation`] spoils each of their
-//! fields in turn, so that both can be asked about the result, too.
+//! fields in turn, and [`comparison`] asks both about the result, too.
 
+pub mod comparison;
 pub mod mutation;
 
 use std::fs;

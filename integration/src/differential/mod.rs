@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use accepted::matches;
 pub use accepted::{Accepted, Difference};
 pub use case::{Case, Group, UpstreamKind};
 pub use observation::Observation;
