@@ -46,6 +46,7 @@ pub(crate) fn upstream_of(
         protocol,
         tls_version: tls.map(|tls| tls.version),
         tls_cipher: tls.and_then(|tls| tls.cipher.as_deref()),
+        tls_group: tls.and_then(|tls| tls.group.as_deref()),
         peer: tls.and_then(|tls| tls.peer()).map(certificate_of),
     })
 }

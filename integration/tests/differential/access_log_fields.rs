@@ -12,7 +12,7 @@ use crate::access_log::line;
 use crate::parts::{bootstrap, cluster, http_chain, http_listener, indent, routes};
 
 const ROUTES: &str = r#"
-- {match: {prefix: /old}, route: {cluster: t, prefix_rewrite: /new}}
+- {match: {prefix: /old}, metadata: {filter_metadata: {ours: {kind: old, n: 1}}}, route: {cluster: t, prefix_rewrite: /new}}
 - {match: {prefix: /direct}, direct_response: {status: 404}}
 - {match: {prefix: /closed}, route: {cluster: closed}}
 - {match: {prefix: /}, route: {cluster: t}}
@@ -73,6 +73,25 @@ const FIELDS: &[&str] = &[
     "DYNAMIC_METADATA(a:b)",
     "FILTER_STATE(a)",
     "TRACE_ID",
+    "UPSTREAM_TLS_GROUP",
+    "QUERY_PARAMS",
+    "QUERY_PARAMS(DECODED)",
+    "QUERY_PARAM(enc)",
+    "REQUEST_HEADERS_BYTES",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "METADATA(ROUTE:ours:kind)",
+    "METADATA(ROUTE:ours):7",
+    "METADATA(CLUSTER:ours:kind)",
+    "METADATA(UPSTREAM_HOST:ours:kind)",
+    "METADATA(DYNAMIC:ours)",
+    r#"COALESCE({\"operators\": [{\"command\": \"REQ\", \"param\": \"x-none\"}, {\"command\": \"QUERY_PARAM\", \"param\": \"enc\", \"max_length\": 3}, \"RESPONSE_CODE\"]}):2"#,
 ];
 
 /// Filters, each on a listener of its own.
@@ -149,7 +168,8 @@ pub(crate) fn group() -> Group {
         let log = log(place, &format!("filter: {filter}, "), "%REQ(x-number)%");
         listeners.push(http_listener(place, &format!("{log}{}\n", routes(ROUTES))));
     }
-    let upstream_tls = "alt_stat_name: other-name
+    let upstream_tls = "metadata: {filter_metadata: {ours: {kind: cl}}}
+alt_stat_name: other-name
 transport_socket:
   name: envoy.transport_sockets.tls
   typed_config:
@@ -187,6 +207,7 @@ fn requests() -> Vec<Request> {
         Request::get("/plain"),
         Request::get("/direct?b"),
         Request::get("/closed"),
+        Request::get("/plain?enc=%41%20b%zz&x=%C3%A9%4&b=%"),
         Request::post("/grpc", "").header("content-type", "application/grpc"),
     ]
 }
@@ -195,7 +216,7 @@ async fn said(world: &World, listener: &str) -> Result<Observation> {
     let mut seen = Observation::default();
     for (count, request) in requests().into_iter().enumerate() {
         let step = format!("request {count}");
-        if count == 4 {
+        if count == 5 {
             let answer = Reply::status(200)
                 .header("content-type", "application/grpc")
                 .header("grpc-status", "5")
@@ -228,6 +249,7 @@ fn normal(world: &World, name: &str, value: &str) -> Result<String> {
         }
         // Certificates are made anew for each proxy.
         // The server chooses, by the client's order of preference.
+        "UPSTREAM_TLS_GROUP" => "<group>".to_owned(),
         "UPSTREAM_TLS_CIPHER" => {
             value.split("_GCM").next().unwrap_or_default().replace("256", "128")
         }

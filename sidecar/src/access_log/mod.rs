@@ -6,6 +6,7 @@
 //! Reading order: [`record`] (what is known at the end of a stream), [`flags`], [`operator`] (the value of one command),
 //! [`filter`] (which of them are written), [`text`] and [`json`] (lines), [`time_format`], [`writer`] (buffers and the thread), [`grpc`] and [`otel`] (logs that are sent to a server), [`logger`].
 
+mod attempted;
 mod certificate;
 mod derived;
 mod filter;

@@ -8,11 +8,12 @@ use arc_swap::ArcSwap;
 use http::Version;
 use serde_json::Value as JsonValue;
 
+use super::attempted::{attempted, endpoint_id};
 use super::certificate::of_certificate;
-use super::derived::{between, path, query_parameter, unique_id};
+use super::derived::{between, path, query_parameter, query_parameters, unique_id};
 use super::record::{Headers, LogRecord};
 use super::time_format;
-use crate::config::access_log::{HeaderOrPseudo, MetadataOf, Operator, Whose};
+use crate::config::access_log::{Command, HeaderOrPseudo, MetadataOf, Operator, Whose};
 use crate::config::address::Address;
 
 /// What a command stands for.
@@ -106,6 +107,7 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::UpstreamRemoteAddressWithoutPort => ip(record.upstream.map(|it| it.remote)),
         Operator::UpstreamRemotePort => port(record.upstream.map(|it| it.remote)),
         Operator::UpstreamTlsVersion => text(record.upstream.and_then(|it| it.tls_version)),
+        Operator::UpstreamTlsGroup => text(record.upstream.and_then(|it| it.tls_group)),
         Operator::UpstreamTlsCipher => text(record.upstream.and_then(|it| it.tls_cipher)),
         Operator::UpstreamTransportFailureReason => {
             match record.upstream_transport_failure_reason {
@@ -155,6 +157,13 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::UniqueId => Value::Owned(unique_id().into_bytes()),
         Operator::Path { query, which } => path(*query, *which, record),
         Operator::QueryParam(name) => query_parameter(name, record),
+        Operator::QueryParams { decoded } => query_parameters(*decoded, record),
+        Operator::RequestHeadersBytes => Value::Number(record.request_headers_bytes),
+        Operator::ResponseHeadersBytes => Value::Number(record.response_headers_bytes),
+        Operator::ResponseTrailersBytes => Value::Number(record.response_trailers_bytes),
+        Operator::Attempted(what) => attempted(*what, record),
+        Operator::EndpointId(side) => endpoint_id(*side, record),
+        Operator::Coalesce(commands) => coalesce(commands, record),
         Operator::TraceId => text(record.trace_id),
         Operator::SpanId => text(record.span_id),
         Operator::Zero => Value::Number(0),
@@ -182,6 +191,20 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
     }
 }
 
+/// The first that has a value.
+fn coalesce<'a>(commands: &[Command], record: &LogRecord<'a>) -> Value<'a> {
+    let one = |command: &Command| match (value(&command.operator, record), command.max_length) {
+        (Value::Missing, _) => None,
+        (Value::Text(text), Some(length)) => Some(Value::Text(text.get(..length).unwrap_or(text))),
+        (Value::Owned(mut text), Some(length)) => {
+            text.truncate(length);
+            Some(Value::Owned(text))
+        }
+        (value, _) => Some(value),
+    };
+    commands.iter().find_map(one).unwrap_or(Value::Missing)
+}
+
 /// A null is no value, as in Envoy.
 fn metadata<'a>(
     whose: MetadataOf,
@@ -191,6 +214,7 @@ fn metadata<'a>(
 ) -> Value<'a> {
     let found = match whose {
         MetadataOf::Request => record.dynamic_metadata.and_then(|it| it.value(namespace, path)),
+        MetadataOf::Route => record.route_metadata.and_then(|it| it.value(namespace, path)),
         MetadataOf::Cluster => record.cluster_metadata.and_then(|it| it.value(namespace, path)),
         MetadataOf::Endpoint => {
             let metadata = record.upstream_metadata.map(ArcSwap::load);
@@ -269,7 +293,7 @@ fn millis<'a>(duration: Option<Duration>) -> Value<'a> {
     })
 }
 
-fn address<'a>(address: Option<&Address>) -> Value<'a> {
+pub(super) fn address<'a>(address: Option<&Address>) -> Value<'a> {
     match address {
         Some(Address::Pipe(path)) => Value::Owned(path.as_bytes().to_vec()),
         Some(Address::Ip(address)) => socket(Some(*address)),
@@ -295,7 +319,7 @@ fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
     }
 }
 
-fn ip<'a>(address: Option<&Address>) -> Value<'a> {
+pub(super) fn ip<'a>(address: Option<&Address>) -> Value<'a> {
     match address {
         // It has no port that could be left out.
         Some(Address::Pipe(path)) => Value::Owned(path.as_bytes().to_vec()),
@@ -399,7 +423,7 @@ fn socket_port<'a>(address: Option<SocketAddr>) -> Value<'a> {
 }
 
 /// A host without the port behind it.
-fn without_port(host: &str) -> &str {
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,

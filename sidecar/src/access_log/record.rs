@@ -133,6 +133,8 @@ pub(crate) struct LogRecord<'a> {
     pub(crate) request_headers_bytes: u64,
     /// The same of the response, as it was sent downstream.
     pub(crate) response_headers_bytes: u64,
+    /// The same of the response's trailers.
+    pub(crate) response_trailers_bytes: u64,
     /// Headers of the request, as they were sent upstream.
     pub(crate) request_headers: Headers<'a>,
     /// Headers of the response, as they were sent downstream.
@@ -209,6 +211,7 @@ impl LogRecord<'_> {
             is_broken: false,
             request_headers_bytes: 0,
             response_headers_bytes: 0,
+            response_trailers_bytes: 0,
             route_metadata: None,
             upstream_host: None,
             upstream_host_name: None,
@@ -284,6 +287,8 @@ pub(crate) struct UpstreamConnection<'a> {
     pub(crate) tls_version: Option<&'a str>,
     /// In OpenSSL's names.
     pub(crate) tls_cipher: Option<&'a str>,
+    /// `X25519`
+    pub(crate) tls_group: Option<&'a str>,
     /// The endpoint's certificate.
     pub(crate) peer: Option<Certificate<'a>>,
 }
@@ -481,23 +486,33 @@ impl Found {
     fn format(&mut self, format: &Format) {
         for part in &format.parts {
             let FormatPart::Command(command) = part else { continue };
-            match &command.operator {
-                Operator::Req(first, second) => {
-                    add(&mut self.request, header(first));
-                    add(&mut self.request, second.as_ref().and_then(header));
-                }
-                Operator::Resp(first, second) => {
-                    add(&mut self.response, header(first));
-                    add(&mut self.response, second.as_ref().and_then(header));
-                }
-                Operator::Trailer(first, second) => {
-                    add(&mut self.trailers, Some(first));
-                    add(&mut self.trailers, second.as_ref());
-                }
-                // Where a route rewrites a path, this header keeps the original.
-                Operator::Path { .. } => add(&mut self.request, Some(&ORIGINAL_PATH)),
-                _ => {}
+            self.operator(&command.operator);
+        }
+    }
+
+    fn operator(&mut self, operator: &Operator) {
+        match operator {
+            Operator::Req(first, second) => {
+                add(&mut self.request, header(first));
+                add(&mut self.request, second.as_ref().and_then(header));
             }
+            Operator::Resp(first, second) => {
+                add(&mut self.response, header(first));
+                add(&mut self.response, second.as_ref().and_then(header));
+            }
+            Operator::Trailer(first, second) => {
+                add(&mut self.trailers, Some(first));
+                add(&mut self.trailers, second.as_ref());
+            }
+            // Where a route rewrites a path, this header keeps the original.
+            Operator::Path { .. } => add(&mut self.request, Some(&ORIGINAL_PATH)),
+            Operator::RequestHeadersBytes
+            | Operator::ResponseHeadersBytes
+            | Operator::ResponseTrailersBytes => self.header_bytes = true,
+            Operator::Coalesce(commands) => {
+                commands.iter().for_each(|command| self.operator(&command.operator));
+            }
+            _ => {}
         }
     }
 }

@@ -42,6 +42,7 @@ fn upstream<'a>(request: &'a HeaderMap, response: &'a HeaderMap) -> LogRecord<'a
             remote: &ENDPOINT,
             protocol: Some(Version::HTTP_11),
             tls_version: None,
+            tls_group: None,
             tls_cipher: None,
             peer: None,
         }),

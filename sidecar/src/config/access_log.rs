@@ -255,7 +255,7 @@ pub enum JsonFormat {
 }
 
 /// A command operator, `%NAME(ARGUMENT):LENGTH%`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Which.
     pub operator: Operator,
@@ -299,6 +299,7 @@ pub enum Operator {
     UpstreamLocalAddressWithoutPort,
     UpstreamLocalPort,
     UpstreamTlsVersion,
+    UpstreamTlsGroup,
     UpstreamTlsCipher,
     UpstreamCluster,
     /// `UPSTREAM_CLUSTER_RAW`: its name, where `UPSTREAM_CLUSTER` prints its `alt_stat_name`
@@ -345,6 +346,23 @@ pub enum Operator {
         /// Whose path.
         which: WhichPath,
     },
+    /// `QUERY_PARAMS`, all of them; `decoded`: with `DECODED`
+    QueryParams {
+        /// Percent signs are taken out, where what they stand for may stand in a URL.
+        decoded: bool,
+    },
+    /// `REQUEST_HEADERS_BYTES`
+    RequestHeadersBytes,
+    /// `RESPONSE_HEADERS_BYTES`
+    ResponseHeadersBytes,
+    /// `RESPONSE_TRAILERS_BYTES`
+    ResponseTrailersBytes,
+    /// `UPSTREAM_HOSTS_ATTEMPTED` and the like
+    Attempted(Attempted),
+    /// `DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID` and the like: of an internal address, which we do not have
+    EndpointId(Side),
+    /// `COALESCE({"operators": [...]})`: the first that has a value
+    Coalesce(Box<[Command]>),
     /// `QUERY_PARAM(NAME)`
     QueryParam(Box<str>),
     /// `TRACE_ID`
@@ -384,6 +402,25 @@ pub enum HeaderOrPseudo {
     Status,
 }
 
+/// What a command says of the endpoints that a request was sent to. Envoy begins anew with each attempt, so it is the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // each is named as its operator
+pub enum Attempted {
+    Hosts,
+    HostsWithoutPort,
+    HostNames,
+    HostNamesWithoutPort,
+    ConnectionIds,
+}
+
+/// Whose address a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // each is named as its operator
+pub enum Side {
+    DownstreamLocal,
+    UpstreamRemote,
+}
+
 /// Whose metadata a command reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // each is named as its operator
@@ -391,6 +428,7 @@ pub enum MetadataOf {
     Request,
     Cluster,
     Endpoint,
+    Route,
 }
 
 /// Whose certificate a command reads.

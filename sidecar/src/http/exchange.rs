@@ -106,6 +106,7 @@ pub(crate) struct Facts {
     /// Length of the headers, where a log asks for it.
     request_bytes: u64,
     response_bytes: u64,
+    trailers_bytes: u64,
 }
 
 impl Exchange {
@@ -183,6 +184,7 @@ impl Exchange {
                 trailers: Captured::default(),
                 request_bytes: 0,
                 response_bytes: 0,
+                trailers_bytes: 0,
             }));
         }
         self.capture_request(request);
@@ -308,6 +310,9 @@ impl Exchange {
         if let Some(facts) = &mut self.facts {
             let needs = &self.connection.manager.loggers.needs;
             facts.trailers = Needs::capture(&needs.response_trailers, trailers);
+            if needs.header_bytes {
+                facts.trailers_bytes = header_bytes(trailers);
+            }
             facts.grpc_status = grpc_status(trailers).or(facts.grpc_status);
         }
     }
@@ -497,6 +502,7 @@ impl Exchange {
         record.route_metadata = route.map(|route| &route.metadata);
         record.request_headers_bytes = facts.request_bytes;
         record.response_headers_bytes = facts.response_bytes;
+        record.response_trailers_bytes = facts.trailers_bytes;
         record.filter_chain_name = Some(&*connection.chain).filter(|name| !name.is_empty());
         record.connection_id = Some(connection.id);
         record.stream_id = text(&facts.request_id);

@@ -27,6 +27,8 @@ pub(crate) struct TlsFacts {
     pub(crate) version: &'static str,
     /// In OpenSSL's names.
     pub(crate) cipher: Option<Box<str>>,
+    /// Of the key exchange; `X25519`
+    pub(crate) group: Option<Box<str>>,
     chain: Vec<CertificateDer<'static>>,
     peer: OnceCell<Option<PeerIdentity>>,
 }
@@ -55,6 +57,7 @@ impl ConnectionFacts {
             tls: transport.tls_state().map(|state| TlsFacts {
                 version: tls::version_name(state.protocol_version()),
                 cipher: state.negotiated_cipher_suite().map(|it| tls::cipher_name(it.suite())),
+                group: state.negotiated_key_exchange_group().map(|it| tls::group_name(it.name())),
                 chain: state.peer_certificates().unwrap_or_default().to_vec(),
                 peer: OnceCell::new(),
             }),

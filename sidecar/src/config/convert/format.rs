@@ -6,10 +6,14 @@
 use http::HeaderName;
 
 use crate::config::access_log::{
-    Command, Format, FormatPart, HeaderOrPseudo, MetadataOf, Operator,
+    Attempted, Command, Format, FormatPart, HeaderOrPseudo, MetadataOf, Operator, Side,
 };
 
-use super::format_arguments::{certificate, common_duration, filter_state, metadata, path};
+use super::format_arguments::{
+    certificate, common_duration, filter_state, metadata, metadata_of_type, path, query_params,
+};
+use super::format_coalesce::coalesce;
+use super::format_refused::refused;
 
 /// Parses a format string.
 ///
@@ -80,13 +84,22 @@ fn command(text: &str) -> Result<(FormatPart, &str), String> {
     if name == "ENVIRONMENT" {
         return Ok((FormatPart::Literal(environment(argument, max_length)?.into()), rest));
     }
+    Ok((FormatPart::Command(known(name, argument, max_length)?), rest))
+}
+
+/// A command operator with its argument and length.
+pub(super) fn known(
+    name: &str,
+    argument: Option<&str>,
+    max_length: Option<usize>,
+) -> Result<Command, String> {
     let operator = operator(name, argument)?;
     if max_length.is_some() && !has_text(&operator) {
         return Err(format!(
             "%{name}% takes no length: only headers, paths, parameters, metadata and filter state do"
         ));
     }
-    Ok((FormatPart::Command(Command { operator, max_length }), rest))
+    Ok(Command { operator, max_length })
 }
 
 /// The environment does not change while we run: its variables are read here.
@@ -113,6 +126,7 @@ fn has_text(operator: &Operator) -> bool {
             | Operator::QueryParam(_)
             | Operator::Metadata(..)
             | Operator::FilterState { .. }
+            | Operator::Coalesce(_)
     )
 }
 
@@ -128,6 +142,9 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "EMIT_TIME" => return Ok(Operator::EmitTime(optional(argument))),
         "COMMON_DURATION" => return common_duration(argument),
         "PATH" => return path(argument),
+        "QUERY_PARAMS" => return query_params(argument),
+        "COALESCE" => return coalesce(argument).map(Operator::Coalesce),
+        "METADATA" => return metadata_of_type(argument),
         "QUERY_PARAM" => {
             return match argument.filter(|name| !name.is_empty()) {
                 Some(name) => Ok(Operator::QueryParam(name.into())),
@@ -195,8 +212,24 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
         "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::UpstreamLocalAddressWithoutPort,
         "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalPort,
         "UPSTREAM_TLS_VERSION" => Operator::UpstreamTlsVersion,
+        "UPSTREAM_TLS_GROUP" => Operator::UpstreamTlsGroup,
         "UPSTREAM_TLS_CIPHER" => Operator::UpstreamTlsCipher,
         "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
+        "UPSTREAM_HOSTS_ATTEMPTED" => Operator::Attempted(Attempted::Hosts),
+        "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Operator::Attempted(Attempted::HostsWithoutPort),
+        "UPSTREAM_HOST_NAMES_ATTEMPTED" => Operator::Attempted(Attempted::HostNames),
+        "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => {
+            Operator::Attempted(Attempted::HostNamesWithoutPort)
+        }
+        "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Operator::Attempted(Attempted::ConnectionIds),
+        // No listener filter that we have changes the address that a connection came to.
+        "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID" | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID" => {
+            Operator::EndpointId(Side::DownstreamLocal)
+        }
+        "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID" => Operator::EndpointId(Side::UpstreamRemote),
+        "REQUEST_HEADERS_BYTES" => Operator::RequestHeadersBytes,
+        "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeadersBytes,
+        "RESPONSE_TRAILERS_BYTES" => Operator::ResponseTrailersBytes,
         "ACCESS_LOG_TYPE" => Operator::AccessLogType,
         "UNIQUE_ID" => Operator::UniqueId,
         "TRACE_ID" => Operator::TraceId,
@@ -217,9 +250,7 @@ fn operator(name: &str, argument: Option<&str>) -> Result<Operator, String> {
             if let Some(operator) = certificate(name, argument) {
                 return Ok(operator);
             }
-            return Err(format!(
-                "the command operator %{name}% is not supported by this version of Outrigger"
-            ));
+            return Err(refused(name));
         }
     };
     match argument {
@@ -351,7 +382,11 @@ mod tests {
             ("%UPSTREAM_METADATA()%", "%UPSTREAM_METADATA%"),
             ("%DYNAMIC_METADATA%", "%DYNAMIC_METADATA%"),
             ("%FILTER_STATE(a:FIELD:b)%", "expected KEY"),
-            ("%UPSTREAM_LOCAL_SUBJECT%", "%UPSTREAM_LOCAL_SUBJECT%"),
+            ("%UPSTREAM_LOCAL_SUBJECT%", "not a command operator"),
+            ("%DOWNSTREAM_WIRE_BYTES_SENT%", "not supported by this version of Outrigger"),
+            ("%QUERY_PARAMS(PATH)%", "expected ORIG or DECODED"),
+            ("%METADATA(VIRTUAL_HOST:a)%", "not supported by this version of Outrigger"),
+            ("%METADATA(OTHER:a)%", "is not a type of metadata"),
             ("%PATH(XX)%", "expected WQ or NQ"),
             ("%COMMON_DURATION(DS_RX_BEG:ms)%", "expected FROM:TO:UNIT"),
             ("%QUERY_PARAM%", "needs the name of a parameter"),

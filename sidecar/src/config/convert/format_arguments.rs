@@ -112,6 +112,36 @@ pub(super) fn metadata(
     }
 }
 
+/// `TYPE:NAMESPACE:KEY:...`
+pub(super) fn metadata_of_type(argument: Option<&str>) -> Result<Operator, String> {
+    let argument = argument.unwrap_or_default();
+    let (kind, rest) = argument.split_once(':').unwrap_or((argument, ""));
+    let whose = match kind {
+        "DYNAMIC" => MetadataOf::Request,
+        "CLUSTER" => MetadataOf::Cluster,
+        "UPSTREAM_HOST" => MetadataOf::Endpoint,
+        "ROUTE" => MetadataOf::Route,
+        "VIRTUAL_HOST" | "LISTENER" | "LISTENER_FILTER_CHAIN" => {
+            return Err(format!(
+                "%METADATA({kind})% is not supported by this version of Outrigger: DYNAMIC, CLUSTER, UPSTREAM_HOST, ROUTE"
+            ));
+        }
+        _ => return Err(format!("%METADATA({argument})%: {kind:?} is not a type of metadata")),
+    };
+    metadata("METADATA", whose, Some(rest))
+}
+
+/// Nothing, `ORIG` or `DECODED`
+pub(super) fn query_params(argument: Option<&str>) -> Result<Operator, String> {
+    match argument {
+        None | Some("" | "ORIG") => Ok(Operator::QueryParams { decoded: false }),
+        Some("DECODED") => Ok(Operator::QueryParams { decoded: true }),
+        Some(other) => {
+            Err(format!("%QUERY_PARAMS({other})% is not supported: expected ORIG or DECODED"))
+        }
+    }
+}
+
 /// `KEY` or `KEY:PLAIN` or `KEY:TYPED`
 pub(super) fn filter_state(argument: Option<&str>) -> Result<Operator, String> {
     let argument = argument.unwrap_or_default();

@@ -36,6 +36,8 @@ mod filter_chain_match;
 mod filter_overrides;
 pub(in crate::config) mod format;
 mod format_arguments;
+mod format_coalesce;
+mod format_refused;
 mod google_grpc;
 mod grpc_access_log;
 mod grpc_service;
