@@ -1,9 +1,11 @@
 //! The TCP proxy filter: pick an endpoint, connect, copy both ways until both sides are done.
 
+use std::cell::{Cell, OnceCell};
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -119,8 +121,10 @@ impl Client {
 struct Report {
     began: Instant,
     start: SystemTime,
-    received: u64,
-    sent: u64,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    /// Its number and what stands for the id of a request. Made for logs.
+    ids: OnceCell<(u64, String)>,
     flags: ResponseFlags,
     cluster: Option<ClusterRef>,
     endpoint: Option<Arc<Endpoint>>,
@@ -137,8 +141,9 @@ impl Report {
         Self {
             began: Instant::now(),
             start: SystemTime::now(),
-            received: 0,
-            sent: 0,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            ids: OnceCell::new(),
             flags: ResponseFlags::NONE,
             cluster: None,
             endpoint: None,
@@ -154,7 +159,7 @@ impl Report {
 pub(crate) fn refused(local: &Local, proxy: &TcpProxy, who: &Client, details: Option<Box<str>>) {
     proxy.stats.local().downstream_cx_total.inc();
     if who.is_logged(proxy) {
-        log(local, proxy, who, &Report { details, ..Report::new() });
+        log_end(local, proxy, who, &Report { details, ..Report::new() });
     }
 }
 
@@ -162,12 +167,15 @@ pub(crate) fn refused(local: &Local, proxy: &TcpProxy, who: &Client, details: Op
 pub(crate) async fn serve(local: Rc<Local>, proxy: &TcpProxy, client: Transport, who: Client) {
     proxy.stats.local().downstream_cx_total.inc();
     let mut report = Report::new();
+    if proxy.config.log_options.on_start {
+        log(&local, proxy, &who, &report, LogType::TcpConnectionStart);
+    }
     Box::pin(run(&local, proxy, client, &who, &mut report)).await;
     if who.drain.is_given() {
         proxy.stats.local().downstream_cx_drain_close.inc();
     }
     if who.is_logged(proxy) {
-        log(&local, proxy, &who, &report);
+        log_end(&local, proxy, &who, &report);
     }
 }
 
@@ -195,17 +203,34 @@ async fn run(
     report.cluster = Some(cluster.clone());
     let connected = connect_any(&cluster, proxy, metadata, who, report).await;
     let Some((mut upstream, active)) = connected else { return };
+    let options = proxy.config.log_options;
+    if options.on_connected {
+        log(local, proxy, who, report, LogType::TcpUpstreamConnected);
+    }
     let end = proxy.longest(report.began);
+    let so_far = &*report;
     let mut count = |received, sent| {
-        report.received += received;
-        report.sent += sent;
+        so_far.received.set(so_far.received.get() + received);
+        so_far.sent.set(so_far.sent.get() + sent);
     };
     let idle_timeout = proxy.config.idle_timeout;
     let copying = copy::both_ways(&mut client, &mut upstream, idle_timeout, &mut count);
     let copying = cluster.while_healthy(&active.0, copying);
-    let ended = match end {
-        None => Some(copying.await),
-        Some(end) => tokio::time::timeout_at(end, copying).await.ok(),
+    let copying = async {
+        match end {
+            None => Some(copying.await),
+            Some(end) => tokio::time::timeout_at(end, copying).await.ok(),
+        }
+    };
+    let ended = match options.interval {
+        None => copying.await,
+        Some(interval) => {
+            tokio::select! {
+                biased;
+                ended = copying => ended,
+                never = log_each(interval, local, proxy, who, so_far) => match never {},
+            }
+        }
     };
     match ended {
         Some(Some(ended)) => conclude(ended, proxy, &mut client, &mut upstream, report),
@@ -328,14 +353,50 @@ impl Drop for Active {
     }
 }
 
-fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
+/// Writes a line each time that the interval is over.
+async fn log_each(
+    interval: Duration,
+    local: &Local,
+    proxy: &TcpProxy,
+    who: &Client,
+    report: &Report,
+) -> Infallible {
+    let mut next = report.began;
+    loop {
+        next = next.checked_add(interval).unwrap_or(next).max(Instant::now());
+        tokio::time::sleep_until(next).await;
+        log(local, proxy, who, report, LogType::TcpPeriodic);
+    }
+}
+
+/// Writes the logs of the filter.
+fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report, log_type: LogType) {
+    if !proxy.loggers.is_empty() {
+        proxy.loggers.log(&record(local, who, report, log_type));
+    }
+}
+
+/// Writes all logs at the end of a connection.
+fn log_end(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
+    let mut record = record(local, who, report, LogType::TcpConnectionEnd);
+    proxy.loggers.log(&record);
+    record.log_type = LogType::NotSet;
+    who.listener_loggers.log(&record);
+}
+
+fn record<'a>(
+    local: &Local,
+    who: &'a Client,
+    report: &'a Report,
+    log_type: LogType,
+) -> LogRecord<'a> {
     // A connection has no request whose id it could have.
-    let id = unique_id();
+    let (number, id) = report.ids.get_or_init(|| (local.next_id(), unique_id()));
     let mut record = LogRecord::new(report.start);
-    record.log_type = LogType::TcpConnectionEnd;
+    record.log_type = log_type;
     record.flags = report.flags;
-    record.bytes_received = report.received;
-    record.bytes_sent = report.sent;
+    record.bytes_received = report.received.get();
+    record.bytes_sent = report.sent.get();
     record.duration = Some(report.began.elapsed());
     record.upstream_host = report.endpoint.as_ref().map(|endpoint| endpoint.address.clone());
     record.upstream_host_name = report
@@ -354,12 +415,10 @@ fn log(local: &Local, proxy: &TcpProxy, who: &Client, report: &Report) {
     record.downstream_local = Some(who.ends.local.clone());
     record.requested_server_name = who.server_name.as_deref();
     record.filter_chain_name = Some(&*who.chain).filter(|name| !name.is_empty());
-    record.connection_id = Some(local.next_id());
+    record.connection_id = Some(*number);
     if let Some(tls) = &who.tls {
         log_facts::downstream_tls(&mut record, tls);
     }
-    record.stream_id = Some(&id);
-    proxy.loggers.log(&record);
-    record.log_type = LogType::NotSet;
-    who.listener_loggers.log(&record);
+    record.stream_id = Some(id);
+    record
 }

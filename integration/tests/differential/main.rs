@@ -36,6 +36,7 @@ mod listener_log;
 mod listening;
 mod load_reports;
 mod local_replies;
+mod log_options;
 mod matching;
 mod metadata;
 mod mirrors;
@@ -126,6 +127,7 @@ groups! {
     listening
     load_reports
     local_replies
+    log_options
     matching
     metadata
     mirrors

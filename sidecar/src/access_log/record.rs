@@ -146,8 +146,16 @@ pub(crate) struct LogRecord<'a> {
 /// Envoy's `AccessLogType`, as far as we write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogType {
+    /// The begin of a request.
+    DownstreamStart,
     /// The end of a request.
     DownstreamEnd,
+    /// The begin of a connection of bytes.
+    TcpConnectionStart,
+    /// A connection of bytes has its endpoint.
+    TcpUpstreamConnected,
+    /// A connection of bytes goes on.
+    TcpPeriodic,
     /// The end of a connection of bytes.
     TcpConnectionEnd,
     /// A connection, in the log of its listener.
@@ -157,16 +165,27 @@ pub(crate) enum LogType {
 impl LogType {
     /// The type of this name; `None` for one that we never write.
     pub(super) fn named(name: &str) -> Option<Self> {
-        [Self::DownstreamEnd, Self::TcpConnectionEnd, Self::NotSet]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        const ALL: [LogType; 7] = [
+            LogType::NotSet,
+            LogType::DownstreamStart,
+            LogType::DownstreamEnd,
+            LogType::TcpConnectionStart,
+            LogType::TcpUpstreamConnected,
+            LogType::TcpPeriodic,
+            LogType::TcpConnectionEnd,
+        ];
+        ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// As `%ACCESS_LOG_TYPE%` prints it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::NotSet => "NotSet",
+            Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamEnd => "DownstreamEnd",
+            Self::TcpConnectionStart => "TcpConnectionStart",
+            Self::TcpUpstreamConnected => "TcpUpstreamConnected",
+            Self::TcpPeriodic => "TcpPeriodic",
             Self::TcpConnectionEnd => "TcpConnectionEnd",
         }
     }

@@ -104,6 +104,8 @@ pub struct HttpConnectionManager {
     pub upgrades: Vec<Upgrade>,
     /// Logs of requests.
     pub access_logs: Vec<AccessLog>,
+    /// They are written when a request begins, too.
+    pub log_new_requests: bool,
     /// How our own answers are changed.
     pub local_replies: Option<Arc<LocalReplies>>,
     /// Tracing of requests.

@@ -25,6 +25,19 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Logs of connections.
     pub access_logs: Vec<AccessLog>,
+    /// When they are written, but at the end of a connection.
+    pub log_options: LogOptions,
+}
+
+/// When the logs of a connection are written, but at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// When it begins.
+    pub on_start: bool,
+    /// When it is connected with an endpoint.
+    pub on_connected: bool,
+    /// Each time that so much has passed since it began; at least 1 ms.
+    pub interval: Option<Duration>,
 }
 
 /// One of the clusters that connections go to.

@@ -21,7 +21,7 @@ use super::matching::is_grpc;
 use super::router::{Followed, Next};
 use super::stream_state::{StreamState, filter_state_of, metadata_of};
 use super::tracing::{AttemptSpan, Trace, Tracer};
-use crate::access_log::{Captured, Headers, LogRecord, Needs, ResponseFlags};
+use crate::access_log::{Captured, Headers, LogRecord, LogType, Needs, ResponseFlags};
 use crate::cluster::Endpoint;
 use crate::config;
 use crate::local::ClusterRef;
@@ -233,6 +233,19 @@ impl Exchange {
         self.health_check = true;
         if let Some(context) = self.trace.as_mut().and_then(|trace| trace.context.as_mut()) {
             context.sampled = false;
+        }
+    }
+
+    /// Writes logs that are to hold the begin of a request.
+    pub(crate) fn log_start(&mut self, request: &Parts, cluster: Option<ClusterRef>) {
+        self.capture_request(request);
+        if let Some(facts) = &mut self.facts {
+            facts.cluster = cluster;
+        }
+        if let Some(facts) = &self.facts {
+            let mut record = self.record(facts);
+            record.log_type = LogType::DownstreamStart;
+            self.connection.manager.loggers.log(&record);
         }
     }
 

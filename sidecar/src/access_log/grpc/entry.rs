@@ -104,6 +104,7 @@ fn pairs(names: &[HeaderName], headers: Headers<'_>) -> std::collections::HashMa
 }
 
 /// What every entry says.
+#[expect(deprecated, reason = "intermediate_log_entry: Envoy sets it still")]
 fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCommon {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let upstream = record.upstream;
@@ -150,14 +151,30 @@ fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCom
         connection_termination_details: text(record.connection_termination_details),
         stream_id: text(record.stream_id),
         access_log_type: kind(record.log_type) as i32,
+        intermediate_log_entry: is_intermediate(record.log_type),
         ..Default::default()
+    }
+}
+
+/// More is to come of this request or connection.
+fn is_intermediate(log_type: LogType) -> bool {
+    match log_type {
+        LogType::NotSet | LogType::DownstreamEnd | LogType::TcpConnectionEnd => false,
+        LogType::DownstreamStart
+        | LogType::TcpConnectionStart
+        | LogType::TcpUpstreamConnected
+        | LogType::TcpPeriodic => true,
     }
 }
 
 fn kind(log_type: LogType) -> proto::AccessLogType {
     match log_type {
         LogType::NotSet => proto::AccessLogType::NotSet,
+        LogType::DownstreamStart => proto::AccessLogType::DownstreamStart,
         LogType::DownstreamEnd => proto::AccessLogType::DownstreamEnd,
+        LogType::TcpConnectionStart => proto::AccessLogType::TcpConnectionStart,
+        LogType::TcpUpstreamConnected => proto::AccessLogType::TcpUpstreamConnected,
+        LogType::TcpPeriodic => proto::AccessLogType::TcpPeriodic,
         LogType::TcpConnectionEnd => proto::AccessLogType::TcpConnectionEnd,
     }
 }

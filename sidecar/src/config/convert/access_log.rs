@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_proto::any;
 use outrigger_proto::envoy::config::accesslog::v3 as accesslog;
@@ -9,12 +10,12 @@ use outrigger_proto::envoy::config::core::v3 as core;
 use outrigger_proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use outrigger_proto::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat;
 use outrigger_proto::envoy::extensions::access_loggers::stream::v3 as stream;
-use outrigger_proto::google::protobuf::{Any, Struct};
+use outrigger_proto::google::protobuf::{Any, Duration as DurationProto, Struct};
 
 use crate::config::Problems;
 use crate::config::access_log::{AccessLog, Format, JsonFormat, LineFormat, Output, Sink};
 
-use super::common::{json_object, text, unknown_type, unpack, unsupported};
+use super::common::{duration, json_object, text, unknown_type, unpack, unsupported};
 use super::{access_log_filter, data_source, format, grpc_access_log, otel_access_log};
 
 /// Envoy's default format.
@@ -33,6 +34,17 @@ pub(super) fn convert(
         .enumerate()
         .filter_map(|(index, proto)| problems.element(name, index, |problems| one(problems, proto)))
         .collect()
+}
+
+/// How often logs are written of what goes on for long.
+pub(super) fn interval(problems: &mut Problems, proto: Option<DurationProto>) -> Option<Duration> {
+    const NAME: &str = "access_log_flush_interval";
+    let interval = duration(problems, NAME, proto)?;
+    if interval < Duration::from_millis(1) {
+        problems.reject_field(NAME, "must be at least 1ms");
+        return None;
+    }
+    Some(interval)
 }
 
 fn one(problems: &mut Problems, proto: accesslog::AccessLog) -> Option<AccessLog> {

@@ -103,8 +103,8 @@ pub(super) fn convert(
         strip_port_mode,
     } = proto;
     unsupported!(problems;
-        http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval,
-        flush_access_log_on_new_request, access_log_options, forward_client_cert_matcher, proxy_100_continue,
+        http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter,
+        access_log_flush_interval, forward_client_cert_matcher, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, proxy_status_config, typed_header_validation_config,
         append_x_forwarded_port, append_local_overload, forward_proto_config);
@@ -152,6 +152,8 @@ pub(super) fn convert(
     let delayed_close_timeout = duration(problems, "delayed_close_timeout", delayed_close_timeout)
         .unwrap_or(DEFAULT_DELAYED_CLOSE);
     let access_logs = access_log::convert(problems, "access_log", access_log);
+    let log_new_requests =
+        log_options(problems, access_log_options, flush_access_log_on_new_request);
     let via = if via.is_empty() { None } else { header_value(problems, "via", via.as_bytes()) };
     let forward_client_cert =
         client_cert(problems, forward_client_cert_details, set_current_client_cert_details);
@@ -214,8 +216,34 @@ pub(super) fn convert(
         strip_trailing_host_dot,
         upgrades,
         access_logs,
+        log_new_requests,
         local_replies: local_replies.map(Arc::new),
         tracing: tracing.map(Arc::new),
+    })
+}
+
+/// Whether logs are written when a request begins; the field stood in the filter itself before there was a message of its own.
+fn log_options(
+    problems: &mut Problems,
+    options: Option<hcm::HcmAccessLogOptions>,
+    old_on_new_request: bool,
+) -> bool {
+    let Some(options) = options else { return old_on_new_request };
+    if old_on_new_request {
+        problems.reject_field(
+            "flush_access_log_on_new_request",
+            "access_log_options must hold it, where they are given",
+        );
+    }
+    problems.field("access_log_options", |problems| {
+        let hcm::HcmAccessLogOptions {
+            access_log_flush_interval,
+            flush_access_log_on_new_request,
+            flush_log_on_tunnel_successfully_established,
+        } = options;
+        unsupported!(problems;
+            access_log_flush_interval, flush_log_on_tunnel_successfully_established);
+        flush_access_log_on_new_request
     })
 }
 

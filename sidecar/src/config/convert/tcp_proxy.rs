@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
 use outrigger_proto::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+    ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight,
 };
 use outrigger_proto::envoy::r#type::v3::HashPolicy;
 use outrigger_proto::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
+use outrigger_proto::google::protobuf::Duration as DurationProto;
 
 use crate::config::Problems;
 use crate::config::subset::MetadataCriteria;
-use crate::config::tcp_proxy::{Target, TcpProxy};
+use crate::config::tcp_proxy::{LogOptions, Target, TcpProxy};
 
 use super::common::{boolean, enumeration, limit, number_in, positive_duration, text, unsupported};
 use super::{access_log, subset};
@@ -48,9 +49,7 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
     } = proto;
     unsupported!(problems;
         on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
-        tunneling_config, access_log_flush_interval,
-        flush_access_log_on_connected, access_log_options, proxy_protocol_tlvs,
-        max_early_data_bytes);
+        tunneling_config, proxy_protocol_tlvs, max_early_data_bytes);
     if boolean(check_drain_close, false) {
         problems.unsupported("check_drain_close", true);
     }
@@ -93,6 +92,12 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
             .unwrap_or(1);
     let hash_source_ip = hashes_source_ip(problems, hash_policy);
     let access_logs = access_log::convert(problems, "access_log", access_log);
+    let log_options = log_options(
+        problems,
+        access_log_options,
+        access_log_flush_interval,
+        flush_access_log_on_connected,
+    );
     Some(TcpProxy {
         stat_prefix: stat_prefix.into(),
         clusters: clusters?,
@@ -102,6 +107,40 @@ pub(super) fn convert(problems: &mut Problems, proto: proto::TcpProxy) -> Option
         hash_source_ip,
         max_connect_attempts,
         access_logs,
+        log_options,
+    })
+}
+
+/// When logs are written; two of the fields stood in the filter itself before there was a message of their own.
+fn log_options(
+    problems: &mut Problems,
+    options: Option<TcpAccessLogOptions>,
+    old_interval: Option<DurationProto>,
+    old_on_connected: bool,
+) -> LogOptions {
+    let Some(options) = options else {
+        let interval = access_log::interval(problems, old_interval);
+        return LogOptions { on_start: false, on_connected: old_on_connected, interval };
+    };
+    for (name, is_set) in [
+        ("access_log_flush_interval", old_interval.is_some()),
+        ("flush_access_log_on_connected", old_on_connected),
+    ] {
+        if is_set {
+            problems.reject_field(name, "access_log_options must hold it, where they are given");
+        }
+    }
+    problems.field("access_log_options", |problems| {
+        let TcpAccessLogOptions {
+            access_log_flush_interval,
+            flush_access_log_on_connected,
+            flush_access_log_on_start,
+        } = options;
+        LogOptions {
+            on_start: flush_access_log_on_start,
+            on_connected: flush_access_log_on_connected,
+            interval: access_log::interval(problems, access_log_flush_interval),
+        }
     })
 }
 

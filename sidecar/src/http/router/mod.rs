@@ -213,6 +213,10 @@ async fn route(
         let route = matched.as_ref().map(|matched| &matched.route.config);
         exchange.begin_trace(tracer, request, route, &accepted);
     }
+    if manager.config.log_new_requests {
+        let cluster = matched.as_ref().and_then(|matched| matched.cluster(&view));
+        exchange.log_start(request, cluster);
+    }
 
     if let Some(token) = &accepted.upgrade {
         if connection.version() != Version::HTTP_2 {

@@ -592,3 +592,35 @@ fn what_an_endpoint_cannot_be_told() {
     let path = "ENDPOINT.metadata.typed_filter_metadata[envoy.transport_sockets.proxy_protocol]";
     refused_at(&[("ENDPOINT.metadata", metadata)], path, "not supported");
 }
+
+#[test]
+fn logs_of_a_connection_may_be_written_before_its_end() {
+    let options = |changes: &[(&str, Value)]| match accepted(changes).listeners[0]
+        .default_filter_chain
+        .as_ref()
+        .map(|chain| &chain.terminal)
+    {
+        Some(crate::config::listener::TerminalFilter::Tcp(proxy)) => proxy.log_options,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(options(&[]), crate::config::tcp_proxy::LogOptions::default());
+    let old = options(&[
+        ("TCP.access_log_flush_interval", json!("1s")),
+        ("TCP.flush_access_log_on_connected", json!(true)),
+    ]);
+    assert_eq!((old.interval, old.on_connected), (Some(Duration::from_secs(1)), true));
+    let today = json!({"access_log_flush_interval": "0.001s", "flush_access_log_on_start": true});
+    let new = options(&[("TCP.access_log_options", today)]);
+    assert_eq!((new.interval, new.on_start), (Some(Duration::from_millis(1)), true));
+
+    let interval = "TCP.access_log_options.access_log_flush_interval";
+    refused(interval, json!("0.0009s"), "at least 1ms");
+    let both =
+        [("TCP.access_log_options", json!({})), ("TCP.flush_access_log_on_connected", json!(true))];
+    refused_at(&both, "TCP.flush_access_log_on_connected", "access_log_options");
+    let both = [
+        ("HCM.access_log_options", json!({})),
+        ("HCM.flush_access_log_on_new_request", json!(true)),
+    ];
+    refused_at(&both, "HCM.flush_access_log_on_new_request", "access_log_options");
+}
