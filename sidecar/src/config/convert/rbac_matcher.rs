@@ -6,6 +6,7 @@ use outrigger_proto::envoy::extensions::matching::common_inputs::ssl::v3::{
     DnsSanInput, SubjectInput, UriSanInput,
 };
 use outrigger_proto::envoy::r#type::matcher::v3 as envoy;
+use outrigger_proto::google::protobuf::Any;
 use outrigger_proto::xds_core::core::v3::TypedExtensionConfig;
 use outrigger_proto::xds_core::r#type::matcher::v3 as proto;
 use outrigger_proto::xds_core::r#type::matcher::v3::matcher::matcher_list::predicate::{
@@ -164,8 +165,7 @@ fn certificate_field(
     problems: &mut Problems,
     proto: TypedExtensionConfig,
 ) -> Option<CertificateField> {
-    let TypedExtensionConfig { name: _, typed_config } = proto;
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if any::holds::<UriSanInput>(&config) {
             let UriSanInput {} = unpack(problems, &config)?;
@@ -188,8 +188,7 @@ fn extension<M: prost::Name + Default>(
     proto: TypedExtensionConfig,
     name: &str,
 ) -> Option<M> {
-    let TypedExtensionConfig { name: _, typed_config } = proto;
-    let config = required(problems, "typed_config", typed_config)?;
+    let config = typed_config(problems, proto)?;
     problems.field("typed_config", |problems| {
         if any::holds::<M>(&config) {
             return unpack(problems, &config);
@@ -197,6 +196,13 @@ fn extension<M: prost::Name + Default>(
         unknown_type(problems, &config, &[name]);
         None
     })
+}
+
+/// The configuration of an extension, which must have a name all the same.
+fn typed_config(problems: &mut Problems, proto: TypedExtensionConfig) -> Option<Any> {
+    let TypedExtensionConfig { name, typed_config } = proto;
+    text(problems, "name", name);
+    required(problems, "typed_config", typed_config)
 }
 
 /// As Envoy's own, which it is converted to.
