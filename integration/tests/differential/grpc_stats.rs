@@ -5,13 +5,23 @@ use outrigger_integration::client::Request;
 use outrigger_integration::differential::{Case, Group, Observation, UpstreamKind, World};
 use outrigger_integration::upstream::Reply;
 
+use crate::access_log;
 use crate::parts::{bootstrap, cluster, http_listener, indent};
 
 const TYPE: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http";
 
 fn listener(place: &str, cluster: &str, more: &str) -> String {
+    let log = format!(
+        "access_log:
+- name: envoy.access_loggers.file
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+    path: '${{DIR}}/{place}.log'
+    log_format: {{json_format: {{path: '%REQ(:PATH)%', typed: '%FILTER_STATE({NOTED})%', plain: '%FILTER_STATE({NOTED}:PLAIN)%', in_text: 'is %FILTER_STATE({NOTED})%'}}}}"
+    );
     let manager = format!(
-        "route_config:
+        "{log}
+route_config:
   name: test
   virtual_hosts:
   - name: all
@@ -33,8 +43,11 @@ http_filters:
     http_listener(place, &manager)
 }
 
+/// Where the filter notes how many messages there were.
+const NOTED: &str = "envoy.filters.http.grpc_stats";
+
 /// Several lists, so that two listeners do not count in the same cluster.
-const MODES: [(&str, &str, &str); 5] = [
+const MODES: [(&str, &str, &str); 6] = [
     ("LISTEN", "every", "stats_for_all_methods: true, enable_upstream_stats: true"),
     ("LISTEN_NONE", "none", "stats_for_all_methods: false"),
     ("LISTEN_DEFAULT", "unsaid", "enable_upstream_stats: false"),
@@ -44,6 +57,7 @@ const MODES: [(&str, &str, &str); 5] = [
         "individual_method_stats_allowlist: {services: [{name: a.B, method_names: [Get, Put]}, {name: a.C, method_names: [Put]}]}, enable_upstream_stats: true",
     ),
     ("LISTEN_DOTS", "dots", "stats_for_all_methods: true, replace_dots_in_grpc_service_name: true"),
+    ("LISTEN_NOTED", "noted", "stats_for_all_methods: false, emit_filter_state: true"),
 ];
 
 const HTTP2: &str = "typed_extension_protocol_options:
@@ -61,6 +75,7 @@ pub(crate) fn group() -> Group {
     );
     let mut cases: Vec<_> = MODES.iter().map(|(place, ..)| calls(place)).collect();
     cases.push(bodies());
+    cases.push(Case::custom("messages_are_noted_for_logs", |world| Box::pin(noted(world))));
     cases.push(Case::custom("statistics", |world| Box::pin(counted(world))));
     cases.push(Case::custom("tags", |world| Box::pin(tags(world))));
     Group {
@@ -95,6 +110,7 @@ fn calls(place: &'static str) -> Case {
         "LISTEN_NONE" => "calls_are_counted_together",
         "LISTEN_DEFAULT" => "calls_are_counted_together_where_nothing_is_said",
         "LISTEN_LISTED" => "listed_calls_are_counted_by_method",
+        "LISTEN_NOTED" => "noted_calls_are_counted_together",
         _ => "services_are_named_without_dots",
     };
     let mut case = Case::new(name);
@@ -147,6 +163,25 @@ fn calls(place: &'static str) -> Case {
                 .header("content-type", "application/grpc"),
             "200 a",
         )
+}
+
+/// What the log says of every call before.
+async fn noted(world: &World) -> Result<Observation> {
+    let mut seen = Observation::default();
+    for listener in ["LISTEN_NOTED", "LISTEN"] {
+        // Whatever came before has its line when the one of this request is there.
+        world.upstream("a")?.script([answered("0")]);
+        call("/S/Last").chunks(&MESSAGES).send(world.address(listener)?).await;
+        world.upstream("a")?.take();
+        for number in 0.. {
+            let line = access_log::line(world, listener, number).await?;
+            seen.fact(listener, &number.to_string(), world.normal(&line));
+            if line.contains("/S/Last") {
+                break;
+            }
+        }
+    }
+    Ok(seen)
 }
 
 fn bodies() -> Case {

@@ -226,6 +226,10 @@ fn typed(command: &Command, record: &LogRecord<'_>, out: &mut Vec<u8>) {
         Value::Text(text) => limit(text, out),
         Value::Owned(text) => limit(&text, out),
         Value::Number(number) => push_number(out, number),
+        Value::State(state) => match state.json(true) {
+            JsonValue::String(text) => limit(text.as_bytes(), out),
+            value => out.extend_from_slice(value.to_string().as_bytes()),
+        },
         Value::Json(JsonValue::String(text), _) => limit(text.as_bytes(), out),
         Value::Json(value, _) => out.extend_from_slice(value.to_string().as_bytes()),
     }

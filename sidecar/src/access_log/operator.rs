@@ -15,6 +15,7 @@ use super::record::{Headers, LogRecord};
 use super::time_format;
 use crate::config::access_log::{Command, HeaderOrPseudo, MetadataOf, Operator, Whose};
 use crate::config::address::Address;
+use crate::config::metadata::StateText;
 
 /// What a command stands for.
 pub(super) enum Value<'a> {
@@ -28,6 +29,8 @@ pub(super) enum Value<'a> {
     Owned(Vec<u8>),
     /// A value with its own structure. In a line of text a string stands without quotes, unless `true`.
     Json(JsonValue, bool),
+    /// What was noted in the filter state, as an object.
+    State(&'a StateText),
 }
 
 /// Appends the value of an operator whose values are made of nothing but digits and punctuation (times and addresses), and
@@ -169,10 +172,10 @@ pub(super) fn value<'a>(operator: &Operator, record: &LogRecord<'a>) -> Value<'a
         Operator::Zero => Value::Number(0),
         Operator::Metadata(whose, namespace, path) => metadata(*whose, namespace, path, record),
         Operator::FilterState { key, quoted } => {
-            match record.filter_state.and_then(|state| state.get(key)) {
+            match record.filter_state.and_then(|state| state.at(key)) {
                 None => Value::Missing,
-                Some(text) if *quoted => Value::Json(JsonValue::String(text.to_owned()), true),
-                Some(text) => Value::Text(text.as_bytes()),
+                Some(text) if *quoted => Value::State(text),
+                Some(text) => Value::Text(text.text.as_bytes()),
             }
         }
         Operator::CustomFlags => Value::Text(b""),

@@ -46,9 +46,9 @@ fn encoded(config: &OtelAccessLog, record: &LogRecord<'_>) -> Bytes {
     let mut attributes: Vec<KeyValue> =
         config.attributes.iter().map(|(key, of)| pair(key, value(of, record))).collect();
     let state = config.filter_state.iter().filter_map(|key| {
-        let text = record.filter_state?.get(key)?;
-        // As a message is printed that holds a text.
-        Some(pair(key, string(serde_json::Value::from(text).to_string())))
+        let text = record.filter_state?.at(key)?;
+        // As the message is printed that holds it.
+        Some(pair(key, string(text.json(false).to_string())))
     });
     attributes.extend(state);
     let tags = config.custom_tags.iter();

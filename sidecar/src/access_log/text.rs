@@ -26,6 +26,9 @@ fn push(command: &Command, record: &LogRecord<'_>, missing: &[u8], out: &mut Vec
             Value::Json(serde_json::Value::String(text), false) => {
                 out.extend_from_slice(text.as_bytes());
             }
+            Value::State(state) => {
+                out.extend_from_slice(state.json(false).to_string().as_bytes());
+            }
             Value::Json(value, _) => out.extend_from_slice(value.to_string().as_bytes()),
         }
     }

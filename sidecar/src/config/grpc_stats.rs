@@ -11,6 +11,8 @@ pub struct GrpcStats {
     pub replace_dots: bool,
     /// The time between the end of a request and the end of its response is recorded.
     pub upstream_time: bool,
+    /// How many messages there were is noted in the filter state, under the name of the filter.
+    pub emit_filter_state: bool,
 }
 
 /// Which calls are counted under the name of their method.

@@ -39,10 +39,11 @@ impl FilterState {
 
     /// The text under `key`, if it may be hashed.
     pub fn hashable(&self, key: &str) -> Option<&str> {
-        self.at(key).filter(|text| text.hashable).map(|text| &*text.text)
+        self.at(key).filter(|text| text.kind == StateKind::Hashable).map(|text| &*text.text)
     }
 
-    fn at(&self, key: &str) -> Option<&StateText> {
+    /// What is under `key`.
+    pub fn at(&self, key: &str) -> Option<&StateText> {
         self.0.iter().find(|(other, _)| **other == *key).map(|(_, text)| text)
     }
 
@@ -60,8 +61,42 @@ impl FilterState {
 pub struct StateText {
     /// The text.
     pub text: Box<str>,
-    /// A hash policy may ask for it: Envoy's `envoy.hashable_string`, and not its `envoy.string`.
-    pub hashable: bool,
+    /// What it stands for.
+    pub kind: StateKind,
+}
+
+/// What a text of a [`FilterState`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateKind {
+    /// Itself: Envoy's `envoy.string`.
+    Text,
+    /// Itself, and a hash policy may ask for it: Envoy's `envoy.hashable_string`.
+    Hashable,
+    /// The messages of a gRPC call so far, a `grpc_stats.v3.FilterObject`.
+    GrpcMessages {
+        /// From the client.
+        request: u64,
+        /// To the client.
+        response: u64,
+    },
+}
+
+impl StateText {
+    /// As JSON. Fields are named as Protobuf's JSON does, or, if `snake`, as they are where they were declared.
+    pub fn json(&self, snake: bool) -> Value {
+        let (request, response) = match self.kind {
+            StateKind::Text | StateKind::Hashable => return Value::from(&*self.text),
+            StateKind::GrpcMessages { request, response } => (request, response),
+        };
+        let names = match snake {
+            true => ["request_message_count", "response_message_count"],
+            false => ["requestMessageCount", "responseMessageCount"],
+        };
+        let fields = names.into_iter().zip([request, response]);
+        // Numbers of 64 bits are texts in JSON, and those that are zero are left out.
+        let fields = fields.filter(|(_, count)| *count != 0);
+        fields.map(|(name, count)| (name.to_owned(), Value::from(count.to_string()))).collect()
+    }
 }
 
 /// A validated `MetadataMatcher`.
@@ -201,7 +236,7 @@ pub struct SetFilterStateValue {
     pub key: Arc<str>,
     /// What is written.
     pub value: Format,
-    /// As [`StateText::hashable`].
+    /// As [`StateKind::Hashable`].
     pub hashable: bool,
     /// What is not known leaves no `-`.
     pub omit_empty_values: bool,
@@ -286,7 +321,10 @@ mod tests {
     #[test]
     fn filter_state_is_matched_as_text() {
         let mut state = FilterState::default();
-        let text = |text: &str, hashable| StateText { text: text.into(), hashable };
+        let text = |text: &str, hashable| {
+            let kind = if hashable { StateKind::Hashable } else { StateKind::Text };
+            StateText { text: text.into(), kind }
+        };
         state.set(&"k".into(), text("old", true));
         assert_eq!(state.hashable("k"), Some("old"));
         state.set(&"k".into(), text("new", false));

@@ -392,6 +392,10 @@ impl Exchange {
         exchange.origin = Some((next.accepted.client, next.accepted.https));
         exchange.request_id = self.request_id.take();
         exchange.state = self.state.take();
+        if let Some(state) = &mut exchange.state {
+            // A filter that counts them begins anew.
+            state.messages = None;
+        }
         exchange.followed = Some(Box::new(std::mem::take(&mut next.followed)));
         if let Some(whole) = &next.body {
             let bytes = whole.data.len() as u64;
@@ -437,6 +441,9 @@ impl Exchange {
         stats.downstream_rq_time.record(u64::try_from(milliseconds).unwrap_or(u64::MAX));
         self.connection.end_request();
         let loggers = &self.connection.manager.loggers;
+        if let Some(state) = &mut self.state {
+            state.settle();
+        }
         if !loggers.is_empty()
             && let Some(facts) = &self.facts
         {

@@ -13,6 +13,7 @@ use outrigger_proto::envoy::data::accesslog::v3::tls_properties::certificate_pro
 use outrigger_proto::envoy::data::accesslog::v3::tls_properties::{
     CertificateProperties, TlsVersion,
 };
+use outrigger_proto::envoy::extensions::filters::http::grpc_stats::v3::FilterObject;
 use outrigger_proto::google::protobuf::{Any, Duration as DurationProto, Timestamp};
 use outrigger_proto::google::protobuf::{StringValue, UInt32Value};
 use prost::{Message, Name};
@@ -22,6 +23,7 @@ use super::super::record::{Certificate, Headers, LogRecord, LogType};
 use super::super::tag::tag_value;
 use crate::config::access_log::{GrpcAccessLog, GrpcLogKind};
 use crate::config::address::Address;
+use crate::config::metadata::{StateKind, StateText};
 
 /// An encoded `HTTPAccessLogEntry` or `TCPAccessLogEntry`.
 pub(super) fn encoded(config: &GrpcAccessLog, record: &LogRecord<'_>) -> Bytes {
@@ -108,12 +110,10 @@ fn pairs(names: &[HeaderName], headers: Headers<'_>) -> std::collections::HashMa
 fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCommon {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let upstream = record.upstream;
-    let filter_state = config.filter_state.iter().filter_map(|key| {
-        let value = record.filter_state?.get(key)?;
-        let value = StringValue { value: value.to_owned() };
-        let any = Any { type_url: StringValue::type_url(), value: value.encode_to_vec() };
-        Some((key.to_string(), any))
-    });
+    let filter_state = config
+        .filter_state
+        .iter()
+        .filter_map(|key| Some((key.to_string(), packed(record.filter_state?.at(key)?))));
     let tag = |tag: &crate::config::tracing::CustomTag| {
         Some((tag.tag.to_string(), tag_value(&tag.value, record)?))
     };
@@ -153,6 +153,20 @@ fn common(config: &GrpcAccessLog, record: &LogRecord<'_>) -> proto::AccessLogCom
         access_log_type: kind(record.log_type) as i32,
         intermediate_log_entry: is_intermediate(record.log_type),
         ..Default::default()
+    }
+}
+
+fn packed(state: &StateText) -> Any {
+    match state.kind {
+        StateKind::Text | StateKind::Hashable => {
+            let value = StringValue { value: state.text.to_string() };
+            Any { type_url: StringValue::type_url(), value: value.encode_to_vec() }
+        }
+        StateKind::GrpcMessages { request, response } => {
+            let value =
+                FilterObject { request_message_count: request, response_message_count: response };
+            Any { type_url: FilterObject::type_url(), value: value.encode_to_vec() }
+        }
     }
 }
 

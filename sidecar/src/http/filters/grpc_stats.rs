@@ -13,22 +13,45 @@ use crate::http::exchange::Exchange;
 use crate::http::headers::GRPC_STATUS;
 use crate::http::matching::is_grpc;
 use crate::http::pipe::{Counting, Sent, Stage};
+use crate::http::stream_state::GrpcMessages;
 use crate::stats::GrpcMethodCells;
 
 /// A call under way.
 pub(super) struct Call {
-    cells: Arc<GrpcMethodCells>,
+    cells: Option<Arc<GrpcMethodCells>>,
     upstream_time: bool,
+    noted: Option<Rc<GrpcMessages>>,
 }
 
 pub(super) fn run(config: &GrpcStats, passage: &mut Passage<'_>) -> Pass {
     if !is_grpc(&passage.request.headers) {
         return Pass::On;
     }
-    let Some(cluster) = &passage.target else { return Pass::On };
-    let Some((service, method)) = called(passage.request.uri.path()) else { return Pass::On };
+    let cells = counted_by(config, passage);
+    let noted = config
+        .emit_filter_state
+        .then(|| Rc::clone(passage.exchange.state().messages.get_or_insert_default()));
+    if cells.is_none() && noted.is_none() {
+        return Pass::On;
+    }
+    let upstream_time = config.upstream_time;
+    if upstream_time && cells.is_some() {
+        passage.exchange.collect(passage.request);
+    }
+    let call = Call { cells: cells.clone(), upstream_time, noted: noted.clone() };
+    passage.steps.0.push(Step::Call(call));
+    if passage.exchange.progress.is_none() {
+        return Pass::On;
+    }
+    Pass::Through(Box::new(Stage::Count(Box::new(Counting::request(cells, noted)))))
+}
+
+/// Where a call is counted, if it goes to a cluster and its path names a method.
+fn counted_by(config: &GrpcStats, passage: &Passage<'_>) -> Option<Arc<GrpcMethodCells>> {
+    let cluster = passage.target.as_ref()?;
+    let (service, method) = called(passage.request.uri.path())?;
     let calls = &cluster.stats.local().grpc;
-    let cells = match &config.methods {
+    Some(match &config.methods {
         GrpcMethods::All if config.replace_dots && service.contains('.') => {
             calls.of(Some((&service.replace('.', "_"), method)))
         }
@@ -37,16 +60,7 @@ pub(super) fn run(config: &GrpcStats, passage: &mut Passage<'_>) -> Pass {
             let is_listed = listed.get(service).is_some_and(|methods| methods.contains(method));
             calls.of(is_listed.then_some((service, method)))
         }
-    };
-    if config.upstream_time {
-        passage.exchange.collect(passage.request);
-    }
-    let upstream_time = config.upstream_time;
-    passage.steps.0.push(Step::Call(Call { cells: Arc::clone(&cells), upstream_time }));
-    if passage.exchange.progress.is_none() {
-        return Pass::On;
-    }
-    Pass::Through(Box::new(Stage::Count(Box::new(Counting::request(cells)))))
+    })
 }
 
 /// Service and method of a path.
@@ -65,8 +79,8 @@ impl Call {
         headers: &HeaderMap,
         exchange: &Exchange,
     ) -> Option<Stage> {
-        if let Some(status) = headers.get(GRPC_STATUS) {
-            self.cells.ended(status.as_bytes());
+        if let (Some(status), Some(cells)) = (headers.get(GRPC_STATUS), &self.cells) {
+            cells.ended(status.as_bytes());
         }
         let began = exchange.facts.as_ref().and_then(|facts| {
             facts.first_response_byte?;
@@ -76,13 +90,13 @@ impl Call {
             .filter(|_| self.upstream_time)
             .map(|began| Sent { began, progress: exchange.progress.as_ref().map(Rc::clone) });
         if ends {
-            if let Some(sent) = sent {
-                sent.record(&self.cells);
+            if let (Some(sent), Some(cells)) = (sent, &self.cells) {
+                sent.record(cells);
             }
             return None;
         }
         let messages = status == StatusCode::OK && is_grpc(headers);
-        Some(Stage::Count(Box::new(Counting::response(self.cells, messages, sent))))
+        Some(Stage::Count(Box::new(Counting::response(self.cells, messages, sent, self.noted))))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Passage;
 use crate::access_log::{Headers, render};
-use crate::config::metadata::{SetFilterState, SetMetadata, StateText};
+use crate::config::metadata::{SetFilterState, SetMetadata, StateKind, StateText};
 use crate::stats::SetMetadataCells;
 
 /// Writes metadata.
@@ -31,7 +31,8 @@ pub(super) fn filter_state(config: &Arc<SetFilterState>, passage: &mut Passage<'
         if text.is_empty() && value.skip_if_empty {
             continue;
         }
-        let text = StateText { text: text.into(), hashable: value.hashable };
+        let kind = if value.hashable { StateKind::Hashable } else { StateKind::Text };
+        let text = StateText { text: text.into(), kind };
         passage.exchange.state().filter_state.set(&value.key, text);
     }
     passage.rematch |= config.clear_route_cache;

@@ -8,13 +8,15 @@ use tokio::time::Instant;
 
 use crate::http::body::Progress;
 use crate::http::headers::GRPC_STATUS;
+use crate::http::stream_state::GrpcMessages;
 use crate::stats::GrpcMethodCells;
 
 /// Looks at one direction of a call, and leaves it as it is.
 pub(crate) struct Counting {
-    cells: Arc<GrpcMethodCells>,
+    cells: Option<Arc<GrpcMethodCells>>,
     what: What,
     messages: Messages,
+    noted: Option<Rc<GrpcMessages>>,
 }
 
 enum What {
@@ -49,37 +51,54 @@ impl Sent {
 }
 
 impl Counting {
-    pub(crate) fn request(cells: Arc<GrpcMethodCells>) -> Self {
-        Self { cells, what: What::Request, messages: Messages::default() }
+    pub(crate) fn request(
+        cells: Option<Arc<GrpcMethodCells>>,
+        noted: Option<Rc<GrpcMessages>>,
+    ) -> Self {
+        Self { cells, what: What::Request, messages: Messages::default(), noted }
     }
 
     pub(crate) fn response(
-        cells: Arc<GrpcMethodCells>,
+        cells: Option<Arc<GrpcMethodCells>>,
         messages: bool,
         sent: Option<Sent>,
+        noted: Option<Rc<GrpcMessages>>,
     ) -> Self {
-        Self { cells, what: What::Response { messages, sent }, messages: Messages::default() }
+        Self {
+            cells,
+            what: What::Response { messages, sent },
+            messages: Messages::default(),
+            noted,
+        }
     }
 
     pub(super) fn data(&mut self, piece: &[u8]) {
-        match self.what {
-            What::Request => {
-                self.cells.request_message_count.add(self.messages.begun_in(piece));
-            }
-            What::Response { messages: true, .. } => {
-                self.cells.response_message_count.add(self.messages.begun_in(piece));
-            }
-            What::Response { messages: false, .. } => {}
+        if matches!(self.what, What::Response { messages: false, .. }) {
+            return;
+        }
+        let begun = self.messages.begun_in(piece);
+        let is_request = matches!(self.what, What::Request);
+        if let Some(cells) = &self.cells {
+            let counter = match is_request {
+                true => &cells.request_message_count,
+                false => &cells.response_message_count,
+            };
+            counter.add(begun);
+        }
+        if let Some(noted) = &self.noted {
+            let count = if is_request { &noted.request } else { &noted.response };
+            count.set(count.get() + begun);
+            noted.any.set(true);
         }
     }
 
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        let What::Response { sent, .. } = &self.what else { return };
+        let (What::Response { sent, .. }, Some(cells)) = (&self.what, &self.cells) else { return };
         if let Some(status) = trailers.get(GRPC_STATUS) {
-            self.cells.ended(status.as_bytes());
+            cells.ended(status.as_bytes());
         }
         if let Some(sent) = sent {
-            sent.record(&self.cells);
+            sent.record(cells);
         }
     }
 }

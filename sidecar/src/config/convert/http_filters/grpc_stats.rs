@@ -9,7 +9,7 @@ use outrigger_proto::envoy::extensions::filters::http::grpc_stats::v3::filter_co
 use crate::config::Problems;
 use crate::config::grpc_stats::{GrpcMethods, GrpcStats};
 
-use super::super::common::{text, unsupported};
+use super::super::common::text;
 
 /// The filter's configuration.
 pub(in super::super) fn filter(problems: &mut Problems, proto: proto::FilterConfig) -> GrpcStats {
@@ -19,7 +19,6 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::FilterConf
         replace_dots_in_grpc_service_name,
         per_method_stat_specifier,
     } = proto;
-    unsupported!(problems; emit_filter_state);
     let methods = match per_method_stat_specifier {
         Some(PerMethodStatSpecifier::StatsForAllMethods(all)) if all.value => GrpcMethods::All,
         // As in Envoy 1.40.
@@ -35,6 +34,7 @@ pub(in super::super) fn filter(problems: &mut Problems, proto: proto::FilterConf
         methods,
         replace_dots: replace_dots_in_grpc_service_name,
         upstream_time: enable_upstream_stats,
+        emit_filter_state,
     }
 }
 

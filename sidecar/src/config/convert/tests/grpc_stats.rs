@@ -48,7 +48,6 @@ fn calls_are_counted_together_unless_something_else_is_said() {
 #[test]
 fn what_grpc_stats_cannot_do_is_refused() {
     for (fields, path, reason) in [
-        (json!({"emit_filter_state": true}), "emit_filter_state", "not supported"),
         (
             json!({"individual_method_stats_allowlist": {"services": [{"method_names": ["a"]}]}}),
             "individual_method_stats_allowlist.services[0].name",
