@@ -5,11 +5,12 @@
 //! request path pays a plain load and store for a count, and nothing else.
 //!
 //! Reading order: [`cell`] (counter, gauge, response codes), [`histogram`], [`sharded`], [`scope`] (what a scope is
-//! called), [`cells`] (every struct of cells), [`grpc`] (calls by method), [`registry`] (the scopes that are alive), then the ways to print
-//! them: [`render`] (text and JSON), [`prometheus`].
+//! called), [`cells`] (every struct of cells), [`derived`] (what is worked out of them), [`grpc`] (calls by method),
+//! [`registry`] (the scopes that are alive), then the ways to print them: [`render`] (text and JSON), [`prometheus`].
 
 pub(crate) mod cell;
 pub(crate) mod cells;
+mod derived;
 mod grpc;
 pub(crate) mod histogram;
 pub(crate) mod prometheus;
