@@ -29,9 +29,18 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether it can be started here.
+    /// Whether it can be started here. With `CI` set it has to be; elsewhere whoever is left out for it is told so.
+    ///
+    /// # Panics
+    /// With `CI` set, if it cannot.
     pub fn is_runnable(self) -> bool {
-        program(self).is_ok()
+        let Err(error) = program(self) else { return true };
+        #[allow(clippy::panic, reason = "the verdict of a test: none may be skipped there")]
+        if std::env::var_os("CI").is_some() {
+            panic!("{self} cannot be started: {error:#}");
+        }
+        eprintln!("SKIPPED, because {self} cannot be started: {error:#}");
+        false
     }
 }
 

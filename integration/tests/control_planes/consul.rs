@@ -5,27 +5,21 @@ use outrigger_integration::address;
 use outrigger_integration::bootstrap::Values;
 use outrigger_integration::client::Request;
 use outrigger_integration::foreign::Foreign;
-use outrigger_integration::peers::peers;
 use outrigger_integration::pki::Authority;
 use outrigger_integration::proxy::Kind;
 use outrigger_integration::tcp::TcpUpstream;
 use outrigger_integration::upstream::Upstream;
 use serde_json::json;
 
-use crate::{KINDS, certificate, greeting, logged};
+use crate::{certificate, greeting, logged, told};
 
 const TRUST_DOMAIN: &str =
     "spiffe://2f1c6f0e-6d5a-4b8e-9a43-70c1d2e3f405.consul/ns/default/dc/dc1/svc";
 
 #[tokio::test]
 async fn what_consul_sends_is_accepted_and_traffic_flows_as_intended() -> Result<()> {
-    if peers().is_none() {
-        return Ok(());
-    }
-    for kind in KINDS {
-        if kind.is_runnable() {
-            tell(kind).await.with_context(|| kind.to_string())?;
-        }
+    for kind in told() {
+        tell(kind).await.with_context(|| kind.to_string())?;
     }
     Ok(())
 }

@@ -7,24 +7,18 @@ use outrigger_integration::address;
 use outrigger_integration::bootstrap::Values;
 use outrigger_integration::client::Request;
 use outrigger_integration::foreign::Foreign;
-use outrigger_integration::peers::peers;
 use outrigger_integration::pki::Authority;
 use outrigger_integration::proxy::Kind;
 use outrigger_integration::tcp::TcpUpstream;
 use outrigger_integration::upstream::Upstream;
 use serde_json::json;
 
-use crate::{KINDS, certificate, greeting, logged};
+use crate::{certificate, greeting, logged, told};
 
 #[tokio::test]
 async fn what_kuma_sends_is_accepted_and_traffic_flows_as_intended() -> Result<()> {
-    if peers().is_none() {
-        return Ok(());
-    }
-    for kind in KINDS {
-        if kind.is_runnable() {
-            tell(kind).await.with_context(|| kind.to_string())?;
-        }
+    for kind in told() {
+        tell(kind).await.with_context(|| kind.to_string())?;
     }
     Ok(())
 }

@@ -11,14 +11,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use outrigger_integration::bootstrap::Values;
+use outrigger_integration::peers::peers;
 use outrigger_integration::pki::Authority;
 use outrigger_integration::proxy::Kind;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Both, so that a fixture which Envoy would not take is found.
-const KINDS: [Kind; 2] = [Kind::Envoy, Kind::Outrigger];
+/// Who is told: both, so that a fixture which Envoy would not take is found. Nobody where the peers are missing.
+fn told() -> Vec<Kind> {
+    if peers().is_none() {
+        return Vec::new();
+    }
+    let kinds = [Kind::Envoy, Kind::Outrigger];
+    kinds.into_iter().filter(|kind| kind.is_runnable()).collect()
+}
 
 /// What a TCP server greets with, if it gives back what it is told as well. Nothing, if the connection is closed before
 /// that: Envoy asks only at the first bytes of a client who that is, and lets a greeting through.
